@@ -54,7 +54,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -81,7 +81,7 @@ def publish(store: Path, key: str, fill: Callable[[Path], None], manifest: Mappi
         write_atomic(work / MANIFEST, canonical_json({**manifest, "files": files, "key": key}))
         work.chmod(0o755)
         try:
-            os.rename(work, final)
+            work.rename(final)
         except OSError:
             if not final.exists():
                 raise

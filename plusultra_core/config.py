@@ -42,7 +42,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def _place(self, node: yaml.Node | None = None) -> str:
-        mark = node.start_mark if node is not None else self.peek_event().start_mark
+        mark = node.start_mark if node is not None else self.get_mark()
         return f"{self.name}:{mark.line + 1}"
 
 
@@ -146,7 +146,8 @@ def _convert_dataclass(cls: type, value: object, where: str) -> object:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; {cls.__name__} has {sorted(fields)}")
     if missing := sorted(fields - set(value)):
         raise ConfigError(f"{where}: missing key {missing[0]!r}; a config is complete, write its value")
-    converted = {key: _convert(hints[key], item, f"{where}: {key}" if ":" not in where else f"{where}.{key}") for key, item in value.items()}
+    prefix = f"{where}." if ": " in where else f"{where}: "
+    converted = {key: _convert(hints[key], item, f"{prefix}{key}") for key, item in value.items()}
     try:
         return cls(**converted)
     except ConfigError as error:
