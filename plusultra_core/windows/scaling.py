@@ -1,0 +1,62 @@
+"""The scaler: robust centre and scale per feature, fitted on the inputs of train windows only."""
+
+from typing import Any
+
+import numpy as np
+
+from plusultra_core.arrays import BoolArray, Float32Array
+
+IQR_OF_NORMAL = 1.3489795003921634
+"""Distance between the quartiles of a standard normal: scale = IQR / this is a standard deviation for normal data."""
+
+
+def fit_scaler(x_NTF: Float32Array, row_NT: BoolArray) -> tuple[Float32Array, Float32Array]:
+    """Median and normalised interquartile range of each feature over the rows of `row_NT`.
+
+    A feature that is constant there (zero range) is scaled by its standard deviation if it has one, else by 1;
+    a feature that is missing there has centre 0 and scale 1.
+    Shapes  x (N, T, F), rows (N, T); results (F,).
+    NaN     is left out; the results are finite.
+    """
+    rows_RF = x_NTF[row_NT].astype(np.float64)
+    num_features = x_NTF.shape[2]
+    center_F = np.zeros(num_features)
+    scale_F = np.ones(num_features)
+    for f in range(num_features):
+        column = rows_RF[:, f]
+        column = column[np.isfinite(column)]
+        if column.size == 0:
+            continue
+        low, center_F[f], high = np.quantile(column, (0.25, 0.5, 0.75))
+        scale = (high - low) / IQR_OF_NORMAL
+        floor = 1e-9 * max(1.0, abs(center_F[f]))
+        if scale <= floor:
+            scale = float(column.std())
+        scale_F[f] = scale if scale > floor else 1.0
+    return center_F.astype(np.float32), scale_F.astype(np.float32)
+
+
+def rows_of_windows(anchor_NT: BoolArray, span: tuple[int, int], lookback: int) -> BoolArray:
+    """Rows (asset, time) that lie in a window of `lookback` bars ending at an anchor inside the half-open span.
+
+    Shapes  anchor (N, T); result (N, T).
+    """
+    inside = np.zeros_like(anchor_NT)
+    inside[:, span[0] : span[1]] = anchor_NT[:, span[0] : span[1]]
+    count = np.zeros((anchor_NT.shape[0], anchor_NT.shape[1] + lookback), dtype=np.int64)
+    count[:, : anchor_NT.shape[1]] = np.cumsum(inside, axis=1)
+    count[:, anchor_NT.shape[1] :] = count[:, anchor_NT.shape[1] - 1 : anchor_NT.shape[1]]
+    until = count[:, lookback - 1 : lookback - 1 + anchor_NT.shape[1]]
+    before = np.concatenate((np.zeros((len(count), 1), np.int64), count[:, : anchor_NT.shape[1] - 1]), axis=1)
+    return until - before > 0
+
+
+def apply_scale(x: Any, center_F: Any, scale_F: Any, clip: float) -> Any:
+    """(x - centre) / scale, clipped to [-clip, clip], NaN to 0; for numpy arrays and torch tensors alike.
+
+    Shapes  x (..., F); result the same, float32.
+    """
+    scaled = (x - center_F) / scale_F
+    if isinstance(scaled, np.ndarray):
+        return np.nan_to_num(np.clip(scaled, -clip, clip), nan=0.0).astype(np.float32, copy=False)
+    return scaled.clamp(-clip, clip).nan_to_num(nan=0.0)
