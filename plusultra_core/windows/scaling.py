@@ -41,14 +41,13 @@ def rows_of_windows(anchor_NT: BoolArray, span: tuple[int, int], lookback: int) 
 
     Shapes  anchor (N, T); result (N, T).
     """
-    inside = np.zeros_like(anchor_NT)
-    inside[:, span[0] : span[1]] = anchor_NT[:, span[0] : span[1]]
-    count = np.zeros((anchor_NT.shape[0], anchor_NT.shape[1] + lookback), dtype=np.int64)
-    count[:, : anchor_NT.shape[1]] = np.cumsum(inside, axis=1)
-    count[:, anchor_NT.shape[1] :] = count[:, anchor_NT.shape[1] - 1 : anchor_NT.shape[1]]
-    until = count[:, lookback - 1 : lookback - 1 + anchor_NT.shape[1]]
-    before = np.concatenate((np.zeros((len(count), 1), np.int64), count[:, : anchor_NT.shape[1] - 1]), axis=1)
-    return until - before > 0
+    num_assets, num_times = anchor_NT.shape
+    inside_NT = np.zeros((num_assets, num_times), dtype=np.int64)
+    inside_NT[:, span[0] : span[1]] = anchor_NT[:, span[0] : span[1]]
+    count_NT = np.concatenate((np.zeros((num_assets, 1), np.int64), np.cumsum(inside_NT, axis=1)), axis=1)
+    start_T = np.arange(num_times)
+    rows_NT: BoolArray = count_NT[:, np.minimum(start_T + lookback, num_times)] > count_NT[:, start_T]
+    return rows_NT
 
 
 def apply_scale(x: Any, center_F: Any, scale_F: Any, clip: float) -> Any:

@@ -1,0 +1,61 @@
+"""Heads: monotone quantiles outward from the median, and the direction's class scores."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plusultra_core.errors import ConfigError
+
+MEDIAN = 0.5
+
+
+def check_levels(levels: tuple[float, ...]) -> None:
+    """Raises  ConfigError unless the levels rise inside (0, 1) and hold the median."""
+    if MEDIAN not in levels or any(not 0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)):
+        raise ConfigError(f"quantile_levels: expected rising numbers in (0, 1) that hold 0.5, found {list(levels)}")
+
+
+class QuantileHead(nn.Module):
+    """q50 = m; above m + cumsum softplus(u), below m - cumsum softplus(l): quantiles never cross.
+
+    The steps' biases start at -1; the sums are taken in float32 whatever the autocast.
+    """
+
+    def __init__(self, width: int, num_horizons: int, levels: tuple[float, ...]) -> None:
+        super().__init__()
+        check_levels(levels)
+        self.num_horizons = num_horizons
+        self.num_below = levels.index(MEDIAN)
+        self.num_levels = len(levels)
+        self.project = nn.Linear(width, num_horizons * len(levels))
+        with torch.no_grad():
+            self.project.weight.mul_(0.5)
+            bias_KQ = self.project.bias.view(num_horizons, len(levels))
+            bias_KQ.fill_(-1.0)
+            bias_KQ[:, self.num_below] = 0.0
+
+    def forward(self, h_BD: Tensor) -> Tensor:
+        """Shapes  h (B, D); result (B, K, Q), rising along Q. Units: those of the target."""
+        raw_BKQ = self.project(h_BD).view(len(h_BD), self.num_horizons, self.num_levels).float()
+        median_BK1 = raw_BKQ[..., self.num_below : self.num_below + 1]
+        below = functional.softplus(raw_BKQ[..., : self.num_below].flip(-1)).cumsum(dim=-1).flip(-1)
+        above = functional.softplus(raw_BKQ[..., self.num_below + 1 :]).cumsum(dim=-1)
+        return torch.cat((median_BK1 - below, median_BK1, median_BK1 + above), dim=-1)
+
+
+class DirectionHead(nn.Module):
+    """Scores of down, flat, up per horizon."""
+
+    def __init__(self, width: int, num_horizons: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_horizons = num_horizons
+        self.project = nn.Linear(width, num_horizons * num_classes)
+        nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(width))
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, h_BD: Tensor) -> Tensor:
+        """Shapes  h (B, D); result (B, K, C)."""
+        logits: Tensor = self.project(h_BD).view(len(h_BD), self.num_horizons, -1).float()
+        return logits
