@@ -1,0 +1,209 @@
+"""Accounts in lockstep around the step kernel: `Environment` for PPO and policies, `backtest` for given targets."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.clock import NS_PER_MS
+from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.guardrails.kernels import clamp_targets
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.market import CostsConfig
+from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
+from plusultra_core.simulation.kernels import step_accounts
+from plusultra_core.simulation.ledger import Ledger, Recorder
+from plusultra_core.simulation.market import check_market, last_close
+from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
+from plusultra_core.simulation.rng import draw_latencies
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationConfig:
+    """How targets become fills."""
+
+    initial_capital_ccy: float
+    """Equity of an account at its start."""
+    latency_ms: tuple[float, ...]
+    """Buckets of the time from decision to market."""
+    latency_prob: tuple[float, ...]
+    """Probability of each bucket; they sum to one."""
+    participation: float
+    """Largest part of a bar's volume that one order may take."""
+    time_in_force: Literal["bar", "carry"]
+    """bar: what is left at the end of the bar it met is cancelled; carry: it stays until filled or replaced."""
+    order_type: Literal["market", "limit"]
+    limit_offset_bps: float
+    """Distance of a limit price from the close of the decision, on the passive side; used by limit orders."""
+    min_order_ccy: float
+    """Smaller changes of a position are not sent."""
+    retarget_frac: float
+    """A working order is kept while the new target asks for the same within this part of it."""
+    max_leverage: float
+    """Gross exposure over equity that a fill may reach (initial margin = 1 / this)."""
+    maintenance_margin: float
+    """Equity over gross exposure below which everything is closed."""
+    liquidation_penalty_bps: float
+    adv_bars: int
+    """Bars of the causal average of traded notional."""
+    fallback_sigma: float
+    """Volatility per bar before an asset has one."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.latency_ms) != len(self.latency_prob) or not self.latency_ms:
+            raise ConfigError(f"latency_prob: expected one for each of {len(self.latency_ms)} buckets, found {len(self.latency_prob)}")
+        if min(self.latency_ms) < 0 or min(self.latency_prob) < 0 or not math.isclose(sum(self.latency_prob), 1.0, abs_tol=1e-9):
+            raise ConfigError(f"latency: expected times >= 0 and probabilities that sum to 1, found {self.latency_ms}, {self.latency_prob}")
+        if not 0 < self.participation <= 1:
+            raise ConfigError(f"participation: expected in (0, 1], found {self.participation}")
+        for name in ("initial_capital_ccy", "max_leverage", "adv_bars", "fallback_sigma"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}: expected > 0, found {getattr(self, name)}")
+        for name in ("limit_offset_bps", "min_order_ccy", "retarget_frac", "liquidation_penalty_bps", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
+        if not 0 <= self.maintenance_margin < 1 / self.max_leverage:
+            raise ConfigError(f"maintenance_margin: expected in [0, 1 / max_leverage), found {self.maintenance_margin}")
+
+
+def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules:
+    """The scalars of the step kernel."""
+    return Rules(
+        bar_ns=int(bar_ns),
+        participation=float(cfg.participation),
+        carry=cfg.time_in_force == "carry",
+        limit_offset_frac=cfg.limit_offset_bps / 1e4 if cfg.order_type == "limit" else float("nan"),
+        min_order_ccy=float(cfg.min_order_ccy),
+        retarget_frac=float(cfg.retarget_frac),
+        max_leverage=float(cfg.max_leverage),
+        maintenance_margin=float(cfg.maintenance_margin),
+        liquidation_penalty_frac=cfg.liquidation_penalty_bps / 1e4,
+        fee_frac=costs.fee_bps / 1e4,
+        fee_min_ccy=float(costs.fee_min_ccy),
+        impact_coef=float(costs.impact_coef),
+        impact_exponent=float(costs.impact_exponent),
+        max_impact_frac=MAX_IMPACT_FRAC,
+        borrow_frac_year=costs.borrow_bps_year / 1e4,
+        funding=bool(costs.funding),
+    )
+
+
+class Environment:
+    """E accounts on one market, stepped together and in place.
+
+    `accounts` is the whole state; an account depends on nothing but its own row of it, so that any
+    account gives the same numbers in any batch.
+    """
+
+    def __init__(
+        self, market: MarketArrays, num_accounts: int, num_slots: int, bar_ns: int, cfg: SimulationConfig, costs: CostsConfig,
+        guard: GuardrailsConfig,
+    ) -> None:  # fmt: skip
+        check_market(market)
+        self.market = market
+        self.cfg = cfg
+        self.rules = build_rules(cfg, costs, bar_ns)
+        self.limits = guard.limits()
+        self._latency_ns_L: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
+        self._cumulative_L: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
+        self._last_close = last_close(market.close)
+        self.accounts = _empty_accounts(num_accounts, num_slots)
+        self.last = empty_step((num_accounts, num_slots))
+
+    def reset(self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array) -> None:
+        """Start the accounts `rows` anew: nothing held, the initial capital, first decision at bar t_R.
+
+        Raises  ContractError for bars, assets or streams that are not there.
+        """
+        num_times, num_assets = self.market.tradable.shape
+        if t_R.size and (t_R.min() < 0 or t_R.max() > num_times - 2):
+            raise ContractError(f"reset: expected decision bars in [0, {num_times - 2}], found {t_R.min()} to {t_R.max()}")
+        if asset_RA.size and (asset_RA.min() < 0 or asset_RA.max() >= num_assets or stream_R.min() < 0):
+            raise ContractError(f"reset: expected assets in [0, {num_assets}) and streams >= 0")
+        accounts = self.accounts
+        for name in ("cash_E", "equity_E", "peak_E", "capital_E"):
+            getattr(accounts, name)[rows] = self.cfg.initial_capital_ccy
+        for name in ("guard_E", "done_E", "position_EA", "weight_EA", "working_EA", "arrival_EA", "pnl_EA", "pnl_peak_EA"):
+            getattr(accounts, name)[rows] = 0
+        accounts.decision_EA[rows] = -1
+        accounts.limit_EA[rows] = np.nan
+        accounts.t_E[rows] = t_R
+        accounts.asset_EA[rows] = asset_RA
+        accounts.stream_E[rows] = stream_R
+        accounts.mark_EA[rows] = self._last_close[t_R[:, None], asset_RA]
+
+    def step(self, request_EA: Float64Array, out: Step | None = None) -> Step:
+        """Targets decided at the close of each account's bar t; carries all accounts to their bar t + 1.
+
+        Shapes  request (E, A).
+        Units   signed fractions of equity.
+        NaN     keep what is held and what is working.
+        Raises  ContractError when an account stands on the last bar.
+        """
+        accounts, market = self.accounts, self.market
+        step = self.last if out is None else out
+        live = ~accounts.done_E
+        if np.any(accounts.t_E[live] > market.ts_ns.size - 2):
+            raise ContractError(f"step: an account stands on bar {accounts.t_E[live].max()}, the last is {market.ts_ns.size - 1}; reset it")
+        step.request[...] = request_EA
+        t_E1 = np.minimum(accounts.t_E, market.ts_ns.size - 1)[:, None]
+        fresh_EA = market.tradable[t_E1, accounts.asset_EA]
+        adv_EA = market.adv_ccy[t_E1, accounts.asset_EA]
+        clamp_targets(
+            step.request, accounts.weight_EA, fresh_EA, adv_EA, accounts.equity_E, accounts.peak_E, self.limits, accounts.guard_E,
+            step.target, step.guard,
+        )  # fmt: skip
+        draw_latencies(
+            self.cfg.seed, accounts.stream_E, accounts.asset_EA, accounts.t_E, self._latency_ns_L, self._cumulative_L, step.latency
+        )
+        step_accounts(market, accounts, self.rules, step)
+        return step
+
+
+def backtest(
+    market: MarketArrays,
+    target_TA: Float64Array,
+    start: int,
+    bar_ns: int,
+    cfg: SimulationConfig,
+    costs: CostsConfig,
+    guard: GuardrailsConfig,
+) -> Ledger:
+    """One account over all assets of the market; row i of `target_TA` is decided at the close of bar start + i.
+
+    Shapes  target (S, N), S steps; the ledger ends at the close of bar start + S.
+    Raises  ContractError when the targets do not fit the market.
+    """
+    num_times, num_assets = market.tradable.shape
+    if target_TA.ndim != 2 or target_TA.shape[1] != num_assets or not 0 < target_TA.shape[0] <= num_times - 1 - start:
+        raise ContractError(f"targets: expected (1..{num_times - 1 - start}, {num_assets}), found {target_TA.shape}")
+    env = open_account(market, start, bar_ns, cfg, costs, guard)
+    recorder = Recorder(env.market, env.accounts, len(target_TA))
+    for row in target_TA:  # one kernel call a bar, as in the environment: about 20 us each, and no second loop to keep equal
+        env.step(row[None, :], recorder.next_step())
+        recorder.close_step()
+    return recorder.ledger()
+
+
+def open_account(
+    market: MarketArrays, start: int, bar_ns: int, cfg: SimulationConfig, costs: CostsConfig, guard: GuardrailsConfig
+) -> Environment:
+    """An environment with one account that holds every asset of the market in its own slot."""
+    num_assets = market.tradable.shape[1]
+    env = Environment(market, 1, num_assets, bar_ns, cfg, costs, guard)
+    zero = np.zeros(1, dtype=np.int64)
+    env.reset(zero, np.array([start], dtype=np.int64), np.arange(num_assets, dtype=np.int64)[None, :], zero)
+    return env
+
+
+def _empty_accounts(num_accounts: int, num_slots: int) -> Accounts:
+    whole = {"stream_E", "asset_EA", "t_E", "arrival_EA", "decision_EA"}
+    dtypes = {**dict.fromkeys(whole, np.int64), "guard_E": np.int8, "done_E": np.bool_}
+    arrays: dict[str, Any] = {}
+    for name in Accounts._fields:
+        shape = (num_accounts, num_slots) if name.endswith("_EA") else (num_accounts,)
+        arrays[name] = np.zeros(shape, dtype=dtypes.get(name, np.float64))
+    return Accounts(**arrays)

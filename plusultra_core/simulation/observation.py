@@ -1,0 +1,62 @@
+"""What a policy sees of its own account. The environment of PPO and the desk call this one function."""
+
+import math
+
+from numba import njit
+
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.simulation.records import Accounts, Step
+
+OWN_STATE = ("position", "working", "drawdown", "last_trade", "time_left")
+"""Per slot: position, working order and last fill as parts of the slot's limit; drawdown of the slot's own
+result; part of the episode that is left."""
+_CLIP = 5.0
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def write_own_state(accounts: Accounts, step: Step, limit: float, start_E: Int64Array, episode_bars: int, own_EAO: Float64Array) -> None:
+    """Own state of every slot at the close of its account's bar t, written into own_EAO.
+
+    A slot is measured against its limit: `limit` x equity is the money it may hold, `limit` x initial
+    capital the money it began with. So a slot of a portfolio of A assets with limit 1 / A looks like an
+    account of its own with limit 1, which is what PPO trains on.
+    Shapes  start (E,); result (E, A, 5), in the order of OWN_STATE.
+    Units   parts of the limit, clipped to [-5, 5]; drawdown and time left in [0, 1].
+    Looks   at nothing after the close of bar t.
+    """
+    for e in range(own_EAO.shape[0]):
+        equity = accounts.equity_E[e]
+        money = limit * equity if equity > 0.0 else math.inf
+        passed = (accounts.t_E[e] - start_E[e]) % episode_bars
+        for a in range(own_EAO.shape[1]):
+            mark = accounts.mark_EA[e, a]
+            peak = limit * accounts.capital_E[e] + accounts.pnl_peak_EA[e, a]
+            fall = accounts.pnl_peak_EA[e, a] - accounts.pnl_EA[e, a]
+            own_EAO[e, a, 0] = bound(accounts.position_EA[e, a] * mark / money, _CLIP)
+            own_EAO[e, a, 1] = bound(accounts.working_EA[e, a] * mark / money, _CLIP)
+            own_EAO[e, a, 2] = min(max(fall / peak, 0.0), 1.0)
+            own_EAO[e, a, 3] = bound(step.fill[e, a] * mark / money, _CLIP)
+            own_EAO[e, a, 4] = 1.0 - passed / episode_bars
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def bound(value: float, limit: float) -> float:
+    """`value` within [-limit, limit]; NaN, of a slot that never had a price, is 0."""
+    return min(max(value, -limit), limit) if value == value else 0.0
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def write_observation(table_TNF: Float32Array, accounts: Accounts, own_EAO: Float64Array, first_bar: int, obs_EAP: Float32Array) -> None:
+    """Market row of each slot's (bar, asset), then its own state, written into obs_EAP.
+
+    Shapes  table (T, N, F), own (E, A, O); result (E, A, F + O). Row 0 of the table is bar `first_bar`.
+    """
+    num_market = table_TNF.shape[2]
+    for e in range(obs_EAP.shape[0]):
+        t = accounts.t_E[e] - first_bar
+        for a in range(obs_EAP.shape[1]):
+            n = accounts.asset_EA[e, a]
+            for f in range(num_market):
+                obs_EAP[e, a, f] = table_TNF[t, n, f]
+            for o in range(own_EAO.shape[2]):
+                obs_EAP[e, a, num_market + o] = own_EAO[e, a, o]

@@ -1,0 +1,150 @@
+"""The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
+from plusultra_core.guardrails.limits import GUARD_REASONS
+
+NO_ORDER: Final = 0
+FILLED: Final = 1
+PARTIAL: Final = 2
+CARRIED: Final = 3
+CANCELLED: Final = 4
+REJECTED: Final = 5
+STATUSES: Final = {
+    NO_ORDER: "none",
+    FILLED: "filled",
+    PARTIAL: "partial",
+    CARRIED: "carried",
+    CANCELLED: "cancelled",
+    REJECTED: "rejected",
+}
+
+TOO_SMALL: Final = 32
+NO_PRICE: Final = 33
+IN_FLIGHT: Final = 34
+NO_BAR: Final = 35
+NO_VOLUME: Final = 36
+CAPACITY: Final = 37
+CAPITAL: Final = 38
+NOT_TRADED_THROUGH: Final = 39
+REPLACED: Final = 40
+LIQUIDATED: Final = 41
+REASONS: Final = {
+    **GUARD_REASONS,
+    TOO_SMALL: "too_small",
+    NO_PRICE: "no_price",
+    IN_FLIGHT: "in_flight",
+    NO_BAR: "no_bar",
+    NO_VOLUME: "no_volume",
+    CAPACITY: "capacity",
+    CAPITAL: "capital",
+    NOT_TRADED_THROUGH: "not_traded_through",
+    REPLACED: "replaced",
+    LIQUIDATED: "liquidated",
+}
+
+PROXY_VOLUME: Final = 1
+PROXY_OPEN: Final = 2
+PROXY_RANGE: Final = 4
+PROXY_SIGMA: Final = 8
+PROXIES: Final = {PROXY_VOLUME: "volume", PROXY_OPEN: "open", PROXY_RANGE: "range", PROXY_SIGMA: "sigma"}
+
+COSTS: Final = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
+"""Equity change = price_pnl minus the sum of these; fees hold the liquidation loss."""
+
+
+class MarketArrays(NamedTuple):
+    """Bars of N assets on one grid, time-major. A bar that is not tradable holds NaN prices and zero volume."""
+
+    ts_ns: Int64Array
+    """(T,) close of the bar, UTC."""
+    open: Float64Array
+    """(T, N) NaN where the bar has none."""
+    high: Float64Array
+    low: Float64Array
+    close: Float64Array
+    volume: Float64Array
+    """(T, N) units of the asset; never NaN."""
+    funding: Float64Array
+    """(T, N) sum of the funding rates in (t - 1, t], fraction of notional; longs pay when > 0."""
+    sigma: Float64Array
+    """(T, N) causal volatility of log returns per bar."""
+    adv_ccy: Float64Array
+    """(T, N) causal average notional traded per bar."""
+    half_spread_bps: Float64Array
+    """(N,)"""
+    tradable: BoolArray
+    """(T, N) whether the asset has a bar."""
+    proxy: Int8Array
+    """(T, N) bits of PROXIES: what of this bar comes from the market's config, not from the dump."""
+
+
+class Accounts(NamedTuple):
+    """E accounts of A slots each; slot a of account e trades column asset_EA[e, a] of the market."""
+
+    stream_E: Int64Array
+    """Name of the account in the random stream; goes with the account wherever it stands in the batch."""
+    asset_EA: Int64Array
+    t_E: Int64Array
+    """Bar of the next decision."""
+    capital_E: Float64Array
+    cash_E: Float64Array
+    equity_E: Float64Array
+    peak_E: Float64Array
+    guard_E: Int8Array
+    done_E: BoolArray
+    """Liquidated; nothing happens any more."""
+    position_EA: Float64Array
+    mark_EA: Float64Array
+    """Last close known; NaN before the first bar."""
+    weight_EA: Float64Array
+    """position x mark / equity."""
+    working_EA: Float64Array
+    """Signed quantity of the working order that is not filled yet."""
+    limit_EA: Float64Array
+    """Limit price of the working order; NaN for market orders."""
+    arrival_EA: Int64Array
+    """When the working order meets the market."""
+    decision_EA: Int64Array
+    """Bar at whose close the working order was decided; -1 where there is none."""
+    pnl_EA: Float64Array
+    """Result of the slot after all its costs since the start."""
+    pnl_peak_EA: Float64Array
+
+
+class Step(NamedTuple):
+    """What happened between two closes, (E, A) each; money in account currency."""
+
+    request: Float64Array
+    target: Float64Array
+    guard: Int8Array
+    latency: Int64Array
+    """Drawn for an order of this decision, ns."""
+    decision: Int64Array
+    arrival: Int64Array
+    order: Float64Array
+    fill: Float64Array
+    price: Float64Array
+    status: Int8Array
+    reason: Int8Array
+    position: Float64Array
+    mark: Float64Array
+    price_pnl: Float64Array
+    spread: Float64Array
+    impact: Float64Array
+    latency_drift: Float64Array
+    fees: Float64Array
+    funding: Float64Array
+    borrow: Float64Array
+    liquidation: Float64Array
+    """Of which fees: loss of a forced close against the bar's close, and its penalty."""
+
+
+def empty_step(shape: tuple[int, ...]) -> Step:
+    """Zeroed arrays of the given shape, (E, A) or (T, E, A)."""
+    small, long = ("guard", "status", "reason"), ("latency", "decision", "arrival")
+    dtypes = {**dict.fromkeys(small, np.int8), **dict.fromkeys(long, np.int64)}
+    return Step(**{name: np.zeros(shape, dtype=dtypes.get(name, np.float64)) for name in Step._fields})
