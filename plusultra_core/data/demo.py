@@ -14,12 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
-from plusultra_core.data.dump_writer import write_dump
+from plusultra_core.data.dump_writer import NEW_YORK, write_dump
 from plusultra_core.errors import ContractError
 
 DEMO_START = "2012-01-01"
 DEMO_END = "2018-12-31"
-_NEW_YORK = "America/New_York"
 
 _SECTORS = {
     "AAPL": "Information Technology", "AMD": "Information Technology", "BAC": "Financials", "BBY": "Consumer Discretionary",
@@ -95,7 +94,7 @@ def _read(source: _Source) -> pl.DataFrame:
     else:
         rows = wide.rename({wide.columns[1]: "close"})
     hour, minute = (int(part) for part in source.close_local.split(":"))
-    close_local = pl.col("date").dt.combine(pl.time(hour, minute)).dt.replace_time_zone(_NEW_YORK)
+    close_local = pl.col("date").dt.combine(pl.time(hour, minute)).dt.replace_time_zone(NEW_YORK)
     bars = [pl.col(name) if name in rows.columns else pl.lit(None, pl.Float64).alias(name) for name in ("open", "high", "low", "volume")]
     return (
         rows.with_columns(bars)
@@ -117,7 +116,9 @@ def _locate(source: _Source) -> Path:
     for root in roots:
         if (found := Path(root) / source.file).is_file():
             return found
-    raise ContractError(f"demo: {source.package}/{source.file} is not installed; install the package {source.package} as pyproject.toml asks")
+    raise ContractError(
+        f"demo: {source.package}/{source.file} is not installed; install the package {source.package} as pyproject.toml asks"
+    )
 
 
 def _metadata(source: _Source) -> str:
@@ -128,7 +129,7 @@ def _metadata(source: _Source) -> str:
         "close_local": source.close_local,
         "price_adjustment": source.adjustment,
         "source": f"{source.package}: {source.file}",
-        "timezone": _NEW_YORK,
+        "timezone": NEW_YORK,
     }
     return json.dumps(facts, sort_keys=True)
 

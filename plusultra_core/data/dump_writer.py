@@ -7,15 +7,20 @@ version): rows go in sorted by key, in one transaction, into an empty file.
 import os
 import sqlite3
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
-from plusultra_core.errors import ContractError
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
+from plusultra_core.errors import ConfigError, ContractError
 
+NEW_YORK = "America/New_York"
+Days = np.ndarray[tuple[int], np.dtype[np.datetime64]]
 Notation = Literal["text", "iso", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns"]
 
 _TIME = "timestamp"
@@ -128,7 +133,9 @@ def _arrange(table: str, frame: pl.DataFrame | None, notation: Notation) -> pl.D
     if "ts_ns" in frame.columns:
         if frame["ts_ns"].null_count():
             raise ContractError(f"{table}.ts_ns: expected no nulls, found {frame['ts_ns'].null_count()}; drop those rows")
-        frame = frame.with_columns(_stamp(pl.col("ts_ns"), notation).alias(_TIME)).sort("ts_ns", *(k for k in key if k != _TIME)).drop("ts_ns")
+        frame = (
+            frame.with_columns(_stamp(pl.col("ts_ns"), notation).alias(_TIME)).sort("ts_ns", *(k for k in key if k != _TIME)).drop("ts_ns")
+        )
     if unknown := sorted(set(frame.columns) - set(columns)):
         raise ContractError(f"{table}.{unknown[0]}: expected columns of {sorted(columns)}; leave it out")
     if frame.height:
@@ -149,3 +156,35 @@ def _stamp(ts_ns: pl.Expr, notation: Notation) -> pl.Expr:
     whole = "%Y-%m-%d %H:%M:%S" if notation == "text" else "%Y-%m-%dT%H:%M:%S"
     tail = "" if notation == "text" else "Z"
     return pl.when(ts_ns % 10**9 == 0).then(moment.dt.strftime(whole + tail)).otherwise(moment.dt.strftime(whole + "%.3f" + tail))
+
+
+def long_rows(ts_ns_T: Int64Array, symbols: Sequence[str], mask_TN: BoolArray, columns_TN: Mapping[str, Float64Array]) -> pl.DataFrame:
+    """The marked cells of (T, N) arrays as rows: ts_ns, symbol, then the columns."""
+    t, n = np.nonzero(mask_TN)
+    symbol = pl.Series(symbols, dtype=pl.String).gather(n)
+    return pl.DataFrame({"ts_ns": ts_ns_T[t], "symbol": symbol, **{name: value[t, n] for name, value in columns_TN.items()}})
+
+
+def new_york_ns(days: Days, time_local: str) -> Int64Array:
+    """UTC nanoseconds of a New York wall time (`16:00`) on some days, daylight saving included."""
+    hour, minute = (int(part) for part in time_local.split(":"))
+    frame = pl.Series("day", days.astype("datetime64[ms]")).cast(pl.Date).to_frame()
+    local = pl.col("day").dt.combine(pl.time(hour, minute)).dt.replace_time_zone(NEW_YORK)
+    return frame.select(local.dt.convert_time_zone("UTC").dt.epoch("ns"))["day"].to_numpy().astype(np.int64)
+
+
+def new_york_sessions(start: str, num_bars: int) -> Days:
+    """The first `num_bars` sessions of the New York exchange from a day on, as dates.
+
+    Raises  ConfigError when the calendar ends before.
+    """
+    import exchange_calendars
+
+    first = np.datetime64(start, "D")
+    last = first + np.timedelta64(int(num_bars * 1.5) + 20, "D")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas deprecations inside the calendar package
+        sessions = exchange_calendars.get_calendar("XNYS", start=str(first), end=str(last)).sessions.to_numpy()
+    if sessions.size < num_bars:
+        raise ConfigError(f"num_bars: expected at most {sessions.size} sessions from {start} on, found {num_bars}")
+    return np.asarray(sessions.astype("datetime64[D]")[:num_bars])
