@@ -75,10 +75,18 @@ def load(cls: type[T], path: Path, overrides: Mapping[str, object] | None = None
 
     Raises  ConfigError naming file and key for anything unknown, missing or of another type.
     """
+    return parse(cls, read(path, overrides), str(path))
+
+
+def read(path: Path, overrides: Mapping[str, object] | None = None) -> dict[str, object]:
+    """What `load` parses: the mapping in the file with the overrides laid over it, for whoever must not load the dataclass.
+
+    Raises  ConfigError when the file is no mapping or an override names no key of it.
+    """
     value = read_yaml(path)
     for dotted, new in (overrides or {}).items():
         _override(value, dotted, new, str(path))
-    return parse(cls, value, str(path))
+    return value
 
 
 def parse(cls: type[T], value: object, where: str) -> T:

@@ -1,0 +1,91 @@
+"""The dump, its snapshot, and the typed tables of each class in it."""
+
+import dagster as dg
+import polars as pl
+
+from plusultra_dagster.config import Data, markets
+from plusultra_dagster.partitions import snapshot as snapshots
+from plusultra_dagster.places import places
+from plusultra_dagster.record import Record, dressed
+from plusultra_dagster.resources.landing import Landing
+
+DESCRIPTIONS = {
+    "assets": "What is traded: one row a symbol of this class, with its currency, exchange, bar and how its prices are adjusted.",
+    "series": "Prices and volumes as the dump has them, typed, in UTC, with the time at which each row could be known.",
+    "indicators": "Named indicator values of this class's symbols.",
+    "benchmarks": "Benchmark returns and levels that concern this class.",
+    "trades": "Trades of this class's symbols as the dump records them.",
+    "side_tables": "Alternative data in one long frame: rates, calendars, funding, sentiment, on-chain, fundamentals.",
+    "corporate_actions": "Splits and dividends of this class's symbols, dated by when they take effect.",
+}
+
+
+@dg.observable_source_asset(
+    group_name="data", partitions_def=snapshots, description="Dumps in the landing folder, observed: their data version is their content."
+)
+def dump(landing: Landing) -> dg.DataVersionsByPartition:
+    """Data version of each dump that lies in the landing folder, by snapshot key."""
+    from plusultra_dagster.resources.landing import key_of
+
+    return dg.DataVersionsByPartition({key_of(path): key_of(path).rsplit("-", 1)[-1] for path in landing.files()})
+
+
+@dg.asset(
+    **dressed(__file__, "data", code=("data",), configs=("data",), market="all", partitions=snapshots, io=None, kinds=("sqlite",)),
+    deps=["dump"],
+)
+def snapshot(context: dg.AssetExecutionContext, landing: Landing, config: Data) -> dg.MaterializeResult:
+    """Read-only, content-addressed copy of a dump that has passed the gate, with its manifest: hash, counts, ranges, findings."""
+    from plusultra_core.data.snapshot import open_snapshot, take_snapshot
+
+    from plusultra_core.data.tables import DataConfig, classes_in
+
+    record, store = Record(context, config), places().snapshots
+    cfg, known, key = config.load(DataConfig), markets(), context.partition_key
+    if not (store / key).exists():
+        path = landing.find(key)
+        if path is None:
+            raise dg.Failure(f"{key}: no file in {landing.folder} has this content any more; land the dump again", allow_retries=False)
+        take_snapshot(path, store, cfg, known)
+    taken = open_snapshot(store, key)
+    classes = classes_in(taken.path, known, cfg)
+    facts = {"sha256": taken.sha256, "classes": dg.MetadataValue.json(list(classes)), "path": dg.MetadataValue.path(str(taken.path))}
+    return dg.MaterializeResult(data_version=dg.DataVersion(taken.sha256[:16]), metadata={**record.facts(), **facts})
+
+
+def _table(name: str) -> dg.AssetsDefinition:
+    """One asset for each table of the contract; they differ in their name and schema only."""
+
+    @dg.asset(
+        name=name,
+        deps=["snapshot"],
+        description=DESCRIPTIONS[name],
+        **dressed(__file__, "data", code=("data",), configs=("data",), market="all"),
+    )
+    def table(context: dg.AssetExecutionContext, config: Data) -> dg.MaterializeResult:
+        from plusultra_core.data.snapshot import open_snapshot
+
+        from plusultra_core.data.tables import DataConfig, build_table
+
+        record = Record(context, config)
+        taken = open_snapshot(places().snapshots, record.partition.snapshot)
+        frame = build_table(name, taken.path, str(record.partition.asset_class), markets(), config.load(DataConfig))
+        return record.table(name, frame)
+
+    return table
+
+
+tables = [_table(name) for name in DESCRIPTIONS]
+
+
+@dg.asset(**dressed(__file__, "data", code=("data",), configs=("data",), market="own"))
+def bars(
+    context: dg.AssetExecutionContext, series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, config: Data
+) -> dg.MaterializeResult:
+    """Bars on the class's grid, raw and adjusted forward (so that no bar knows a later split), with gaps counted."""
+    from plusultra_core.data.bars import build_bars
+    from plusultra_core.data.tables import DataConfig
+
+    record = Record(context, config)
+    frame = build_bars(series, assets, corporate_actions, record.market, config.load(DataConfig).bars)
+    return record.table("bars", frame)

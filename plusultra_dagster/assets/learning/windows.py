@@ -1,0 +1,37 @@
+"""The panel that learning reads."""
+
+import dagster as dg
+import polars as pl
+
+from plusultra_dagster.automation import LEARN
+from plusultra_dagster.config import Windows
+from plusultra_dagster.record import Record, dressed
+
+
+@dg.asset(
+    **dressed(
+        __file__, "windows", code=("windows",), configs=("windows",), market="own", io="artifacts", kinds=("safetensors",), automation=LEARN
+    )
+)
+def windows(
+    context: dg.AssetExecutionContext,
+    bars: pl.DataFrame,
+    features: pl.DataFrame,
+    regimes: pl.DataFrame,
+    targets: pl.DataFrame,
+    cross_asset_view: pl.DataFrame,
+    side_tables: pl.DataFrame,
+    config: Windows,
+) -> dg.MaterializeResult:
+    """One panel of inputs and targets on the class's grid, with purged walk-forward folds and the scaler of each, fitted on its train span."""
+    from plusultra_core.windows.build import WindowsConfig, build
+    from plusultra_core.windows.panel import publish_panel
+
+    record = Record(context, config)
+    record.require_checks()
+    if (record.store / record.provenance).exists():
+        return record.artifact(record.published())
+    panel = build(bars, features, regimes, targets, cross_asset_view, side_tables, record.market, config.load(WindowsConfig))
+    artifact = publish_panel(panel, record.store, record.provenance, record.lineage)
+    anchors = int(panel.anchor_NT.sum())
+    return record.artifact(artifact, num_symbols=len(panel.symbols), num_bars=len(panel.ts_ns_T), anchors=anchors, folds=len(panel.folds))

@@ -1,0 +1,67 @@
+"""The one place where everything Dagster knows is listed."""
+
+import dagster as dg
+
+from plusultra_dagster.assets import data
+from plusultra_dagster.assets.columns import features, regimes, targets, views
+from plusultra_dagster.assets.judgement import evaluation
+from plusultra_dagster.assets.learning import rl, simulation, training, windows
+from plusultra_dagster.checks.contracts import contracts, findings
+from plusultra_dagster.checks.leaks import leaks
+from plusultra_dagster.jobs import all_jobs
+from plusultra_dagster.places import CHECKOUT, Places, places
+from plusultra_dagster.resources.landing import Landing
+from plusultra_dagster.resources.processes import Jobs
+from plusultra_dagster.resources.references import ReferenceIO
+from plusultra_dagster.resources.tables import ParquetIO
+from plusultra_dagster.resources.tracking import MlflowTracking
+from plusultra_dagster.sensors.arrivals import landed_dumps, new_snapshots
+from plusultra_dagster.sensors.upkeep import dead_runs, tables_automation, training_automation, weekly_retraining
+
+
+def resources(at: Places) -> dict[str, object]:
+    """Stores, processes and tracking of one home."""
+    return {
+        "tables": ParquetIO(base=str(at.lake)),
+        "artifacts": ReferenceIO(base=str(at.lake), artifacts=str(at.artifacts)),
+        "landing": Landing(folder=str(at.landing)),
+        "jobs": Jobs(folder=str(at.work), cwd=str(CHECKOUT)),
+        "tracking": MlflowTracking(uri=f"sqlite:///{at.mlflow}", artifacts=(at.mlflow.parent / "artifacts").as_uri()),
+    }
+
+
+def assets() -> list[object]:
+    """All assets in the order of the way."""
+    return [
+        data.dump,
+        data.snapshot,
+        *data.tables,
+        data.bars,
+        features.features,
+        regimes.regimes,
+        targets.targets,
+        views.cross_asset_view,
+        windows.windows,
+        training.pretrained_checkpoint,
+        training.supervised_checkpoint,
+        training.forecasts,
+        rl.policy_checkpoint,
+        simulation.simulator_trace,
+        simulation.stress_scenarios,
+        evaluation.scorecard,
+        evaluation.trial_ledger,
+        evaluation.significance,
+    ]
+
+
+def build_defs(at: Places | None = None) -> dg.Definitions:
+    """Definitions over the folders of a home."""
+    return dg.Definitions(
+        assets=assets(),  # type: ignore[arg-type]
+        asset_checks=[*contracts, *leaks, findings],
+        jobs=all_jobs,
+        schedules=[weekly_retraining],
+        sensors=[landed_dumps, new_snapshots, dead_runs, tables_automation, training_automation],
+        resources=resources(at or places()),
+        executor=dg.in_process_executor,
+    )

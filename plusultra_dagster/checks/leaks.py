@@ -1,0 +1,147 @@
+"""Blocking checks that no table knows its own future; each runs the station's own builder again on altered inputs."""
+
+from collections.abc import Callable, Mapping
+
+import dagster as dg
+import polars as pl
+
+from plusultra_core.artifacts import Artifact
+from plusultra_core.errors import LookaheadError
+from plusultra_core.market import MarketConfig
+from plusultra_dagster.config import Data, Features, Regimes, Views, markets
+from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
+
+NUM_CUTS = 3
+SEED = 7
+Frames = dict[str, pl.DataFrame]
+Build = Callable[[Frames], pl.DataFrame]
+
+
+def build_bars(market: MarketConfig) -> Build:
+    """Bars from series, assets and corporate actions."""
+    from plusultra_core.data.bars import build_bars as build
+    from plusultra_core.data.tables import DataConfig
+
+    cfg = Data().load(DataConfig).bars
+    return lambda frames: build(frames["series"], frames["assets"], frames["corporate_actions"], market, cfg)
+
+
+def build_features(market: MarketConfig) -> Build:
+    """Features from bars, indicators and side tables."""
+    from plusultra_core.features.build import FeaturesConfig, build
+
+    cfg = Features().load(FeaturesConfig)
+    return lambda frames: build(frames["bars"], frames["indicators"], frames["side_tables"], market, cfg)
+
+
+def build_regimes(market: MarketConfig) -> Build:
+    """Regimes from bars and features."""
+    from plusultra_core.regimes.build import RegimesConfig, build
+
+    cfg = Regimes().load(RegimesConfig)
+    return lambda frames: build(frames["bars"], frames["features"], cfg)
+
+
+def build_view(market: MarketConfig) -> Build:
+    """The view of a class that sees itself only: what other classes add passes through the same joins."""
+    from plusultra_core.views.build import ViewsConfig, build
+
+    cfg, own = Views().load(ViewsConfig), market.asset_class
+    return lambda frames: build(own, {own: frames["bars"]}, {own: frames["features"]}, market, cfg).frame
+
+
+BUILDERS: Mapping[str, tuple[Callable[[MarketConfig], Build], tuple[str, ...]]] = {
+    "bars": (build_bars, ("series", "assets", "corporate_actions")),
+    "features": (build_features, ("bars", "indicators", "side_tables")),
+    "regimes": (build_regimes, ("bars", "features")),
+    "cross_asset_view": (build_view, ("bars", "features")),
+}
+
+
+def run_leak_check(kind: str, asset: str, key: object, frames: Frames) -> dg.AssetCheckResult:
+    """One check as a result; a leak names its column and row."""
+    from plusultra_core import leakage
+
+    market = markets()[str(partition_of(key).asset_class)]
+    judge = {"truncation": leakage.check_truncation, "poison": leakage.check_poison}[kind]
+    try:
+        judge(BUILDERS[asset][0](market), frames, num_cuts=NUM_CUTS, seed=SEED)
+    except LookaheadError as error:
+        return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
+    return dg.AssetCheckResult(passed=True, metadata={"cuts": NUM_CUTS, "seed": SEED})
+
+
+_SAYS = {
+    "truncation": "Rows up to a cut are the same when everything after the cut is gone.",
+    "poison": "Rows up to a cut are the same when everything after the cut is noise.",
+}
+
+
+def _options(kind: str, asset: str) -> dict[str, object]:
+    names = BUILDERS[asset][1]
+    return {
+        "asset": asset,
+        "name": kind,
+        "blocking": True,
+        "partitions_def": snapshot_by_asset_class,
+        "description": _SAYS[kind],
+        "additional_ins": {name: dg.AssetIn(name) for name in names},
+    }
+
+
+def _of_bars(kind: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, "bars"))
+    def check(
+        context: dg.AssetCheckExecutionContext, series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame
+    ) -> dg.AssetCheckResult:
+        frames = {"series": series, "assets": assets, "corporate_actions": corporate_actions}
+        return run_leak_check(kind, "bars", context.partition_key, frames)
+
+    return check
+
+
+def _of_features(kind: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, "features"))
+    def check(
+        context: dg.AssetCheckExecutionContext, bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame
+    ) -> dg.AssetCheckResult:
+        frames = {"bars": bars, "indicators": indicators, "side_tables": side_tables}
+        return run_leak_check(kind, "features", context.partition_key, frames)
+
+    return check
+
+
+def _of_bars_and_features(kind: str, asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, asset))
+    def check(context: dg.AssetCheckExecutionContext, bars: pl.DataFrame, features: pl.DataFrame) -> dg.AssetCheckResult:
+        return run_leak_check(kind, asset, context.partition_key, {"bars": bars, "features": features})
+
+    return check
+
+
+@dg.asset_check(
+    asset="windows",
+    name="overlap",
+    blocking=True,
+    partitions_def=snapshot_by_asset_class,
+    description="In every fold the inputs and labels of train, valid and test never meet.",
+)
+def overlap(windows: Artifact) -> dg.AssetCheckResult:
+    """From the first input to the end of the last label."""
+    from plusultra_core.leakage import check_overlap
+    from plusultra_core.windows.panel import load_panel
+
+    panel = load_panel(windows.path)
+    try:
+        check_overlap(panel.folds, panel.lookback, panel.label_end_NTK, panel.anchor_NT)
+    except LookaheadError as error:
+        return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
+    return dg.AssetCheckResult(passed=True, metadata={"folds": len(panel.folds)})
+
+
+leaks = [
+    *(_of_bars(kind) for kind in _SAYS),
+    *(_of_features(kind) for kind in _SAYS),
+    *(_of_bars_and_features(kind, asset) for asset in ("regimes", "cross_asset_view") for kind in _SAYS),
+    overlap,
+]

@@ -1,0 +1,52 @@
+"""What is run together, by name."""
+
+import dagster as dg
+
+from plusultra_dagster.partitions import snapshot, snapshot_by_asset_class
+
+TABLES = (
+    "assets",
+    "series",
+    "indicators",
+    "benchmarks",
+    "trades",
+    "side_tables",
+    "corporate_actions",
+    "bars",
+    "features",
+    "regimes",
+    "targets",
+)
+TABLE_GROUPS = ("data", "features", "regimes", "targets")
+DESK = ("monitoring", "feedback")
+
+_tables = dg.AssetSelection.assets(*TABLES)
+_learning = dg.AssetSelection.groups("views", "windows", "training", "rl", "simulation", "evaluation", "reporting", "promotion", *DESK)
+
+take_snapshot = dg.define_asset_job(
+    "take_snapshot",
+    selection=dg.AssetSelection.assets("snapshot"),
+    partitions_def=snapshot,
+    description="Pass a landed dump through the gate and keep a read-only copy of it.",
+)
+refresh_tables = dg.define_asset_job(
+    "refresh_tables",
+    selection=_tables,
+    partitions_def=snapshot_by_asset_class,
+    description="Tables, bars, features, regimes and targets of one class of one snapshot: seconds.",
+)
+train = dg.define_asset_job(
+    "train",
+    selection=_learning,
+    partitions_def=snapshot_by_asset_class,
+    tags={"plusultra/tier": "gpu"},
+    description="From the cross-asset view to the report and the champion: minutes.",
+)
+full_graph = dg.define_asset_job(
+    "full_graph",
+    selection=_tables | _learning,
+    partitions_def=snapshot_by_asset_class,
+    tags={"plusultra/tier": "gpu"},
+    description="Everything of one class of one snapshot.",
+)
+all_jobs = [take_snapshot, refresh_tables, train, full_graph]

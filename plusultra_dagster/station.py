@@ -1,0 +1,78 @@
+"""An asset whose content a child process makes: the job, its run in MLflow, its record."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from plusultra_core.artifacts import Artifact
+from plusultra_core.job import Job
+from plusultra_dagster.config import Station
+from plusultra_dagster.places import places
+from plusultra_dagster.record import Record, numbers, sparkline
+from plusultra_dagster.resources.processes import Jobs
+from plusultra_dagster.resources.tracking import MlflowTracking
+
+_SHOWN = 60
+
+
+def run_station(
+    context: dg.AssetExecutionContext,
+    jobs: Jobs,
+    tracking: MlflowTracking,
+    station: str,
+    task: str,
+    inputs: Mapping[str, Artifact],
+    config: Station,
+    beside: tuple[str, ...] = (),
+) -> dg.MaterializeResult:
+    """Run `python -m plusultra_core.<station>` on a job and record the artifact it publishes.
+
+    The artifact's key is the provenance digest: a job that has been done returns at once, wherever it was started.
+    """
+    record = Record(context, config)
+    record.require_checks()
+    own = config.read()
+    sections = {
+        station: own,
+        "market": record.market_dict,
+        "seed": int(own.get("seed", 0)),
+        **{name: config.beside(name) for name in beside},
+    }
+    job = Job(
+        task=task,
+        key=record.provenance,
+        config=sections,
+        inputs={name: artifact.path for name, artifact in inputs.items()},
+        store=record.store,
+        work=places().work / record.provenance,
+        lineage=record.lineage,
+    )
+    with tracking.run(context, job.key) as tracked:
+        artifact = jobs.run(context, station, job)
+        metrics, history = numbers(_read(artifact.path / "metrics.json", {})), rows(_read(artifact.path / "history.json", []))
+        tracked.log(sections, metrics, history)
+    shown = dict(list(metrics.items())[:_SHOWN])
+    return record.artifact(artifact, **shown, **curve(history), **tracked.metadata())
+
+
+def rows(value: object) -> list[dict[str, float]]:
+    """A history as rows of plain numbers, whether it was written as rows or as rows by name (fold, stage)."""
+    if isinstance(value, list):
+        return [numbers(row) for row in value if isinstance(row, Mapping)]
+    if isinstance(value, Mapping):
+        return [{f"{name}/{key}": number for key, number in row.items()} for name, part in value.items() for row in rows(part)]
+    return []
+
+
+def curve(history: list[dict[str, float]]) -> dict[str, Any]:
+    """A sparkline of the first loss (else the first number) of a history."""
+    names = [name for row in history[:1] for name in row if "epoch" not in name and "step" not in name]
+    chosen = next((name for name in names if "valid" in name), next((name for name in names if "loss" in name), names[0] if names else ""))
+    return {f"curve of {chosen}": sparkline([row[chosen] for row in history if chosen in row])} if chosen else {}
+
+
+def _read(path: Path, otherwise: object) -> Any:
+    return json.loads(path.read_text()) if path.exists() else otherwise
