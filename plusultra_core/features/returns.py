@@ -1,0 +1,116 @@
+"""Returns and where the close stands, in units of the symbol's own volatility."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.features import kernels
+from plusultra_core.features.kernels import log, ratio
+
+
+@dataclass(frozen=True, slots=True)
+class BarArrays:
+    """What every feature function reads: the bars of a class, symbols end to end, NaN where missing.
+
+    Prices and volume are adjusted. `side` holds the side-table columns as they were known at each bar.
+    """
+
+    starts: Int64Array
+    ts_ns: Int64Array
+    session_tz: str
+    periods_per_year: float
+    open: Float64Array
+    high: Float64Array
+    low: Float64Array
+    close: Float64Array
+    volume: Float64Array
+    gap_bars: Float64Array
+    side: Mapping[str, Float64Array]
+    short: int
+    medium: int
+    long: int
+    min_fraction: float
+    ret: Float64Array
+    """ret_log_1: log return since the symbol's previous bar."""
+    sigma: Float64Array
+    """EWMA volatility a bar, to this bar."""
+    shared: dict[str, Float64Array] = field(default_factory=dict)
+    """Work that several features of one build have in common, by name."""
+
+    def need(self, window: int) -> int:
+        """Values that a window must hold before it answers."""
+        return max(2, int(np.ceil(self.min_fraction * window)))
+
+
+def log_return(close: Float64Array, starts: Int64Array, num_bars: int) -> Float64Array:
+    """Log return over the last `num_bars` bars of the symbol.
+
+    Shapes  close (N,); result (N,).
+    Looks   back num_bars.
+    NaN     the first num_bars rows of a symbol.
+    """
+    price = log(close)
+    return price - kernels.shift(price, starts, num_bars)
+
+
+def ewma_volatility(ret: Float64Array, starts: Int64Array, halflife_bars: float, min_count: int) -> Float64Array:
+    """Root of the exponentially weighted mean of squared log returns, a bar.
+
+    Looks   back over all the past, half the weight on the last halflife_bars returns.
+    NaN     before min_count returns.
+    Source  RiskMetrics Technical Document (1996), with normalised weights.
+    """
+    alpha = 1.0 - 0.5 ** (1.0 / halflife_bars)
+    return np.sqrt(kernels.ewma(ret * ret, starts, alpha, min_count))
+
+
+def _scaled_return(b: BarArrays, num_bars: int) -> Float64Array:
+    return ratio(log_return(b.close, b.starts, num_bars), b.sigma * np.sqrt(num_bars))
+
+
+def ret_1(b: BarArrays) -> Float64Array:
+    """Log return of the bar over sigma."""
+    return ratio(b.ret, b.sigma)
+
+
+def ret_short(b: BarArrays) -> Float64Array:
+    """Log return over `short` bars over sigma sqrt(short)."""
+    return _scaled_return(b, b.short)
+
+
+def ret_medium(b: BarArrays) -> Float64Array:
+    """Log return over `medium` bars over sigma sqrt(medium)."""
+    return _scaled_return(b, b.medium)
+
+
+def ret_long(b: BarArrays) -> Float64Array:
+    """Log return over `long` bars over sigma sqrt(long): momentum."""
+    return _scaled_return(b, b.long)
+
+
+def momentum_skip(b: BarArrays) -> Float64Array:
+    """Log return from `long` to `short` bars ago over sigma sqrt(long - short): momentum without the last days.
+
+    Source  Jegadeesh (1990), Jegadeesh & Titman (1993): short-term reversal is left out.
+    """
+    moved = log_return(b.close, b.starts, b.long) - log_return(b.close, b.starts, b.short)
+    return ratio(moved, b.sigma * np.sqrt(b.long - b.short))
+
+
+def gap_open(b: BarArrays) -> Float64Array:
+    """Log of the open over the previous close, over sigma."""
+    return ratio(log(b.open) - kernels.shift(log(b.close), b.starts, 1), b.sigma)
+
+
+def body(b: BarArrays) -> Float64Array:
+    """Log of the close over the open of the bar, over sigma."""
+    return ratio(log(b.close) - log(b.open), b.sigma)
+
+
+def drawdown(b: BarArrays) -> Float64Array:
+    """Log of the close over the highest close of `long` bars, over sigma sqrt(long); never above 0."""
+    price = log(b.close)
+    peak = kernels.rolling_max(price, b.starts, b.long, b.need(b.long))
+    return ratio(price - peak, b.sigma * np.sqrt(b.long))

@@ -1,0 +1,70 @@
+"""Series that a view shows: of a whole class, of one symbol, of a symbol within its class."""
+
+import polars as pl
+
+
+def returns(bars: pl.DataFrame) -> pl.DataFrame:
+    """symbol, ts_ns, known_ns and `ret`, the log return since the symbol's previous bar."""
+    price = pl.col("close_adj").log()
+    return bars.select("symbol", "ts_ns", pl.col("known_ns").cum_max().over("symbol"), (price - price.shift(1).over("symbol")).alias("ret"))
+
+
+def class_series(bars: pl.DataFrame, features: pl.DataFrame, momentum: str) -> pl.DataFrame:
+    """One row a bar time of the class.
+
+    Columns: ts_ns, known_ns (latest of the bars read), level (sum so far of the equal-weight mean log
+    return), mom (mean of the momentum feature), dispersion (standard deviation of log returns across the
+    symbols; null under two).
+    """
+    value = features.select("symbol", "ts_ns", pl.col(momentum).fill_nan(None).alias("mom"), pl.col("known_ns").alias("feature_known_ns"))
+    rows = returns(bars).join(value, on=["symbol", "ts_ns"], how="left", validate="1:1", maintain_order="left")
+    times = rows.group_by("ts_ns").agg(
+        pl.max_horizontal("known_ns", "feature_known_ns").max().alias("known_ns"),
+        pl.col("ret").mean().alias("mean_ret"),
+        pl.col("mom").mean().alias("mom"),
+        pl.col("ret").std().alias("dispersion"),
+    )
+    level = pl.col("mean_ret").fill_null(0.0).cum_sum()
+    return times.sort("ts_ns").select("ts_ns", pl.col("known_ns").cum_max(), level.alias("level"), "mom", "dispersion")
+
+
+def symbol_series(bars: pl.DataFrame, symbol: str, z_window: int, z_min_count: int, clip: float) -> pl.DataFrame:
+    """One row a bar of the symbol: ts_ns, known_ns, level (log close), z (of the level in its own last z_window bars, clipped)."""
+    level = pl.col("close_adj").log()
+    mean = level.rolling_mean(z_window, min_samples=z_min_count)
+    std = level.rolling_std(z_window, min_samples=z_min_count, ddof=0)
+    z = pl.when(std > 1e-9).then(((level - mean) / std).clip(-clip, clip))
+    own = bars.filter(pl.col("symbol") == symbol)
+    return own.select("ts_ns", pl.col("known_ns").cum_max(), level.alias("level"), z.alias("z"))
+
+
+def relative_series(bars: pl.DataFrame, window: int, min_count: int) -> pl.DataFrame:
+    """Each symbol against the equal-weight mean return of the other symbols at the same time.
+
+    Columns: symbol, ts_ns, known_ns, beta and corr of its returns to theirs over `window` bars, strength (mean
+    of the difference over its standard deviation times sqrt(window): a t-value without the degrees of freedom).
+    """
+    rows = returns(bars)
+    others = (pl.col("ret").sum().over("ts_ns") - pl.col("ret")) / (pl.col("ret").count().over("ts_ns") - 1)
+    several = pl.col("ret").count().over("ts_ns") > 1
+    rows = rows.with_columns(
+        pl.when(several & pl.col("ret").is_not_null()).then(others).alias("others"),
+        pl.max_horizontal("known_ns", pl.col("known_ns").max().over("ts_ns")).alias("known_ns"),
+    )
+    rows = rows.with_columns((pl.col("ret") - pl.col("others")).alias("excess"), pl.when(pl.col("others").is_not_null()).then("ret"))
+
+    def mean(x: pl.Expr) -> pl.Expr:
+        return x.rolling_mean(window, min_samples=min_count).over("symbol")
+
+    ret, other, excess = pl.col("ret"), pl.col("others"), pl.col("excess")
+    cov = mean(ret * other) - mean(ret) * mean(other)
+    var, var_other = mean(ret * ret) - mean(ret) ** 2, mean(other * other) - mean(other) ** 2
+    var_excess = mean(excess * excess) - mean(excess) ** 2
+    return rows.select(
+        "symbol",
+        "ts_ns",
+        pl.col("known_ns").cum_max().over("symbol"),
+        pl.when(var_other > 1e-16).then(cov / var_other).alias("beta"),
+        pl.when((var > 1e-16) & (var_other > 1e-16)).then((cov / (var * var_other).sqrt()).clip(-1.0, 1.0)).alias("corr"),
+        pl.when(var_excess > 1e-16).then(mean(excess) / var_excess.sqrt() * window**0.5).alias("strength"),
+    )
