@@ -126,6 +126,12 @@ def check_panel(panel: Panel) -> None:
                 raise ArtifactError(f"panel.folds[{fold.index}].{name}: expected {size['F']} finite float32; build it again")
 
 
+def anchors_in(panel: Panel, span: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
+    """Assets and times of the anchors inside a half-open span, by asset, then by time. Shapes  (B,), (B,)."""
+    n_B, t_B = np.nonzero(panel.anchor_NT[:, span[0] : span[1]])
+    return n_B.astype(np.int64), t_B.astype(np.int64) + span[0]
+
+
 def publish_panel(panel: Panel, store: Path, key: str, manifest: Mapping[str, object]) -> artifacts.Artifact:
     """Write the panel as the artifact `store/key`; equal panels give equal bytes."""
     from safetensors.numpy import save
