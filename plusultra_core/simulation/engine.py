@@ -38,7 +38,7 @@ class SimulationConfig:
     limit_offset_bps: float
     """Distance of a limit price from the close of the decision, on the passive side; used by limit orders."""
     min_order_ccy: float
-    """Smaller changes of a position are not sent."""
+    """Smaller changes of a position are not sent; never 0, or the dust of rounding would pay the least fee."""
     retarget_frac: float
     """A working order is kept while the new target asks for the same within this part of it."""
     max_leverage: float
@@ -59,10 +59,10 @@ class SimulationConfig:
             raise ConfigError(f"latency: expected times >= 0 and probabilities that sum to 1, found {self.latency_ms}, {self.latency_prob}")
         if not 0 < self.participation <= 1:
             raise ConfigError(f"participation: expected in (0, 1], found {self.participation}")
-        for name in ("initial_capital_ccy", "max_leverage", "adv_bars", "fallback_sigma"):
+        for name in ("initial_capital_ccy", "min_order_ccy", "max_leverage", "adv_bars", "fallback_sigma"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: expected > 0, found {getattr(self, name)}")
-        for name in ("limit_offset_bps", "min_order_ccy", "retarget_frac", "liquidation_penalty_bps", "seed"):
+        for name in ("limit_offset_bps", "retarget_frac", "liquidation_penalty_bps", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
         if not 0 <= self.maintenance_margin < 1 / self.max_leverage:

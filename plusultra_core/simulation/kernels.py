@@ -129,7 +129,7 @@ def fill_quantity(working: float, held: float, price: float, volume: float, room
     closing = min(quantity, abs(held)) if held * working < 0.0 else 0.0
     opening = max(room_ccy / price + closing, 0.0)
     if quantity - closing > opening:
-        quantity = closing + opening
+        quantity = closing + (opening if opening * price >= rules.min_order_ccy else 0.0)
         reason = CAPITAL
     return quantity, reason
 
