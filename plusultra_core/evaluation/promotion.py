@@ -1,0 +1,183 @@
+"""Whether a challenger may serve: one written rule, and a decision that can be replayed and cannot be edited unseen.
+
+The rule. On the locked window, after costs, the strategy named in the config is promoted when all of these hold:
+the window has `min_bars`; PSR reaches `min_psr`; the lower end of the paired interval of its Sharpe minus the best
+baseline's reaches `min_gain_over_baseline`; and, where there is a champion, the same against the champion's returns on
+the bars that both windows share reaches `min_gain_over_champion`. What cannot be computed fails.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from plusultra_core import config
+from plusultra_core.artifacts import canonical_json, sha256_bytes
+from plusultra_core.errors import ArtifactError, ConfigError, ContractError
+from plusultra_core.evaluation import metrics
+from plusultra_core.evaluation.bootstrap import BootstrapConfig, block_length, paired_differences, resample_indices
+
+MIN_KEY_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionConfig:
+    """Thresholds of the rule."""
+
+    strategy: str
+    """Strategy of the scorecard that would serve."""
+    baselines: tuple[str, ...]
+    """Strategies of which it must beat the best."""
+    min_bars: int
+    """Bars of the locked window, and of what it shares with the champion's."""
+    min_psr: float
+    """Least probabilistic Sharpe ratio against 0."""
+    min_gain_over_baseline: float
+    """Least lower end of the paired interval of the annual Sharpe difference to the best baseline."""
+    min_gain_over_champion: float
+    """The same against the champion; slightly negative lets an equal replace it."""
+
+    def __post_init__(self) -> None:
+        if not self.baselines or self.strategy in self.baselines:
+            raise ConfigError(f"baselines: expected names other than {self.strategy!r}, found {self.baselines}")
+        if self.min_bars < 2:
+            raise ConfigError(f"min_bars: expected >= 2, found {self.min_bars}")
+        if not 0 <= self.min_psr <= 1:
+            raise ConfigError(f"min_psr: expected in [0, 1], found {self.min_psr}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of the rule; `found` is None where it could not be computed, which fails."""
+
+    name: str
+    found: float | None
+    required: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict, its conditions, and digests of everything that it rests on."""
+
+    promoted: bool
+    strategy: str
+    best_baseline: str | None
+    reason: str
+    checks: tuple[Check, ...]
+    evidence: dict[str, str]
+
+
+def decide(
+    challenger: Mapping[str, Any], champion: Mapping[str, Any] | None, cfg: PromotionConfig, bootstrap_cfg: BootstrapConfig
+) -> Decision:
+    """Apply the rule to two scorecards; a pure function, so equal evidence gives an equal decision.
+
+    Raises  ContractError when the challenger's scorecard lacks the strategy or every baseline.
+    """
+    strategies = challenger["strategies"]
+    if cfg.strategy not in strategies:
+        raise ContractError(f"scorecard: expected strategy {cfg.strategy!r}, found {sorted(strategies)}; run it in the trace")
+    rivals = [name for name in cfg.baselines if name in strategies]
+    if not rivals:
+        raise ContractError(f"scorecard: expected one of the baselines {cfg.baselines}, found {sorted(strategies)}; run them in the trace")
+    best = max(rivals, key=lambda name: (_sharpe(challenger, name), name))
+    low = _low(challenger["paired"].get(cfg.strategy, {}).get(best, {}))
+    checks = [
+        _check("bars of the locked window", float(challenger["span"]["num_bars"]), float(cfg.min_bars)),
+        _check("PSR against 0", strategies[cfg.strategy]["psr"], cfg.min_psr),
+        _check(f"lower end of Sharpe minus {best}", low, cfg.min_gain_over_baseline),
+    ]
+    if champion is not None:
+        shared, gain = _against_champion(challenger, champion, cfg, bootstrap_cfg)
+        checks.append(_check("bars shared with the champion", float(shared), float(cfg.min_bars)))
+        checks.append(_check("lower end of Sharpe minus the champion's", gain, cfg.min_gain_over_champion))
+    failed = [check.name for check in checks if not check.passed]
+    evidence = {
+        "challenger_sha256": sha256_bytes(canonical_json(challenger)),
+        "champion_sha256": sha256_bytes(canonical_json(champion)) if champion is not None else "none",
+        "rule_digest": config.digest(cfg),
+        "bootstrap_digest": config.digest(bootstrap_cfg),
+        "seed": str(challenger["seed"]),
+    }
+    reason = f"not promoted: {'; '.join(failed)}" if failed else "promoted: every condition of the rule holds"
+    return Decision(not failed, cfg.strategy, best, reason, tuple(checks), evidence)
+
+
+def sign(decision: Decision, key: bytes, previous: str) -> dict[str, Any]:
+    """The decision as a JSON record, chained to the signature of the record before it ("" for the first), under HMAC-SHA256.
+
+    Raises  ConfigError when the key is shorter than 16 bytes.
+    """
+    if len(key) < MIN_KEY_BYTES:
+        raise ConfigError(f"signing key: expected at least {MIN_KEY_BYTES} bytes, found {len(key)}; make one with a random generator")
+    body = {"decision": asdict(decision), "previous": previous}
+    return {**body, "signature": hmac.new(key, canonical_json(body), hashlib.sha256).hexdigest()}
+
+
+def verify(record: Mapping[str, Any], key: bytes, previous: str) -> Decision:
+    """The decision of a record whose signature and place in the chain are right.
+
+    Raises  ArtifactError when either is not.
+    """
+    try:
+        body = {"decision": record["decision"], "previous": record["previous"]}
+        signature = str(record["signature"])
+        expected = hmac.new(key, canonical_json(body), hashlib.sha256).hexdigest()
+        raw = dict(record["decision"])
+        decision = Decision(**{**raw, "checks": tuple(Check(**check) for check in raw["checks"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"promotion record: not a signed decision ({error}); restore it") from error
+    if not hmac.compare_digest(signature.encode(), expected.encode()):
+        raise ArtifactError("promotion record: the signature does not fit; it was edited, or signed with another key")
+    if record["previous"] != previous:
+        raise ArtifactError("promotion record: it does not follow the record before it; one was removed or added")
+    return decision
+
+
+def replay(
+    decision: Decision,
+    challenger: Mapping[str, Any],
+    champion: Mapping[str, Any] | None,
+    cfg: PromotionConfig,
+    bootstrap_cfg: BootstrapConfig,
+) -> bool:
+    """Whether the same evidence and rule give the same decision again."""
+    return decide(challenger, champion, cfg, bootstrap_cfg) == decision
+
+
+def _against_champion(
+    challenger: Mapping[str, Any], champion: Mapping[str, Any], cfg: PromotionConfig, bootstrap_cfg: BootstrapConfig
+) -> tuple[int, float | None]:
+    """Bars that both locked windows share, and the lower end of the paired Sharpe difference on them."""
+    ours, theirs = challenger["series"]["locked"], champion["series"]["locked"]
+    if challenger["asset_class"] != champion["asset_class"] or cfg.strategy not in theirs["ret"]:
+        return 0, None
+    _, own_T, other_T = np.intersect1d(np.asarray(ours["ts_ns"]), np.asarray(theirs["ts_ns"]), return_indices=True)
+    if own_T.size < max(bootstrap_cfg.min_bars, 2):
+        return int(own_T.size), None
+    model_T = np.asarray(ours["ret"][cfg.strategy], dtype=np.float64)[own_T]
+    champion_T = np.asarray(theirs["ret"][cfg.strategy], dtype=np.float64)[other_T]
+    index_RT = resample_indices(own_T.size, block_length([model_T, champion_T]), bootstrap_cfg.reps, int(challenger["seed"]))
+    year = float(challenger["periods_per_year"])
+    paired = paired_differences(model_T, champion_T, index_RT, year, bootstrap_cfg.confidence)
+    return int(own_T.size), _low(paired)
+
+
+def _sharpe(card: Mapping[str, Any], name: str) -> float:
+    """Sharpe of a strategy for ranking: 0 for one that never earned or lost, least for one that is undefined otherwise."""
+    ret_T = metrics.checked_returns(np.asarray(card["series"]["locked"]["ret"][name]))
+    value = float(metrics.sharpe_or_zero(ret_T, float(card["periods_per_year"])))
+    return value if np.isfinite(value) else -np.inf
+
+
+def _low(paired: Mapping[str, Any]) -> float | None:
+    interval = paired.get("sharpe", {}).get("ci")
+    return float(interval[0]) if interval else None
+
+
+def _check(name: str, found: float | None, required: float) -> Check:
+    return Check(name, found, required, found is not None and found >= required)

@@ -1,0 +1,250 @@
+"""One JSON-able dict with everything that is claimed about one asset class of one snapshot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from plusultra_core import config
+from plusultra_core.artifacts import canonical_json
+from plusultra_core.clock import iso
+from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.evaluation import backtests, bootstrap, metrics
+from plusultra_core.evaluation.forecasts import STATE_NAMES, ForecastScoresConfig, score_forecasts
+from plusultra_core.evaluation.promotion import PromotionConfig
+from plusultra_core.evaluation.significance import SignificanceConfig, probabilistic_sharpe
+from plusultra_core.evaluation.trials import Trial, sharpe_per_bar
+from plusultra_core.market import MarketConfig
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Everything that judgement depends on besides the evidence."""
+
+    seed: int
+    """Seed of every resampling."""
+    models: tuple[str, ...]
+    """Strategies that are ours and must earn their place."""
+    baselines: tuple[str, ...]
+    """Strategies that anybody could run."""
+    min_locked_bars: int
+    """A shorter locked window gets a warning."""
+    bootstrap: bootstrap.BootstrapConfig
+    forecasts: ForecastScoresConfig
+    significance: SignificanceConfig
+    promotion: PromotionConfig
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed: expected >= 0, found {self.seed}")
+        if not self.models or not self.baselines or set(self.models) & set(self.baselines):
+            raise ConfigError(f"models, baselines: expected two lists without a common name, found {self.models} and {self.baselines}")
+
+
+def build_scorecard(
+    trace_dir: Path,
+    forecasts: pl.DataFrame,
+    regimes: pl.DataFrame,
+    bars: pl.DataFrame,
+    market: MarketConfig,
+    cfg: EvaluationConfig,
+    lineage: Mapping[str, str],
+    targets: pl.DataFrame | None = None,
+    weight_limit: float | None = None,
+) -> dict[str, Any]:
+    """The scorecard: strategies on the locked window and over all folds, forecasts, regimes, data, warnings.
+
+    `lineage` names digests of what was used; its `snapshot` becomes the card's. `targets` gives climatology its train span;
+    `weight_limit` is the guardrail's largest weight of one asset, against which saturation is counted.
+    NaN     none: what is undefined is null.
+    Raises  ContractError when the trace, the forecasts or the regimes do not keep their contract.
+    """
+    trace = backtests.load_trace(trace_dir)
+    locked, stitched = backtests.spans(trace)
+    year = market.periods_per_year
+    tracks = {name: backtests.track(trace, rows, regimes, year, weight_limit) for name, rows in locked.items()}
+    walked = {name: backtests.track(trace, rows, regimes, year, weight_limit) for name, rows in stitched.items()}
+    returns = {name: track.ret_T for name, track in tracks.items()}
+    cis, index_RT, block = bootstrap.bootstrap_all(returns, year, cfg.bootstrap, cfg.seed)
+    paired = _paired(returns, index_RT, year, cfg)
+    scored, notes = score_forecasts(forecasts, regimes, targets, cfg.forecasts, cfg.bootstrap, cfg.seed)
+    ts_ns_T = next(iter(tracks.values())).ts_ns_T
+    data = _data(bars)
+    card: dict[str, Any] = {
+        **_heading(market, cfg, lineage),
+        "bootstrap": {**config.to_dict(cfg.bootstrap), "block_bars": block},
+        "span": {"start": iso(int(ts_ns_T[0])), "end": iso(int(ts_ns_T[-1])), "num_bars": int(ts_ns_T.size)},
+        "models": [name for name in cfg.models if name in tracks],
+        "baselines": [name for name in cfg.baselines if name in tracks],
+        "strategies": {
+            name: {**track.result, "ci": _listed(cis[name]), "psr": probabilistic_sharpe(track.ret_T, 0.0)}
+            for name, track in tracks.items()
+        },
+        "walk_forward": {name: _walk_forward(track, year, cfg) for name, track in walked.items()},
+        "paired": paired,
+        "verdict": _verdict(returns, paired, year, cfg),
+        "forecasts": scored,
+        "regimes": _regimes(regimes),
+        "data": data,
+        "series": _series(tracks, walked),
+        "lineage": dict(sorted(lineage.items())),
+        "warnings": sorted([*notes, *_warnings(tracks, data, cfg)]),
+    }
+    canonical_json(card)
+    return card
+
+
+def _heading(market: MarketConfig, cfg: EvaluationConfig, lineage: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "asset_class": market.asset_class,
+        "snapshot": lineage.get("snapshot"),
+        "bar": market.bar,
+        "periods_per_year": market.periods_per_year,
+        "currency": market.currency,
+        "seed": cfg.seed,
+        "config_digest": config.digest(cfg),
+    }
+
+
+def _series(tracks: Mapping[str, backtests.Track], walked: Mapping[str, backtests.Track]) -> dict[str, Any]:
+    """Returns per bar after costs, from which every curve is drawn and the champion is compared."""
+    first = next(iter(tracks.values()))
+    return {
+        "locked": {"ts_ns": first.ts_ns_T.tolist(), "ret": {name: track.ret_T.tolist() for name, track in tracks.items()}},
+        "walk_forward": {name: {"ts_ns": track.ts_ns_T.tolist(), "ret": track.ret_T.tolist()} for name, track in walked.items()},
+    }
+
+
+def trials_of(card: Mapping[str, Any], config_digest: str) -> tuple[Trial, ...]:
+    """Trials for the ledger: one for each model of the scorecard, keyed by what was trained on what and scored when."""
+    series = card["series"]["locked"]
+    return tuple(
+        Trial(
+            key=f"{card['asset_class']}-{card['snapshot']}-{name}-{config_digest}-{series['ts_ns'][0]}-{series['ts_ns'][-1]}",
+            asset_class=str(card["asset_class"]),
+            snapshot=str(card["snapshot"]),
+            strategy=name,
+            config_digest=config_digest,
+            start_ns=int(series["ts_ns"][0]),
+            end_ns=int(series["ts_ns"][-1]),
+            num_bars=len(series["ts_ns"]),
+            sharpe_per_bar=sharpe_per_bar(np.asarray(series["ret"][name])),
+            returns=tuple(series["ret"][name]),
+        )
+        for name in card["models"]
+    )
+
+
+def _paired(returns: Mapping[str, Any], index_RT: Any, year: float, cfg: EvaluationConfig) -> dict[str, Any]:
+    """Every model against every other strategy; empty where the window is too short for resampling."""
+    if not len(index_RT):
+        return {}
+    result: dict[str, Any] = {}
+    for model in (name for name in cfg.models if name in returns):
+        result[model] = {
+            other: {
+                metric: {**values, "ci": list(values["ci"]) if isinstance(values["ci"], tuple) else None}
+                for metric, values in bootstrap.paired_differences(
+                    returns[model], returns[other], index_RT, year, cfg.bootstrap.confidence
+                ).items()
+            }
+            for other in sorted(returns)
+            if other != model
+        }
+    return result
+
+
+def _verdict(returns: Mapping[str, Any], paired: Mapping[str, Any], year: float, cfg: EvaluationConfig) -> dict[str, Any]:
+    """Best model and best baseline by Sharpe after costs, and whether the paired interval parts them."""
+    ranked = {name: float(metrics.sharpe_or_zero(ret_T, year)) for name, ret_T in returns.items()}
+    models = [name for name in cfg.models if np.isfinite(ranked.get(name, np.nan))]
+    baselines = [name for name in cfg.baselines if np.isfinite(ranked.get(name, np.nan))]
+    if not models or not baselines:
+        return {"outcome": "unknown", "best_model": None, "best_baseline": None, "sharpe": None}
+    model, baseline = max(models, key=lambda name: ranked[name]), max(baselines, key=lambda name: ranked[name])
+    sharpe = paired.get(model, {}).get(baseline, {}).get("sharpe")
+    interval = sharpe["ci"] if sharpe else None
+    outcome = "undecided"
+    if interval and interval[0] > 0:
+        outcome = "model"
+    elif interval and interval[1] < 0:
+        outcome = "baseline"
+    return {"outcome": outcome, "best_model": model, "best_baseline": baseline, "sharpe": sharpe}
+
+
+def _walk_forward(track: backtests.Track, year: float, cfg: EvaluationConfig) -> dict[str, Any]:
+    cis, _, block = bootstrap.bootstrap_all({"run": track.ret_T}, year, cfg.bootstrap, cfg.seed)
+    folds = [
+        {"fold": int(fold), **metrics.performance(track.ret_T[track.fold_T == fold], year)} for fold in np.unique(track.fold_T).tolist()
+    ]
+    span = {"start": iso(int(track.ts_ns_T[0])), "end": iso(int(track.ts_ns_T[-1])), "num_bars": int(track.ts_ns_T.size)}
+    psr = probabilistic_sharpe(track.ret_T, 0.0)
+    return {**track.result, "span": span, "folds": folds, "ci": _listed(cis["run"]), "psr": psr, "block_bars": block}
+
+
+def _listed(cis: Mapping[str, bootstrap.Interval]) -> dict[str, list[float] | None]:
+    return {name: list(interval) if interval else None for name, interval in cis.items()}
+
+
+def _regimes(regimes: pl.DataFrame) -> dict[str, Any]:
+    """Share of each state and how often one follows another on the next bar of the same symbol; rows sum to 1."""
+    result: dict[str, Any] = {}
+    ordered = regimes.sort("symbol", "ts_ns")
+    for column in backtests.REGIMES:
+        pairs = ordered.select(
+            pl.col(column).fill_null(0).alias("now"), pl.col(column).fill_null(0).shift(-1).over("symbol").alias("next")
+        )
+        now = np.bincount(pairs["now"].to_numpy(), minlength=len(STATE_NAMES))
+        both = pairs.drop_nulls()
+        code = both["now"].to_numpy().astype(np.int64) * len(STATE_NAMES) + both["next"].to_numpy().astype(np.int64)
+        counts = np.bincount(code, minlength=len(STATE_NAMES) ** 2).reshape(len(STATE_NAMES), -1).astype(np.float64)
+        totals = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+        result[column.removesuffix("_state")] = {
+            "states": list(STATE_NAMES),
+            "share": (now / max(now.sum(), 1)).tolist(),
+            "transitions": [row if total > 0 else None for row, total in zip(shares.tolist(), totals[:, 0].tolist(), strict=True)],
+        }
+    return result
+
+
+def _data(bars: pl.DataFrame) -> dict[str, Any]:
+    """What the tables held: symbols, bars, gaps, and how much of it has a range and a volume."""
+    if bars.is_empty():
+        raise ContractError("bars: no rows; nothing can be judged")
+    last = bars["ts_ns"].max()
+    ended = bars.group_by("symbol").agg(pl.col("ts_ns").max().alias("end")).filter(pl.col("end") < last)
+    return {
+        "num_symbols": bars["symbol"].n_unique(),
+        "num_bars": bars.height,
+        "start": iso(int(bars["ts_ns"].to_numpy().min())),
+        "end": iso(int(bars["ts_ns"].to_numpy().max())),
+        "missing_bars": int(bars["gap_bars"].fill_null(0).sum()),
+        "share_with_range": float(bars["has_ohl"].cast(pl.Float64).to_numpy().mean()),
+        "share_with_volume": float(bars["has_volume"].cast(pl.Float64).to_numpy().mean()),
+        "symbols_ended_early": ended.height,
+    }
+
+
+def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], cfg: EvaluationConfig) -> list[str]:
+    num_bars = next(iter(tracks.values())).ret_T.size
+    notes: list[str] = []
+    if num_bars < cfg.min_locked_bars:
+        notes.append(f"the locked window has {num_bars} bars, fewer than {cfg.min_locked_bars}: its numbers say little")
+    missing = [name for name in (*cfg.models, *cfg.baselines) if name not in tracks]
+    if missing:
+        notes.append(f"strategies not in the trace: {', '.join(missing)}")
+    notes.extend(
+        f"{name} was never in the market" for name, track in tracks.items() if name != "no_trade" and not (track.exposure_T > 0).any()
+    )
+    if data["share_with_volume"] < 1.0:
+        notes.append(f"{1.0 - data['share_with_volume']:.0%} of the bars have no volume: fills there use the market's assumed liquidity")
+    if data["share_with_range"] < 1.0:
+        notes.append(f"{1.0 - data['share_with_range']:.0%} of the bars have a close only: their range is not known")
+    return notes
