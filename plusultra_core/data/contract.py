@@ -5,8 +5,8 @@ importing it costs seconds that nobody should pay who only loads definitions.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -263,3 +263,75 @@ def sort(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     spec = _spec(name)
     rest: Sequence[str] = [column for column in frame.columns if column not in spec.columns]
     return frame.select(*spec.columns, *rest).sort(spec.order, nulls_last=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableShape:
+    """Columns of one table of a dump, by what is expected of them."""
+
+    table: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    time: str | None = "timestamp"
+    known_at: str | None = None
+    symbol: str | None = "symbol"
+    keys: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    nonnegative: tuple[str, ...] = ()
+    finite: tuple[str, ...] = ()
+    orphans_allowed: bool = False
+
+    def keep(self, present: Iterable[str]) -> "TableShape":
+        """The same without the columns that are not there."""
+        there = set(present)
+        kept = {name: tuple(c for c in getattr(self, name) if c in there) for name in ("keys", "positive", "nonnegative", "finite")}
+        single = {name: value if (value := getattr(self, name)) in there else None for name in ("time", "known_at", "symbol")}
+        return replace(self, optional=tuple(c for c in self.optional if c in there), **kept, **single)
+
+
+_OHLC = ("open", "high", "low", "close", "vwap")
+SHAPES = {
+    shape.table: shape
+    for shape in (
+        TableShape(table="assets", required=("symbol",), optional=("asset_id", "sector", "currency", "exchange", "metadata"), time=None),
+        TableShape(
+            table="series",
+            required=("timestamp", "symbol", "close"),
+            optional=("open", "high", "low", "volume", "vwap", "turnover", "known_at"),
+            known_at="known_at",
+            keys=("timestamp", "symbol"),
+            positive=_OHLC,
+            nonnegative=("volume", "turnover"),
+        ),
+        TableShape(
+            table="indicators",
+            required=("timestamp", "symbol", "name", "value"),
+            optional=("metadata", "known_at"),
+            known_at="known_at",
+            keys=("timestamp", "symbol", "name"),
+            finite=("value",),
+        ),
+        TableShape(
+            table="benchmarks",
+            required=("timestamp", "symbol"),
+            optional=("return", "level", "known_at"),
+            known_at="known_at",
+            keys=("timestamp", "symbol"),
+            positive=("level",),
+            finite=("return",),
+            orphans_allowed=True,
+        ),
+        TableShape(
+            table="trades",
+            required=("trade_id", "timestamp", "symbol", "side", "size", "price"),
+            optional=("fees", "slippage_bp", "pnl", "metadata"),
+            keys=("trade_id",),
+            positive=("price",),
+            nonnegative=("size",),
+            finite=("fees", "slippage_bp", "pnl"),
+        ),
+    )
+}
+"""Tables that are read; `assets` and `series` must be there."""
+UNREAD = ("regimes", "cross_asset_views", "trade_annotations")
+"""Tables of the contract that this station does not read."""

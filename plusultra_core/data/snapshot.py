@@ -1,0 +1,97 @@
+"""A dump, accepted and kept: a read-only copy under a name made of its content."""
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plusultra_core.artifacts import open_artifact, publish, sha256_file
+from plusultra_core.data.dump import DumpReport, Finding, GateConfig, check_content, check_file, connect, has_log, refuse, sqlite_finding
+from plusultra_core.data.tables import DataConfig
+from plusultra_core.errors import ArtifactError, ContractError
+from plusultra_core.market import MarketConfig
+
+DATABASE = "dump.sqlite"
+"""Name of the copy inside the snapshot."""
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_MAX_STEM = 64
+_WAL_FLAGS = slice(18, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An accepted dump; `sha256` is that of the dump's bytes (of the copy, where the dump had a log)."""
+
+    key: str
+    path: Path
+    sha256: str
+    manifest: dict[str, Any]
+
+
+def snapshot_key(path: Path, sha256: str) -> str:
+    """Plain name of a snapshot: the dump's stem without odd characters, and the first 12 hex digits of its sha256."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:_MAX_STEM] or "dump"
+    return f"{stem}-{sha256[:12]}"
+
+
+def take_snapshot(
+    path: Path, store: Path, cfg: DataConfig, markets: Mapping[str, MarketConfig], landing: Path | None = None, now: int | None = None
+) -> Snapshot:
+    """Check a dump and keep a copy; the same dump twice is one snapshot, a refused one leaves nothing.
+
+    The copy is made first and it is the copy that is judged, so that nobody can change the dump in between.
+    Raises  ContractError with the first findings when the dump is refused.
+    """
+    if finding := check_file(path, cfg.gate, landing):
+        refuse(DumpReport(False, (finding,)), path.name)
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=".tmp-") as work:
+        copy = Path(work) / DATABASE
+        logged = has_log(path)
+        before = path.stat()
+        _back_up(path, copy, cfg.gate)
+        sha256 = sha256_file(copy if logged else path)
+        after = path.stat()
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or logged != has_log(path):
+            raise ContractError(f"{path.name}: the file changed while it was copied; wait until it is written")
+        key = snapshot_key(path, sha256)
+        if (store / key).exists():
+            return open_snapshot(store, key)
+        report = check_content(copy, cfg, markets, now)
+        refuse(report, path.name)
+
+        def fill(directory: Path) -> None:
+            copy.rename(directory / DATABASE)
+            (directory / DATABASE).chmod(0o444)
+
+        publish(store, key, fill, {"name": path.stem[:_MAX_STEM], "sha256": sha256, **report.to_dict()})
+    return open_snapshot(store, key)
+
+
+def open_snapshot(store: Path, key: str, verify: bool = True) -> Snapshot:
+    """A snapshot that was taken before.
+
+    Raises  ArtifactError when there is none of that key or its bytes have changed.
+    """
+    if not _KEY.fullmatch(key):
+        raise ArtifactError(f"snapshot key: expected letters, digits, _ and -, found {key!r}; take the key from the partition")
+    artifact = open_artifact(store / key, verify)
+    return Snapshot(key, artifact.path, str(artifact.manifest["sha256"]), artifact.manifest)
+
+
+def _back_up(path: Path, copy: Path, gate: GateConfig) -> None:
+    """Copy through SQLite, so that a log is honoured and a writer is waited for; the copy has no log."""
+    try:
+        with connect(path, gate) as source, closing(sqlite3.connect(copy)) as target:
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            source.backup(target, pages=-1)
+    except sqlite3.Error as error:
+        finding: Finding = sqlite_finding("", error)
+        refuse(DumpReport(False, (finding,)), path.name)
+    with copy.open("r+b") as file:
+        file.seek(_WAL_FLAGS.start)
+        file.write(b"\x01\x01")

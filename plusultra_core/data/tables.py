@@ -1,0 +1,338 @@
+"""Typed, sorted frames of one asset class, read from a snapshot."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from plusultra_core.artifacts import MANIFEST
+from plusultra_core.clock import NS_PER_S, bar_ns
+from plusultra_core.data.bars import BarsConfig, HistoryConfig
+from plusultra_core.data.contract import SHAPES, TableShape, empty, sort
+from plusultra_core.data.corporate_actions import ADJUSTMENTS, CorporateActionsConfig
+from plusultra_core.data.dump import Finding, GateConfig, Level, ValidationConfig, connect, describe, number, plain, quote, read_columns
+from plusultra_core.data.timestamps import parse_times, to_ns
+from plusultra_core.errors import ConfigError
+from plusultra_core.market import ASSET_CLASSES, MarketConfig
+
+TABLES = ("assets", "series", "indicators", "benchmarks", "trades", "side_tables", "corporate_actions")
+"""Frames that `build_table` makes."""
+_BARS = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
+_MAX_SYMBOL = 128
+_MAX_BOUND = 10_000  # symbols bound to one query; above it everything is read and filtered
+_ASSET_TEXT = ("symbol", "sector", "currency", "exchange", "metadata")
+_NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SideTableConfig:
+    """One table of alternative data, whatever its shape."""
+
+    table: str
+    time_column: str
+    """What the row describes; with `lag_s` also when it was known."""
+    known_at_column: str
+    """When the row was known; where the dump has no such column, its time plus `lag_s`."""
+    lag_s: int
+    symbol_column: str | None
+    """null: the table is about the market as a whole."""
+    key_column: str | None
+    """Column whose value prefixes the field, `<key>.<value column>`."""
+    value_columns: tuple[str, ...]
+    """Columns that are read; none named: every other column that is declared as a number."""
+    market_wide: bool
+    """Rows with a symbol also go to every class, without symbol and as field `<symbol>.<field>`; symbols outside assets are allowed."""
+
+    def __post_init__(self) -> None:
+        if self.lag_s < 0:
+            raise ConfigError(f"{self.table}.lag_s: expected >= 0, found {self.lag_s}")
+        if self.market_wide and self.symbol_column is None:
+            raise ConfigError(f"{self.table}.market_wide: expected a symbol_column, found null; without one every row is market-wide")
+
+    def shape(self) -> TableShape:
+        """What the gate expects of the table."""
+        keys = tuple(column for column in (self.time_column, self.symbol_column, self.key_column) if column is not None)
+        return TableShape(
+            table=self.table,
+            required=keys,
+            optional=(*self.value_columns, self.known_at_column),
+            time=self.time_column,
+            known_at=self.known_at_column,
+            symbol=self.symbol_column,
+            keys=(*keys, self.known_at_column),
+            finite=self.value_columns,
+            orphans_allowed=self.market_wide,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LagsConfig:
+    """Seconds between what a row describes and when it was known, where the dump has no `known_at`."""
+
+    series_s: int
+    indicators_s: int
+    benchmarks_s: int
+    trades_s: int
+
+    def __post_init__(self) -> None:
+        for name in ("series_s", "indicators_s", "benchmarks_s", "trades_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The data station: the gate, how strictly it judges, and where the dump keeps what."""
+
+    gate: GateConfig
+    validation: ValidationConfig
+    history: HistoryConfig
+    lags: LagsConfig
+    bars: BarsConfig
+    corporate_actions: CorporateActionsConfig
+    side_tables: tuple[SideTableConfig, ...]
+
+    def __post_init__(self) -> None:
+        names = [shape.table for shape in self.shapes()]
+        if len(set(names)) < len(names) or set(names) & set(SHAPES):
+            raise ConfigError(f"side_tables: expected each table once and none of {sorted(SHAPES)}, found {names}")
+
+    def shapes(self) -> tuple[TableShape, ...]:
+        """Shapes of the tables that only the config knows."""
+        return (self.corporate_actions.shape(), *(side.shape() for side in self.side_tables))
+
+
+def classes_in(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> tuple[str, ...]:
+    """Asset classes with at least one bar in the snapshot, sorted."""
+    with _open(snapshot_dir, markets, cfg) as source:
+        names = source.db.execute("SELECT DISTINCT symbol FROM series NOT INDEXED").fetchall()
+        there = source.assets.filter(pl.col("symbol").is_in([name for (name,) in names]))
+        return tuple(there["asset_class"].unique().sort().to_list())
+
+
+def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> pl.DataFrame:
+    """One frame of the contract for one asset class; without rows where the dump has none.
+
+    Raises  ConfigError for an unknown name or class; ContractError where the snapshot is not what the gate accepted.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"table: expected one of {TABLES}, found {name!r}")
+    if asset_class not in ASSET_CLASSES:
+        raise ConfigError(f"asset_class: expected one of {ASSET_CLASSES}, found {asset_class!r}")
+    with _open(snapshot_dir, markets, cfg) as source:
+        members = source.assets.filter(pl.col("asset_class") == asset_class)
+        symbols = members["symbol"].to_list()
+        lags = {"series": cfg.lags.series_s, "indicators": cfg.lags.indicators_s, "benchmarks": cfg.lags.benchmarks_s, "trades": cfg.lags.trades_s}
+        if name == "assets":
+            frame = _with_bars(source, members, markets.get(asset_class))
+        elif name == "side_tables":
+            frame = _side_tables(source, symbols)
+        elif name == "corporate_actions":
+            frame = _corporate_actions(source, symbols)
+        else:
+            frame = source.read(SHAPES[name], lags[name], None if name == "benchmarks" else symbols)
+    frame = frame.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
+    columns = empty(name).schema
+    frame = frame.with_columns(pl.lit(None, dtype).alias(column) for column, dtype in columns.items() if column not in frame.columns)
+    return sort(name, frame.select(columns.names()).cast(dict(columns)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An open snapshot: its connection, the assets that are not quarantined, the config."""
+
+    db: sqlite3.Connection
+    assets: pl.DataFrame
+    quarantined: tuple[str, ...]
+    cfg: DataConfig
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Columns of a table in lower case with their declared types; none where the table is not there."""
+        return {row[1].lower(): row[2] for row in self.db.execute(f"PRAGMA table_xinfo({quote(table)})")}
+
+    def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.DataFrame:
+        """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; empty where the table is not there."""
+        present = self.columns(shape.table)
+        wanted = [column for column in dict.fromkeys((*shape.required, *shape.optional)) if column.lower() in present]
+        if not present or any(column not in wanted for column in shape.required):
+            return pl.DataFrame(schema={"ts_ns": pl.Int64, "known_ns": pl.Int64, **dict.fromkeys(shape.required, pl.String)})
+        numbers = {*shape.positive, *shape.nonnegative, *shape.finite}
+        shown = ", ".join(number(column) if column in numbers else quote(column) for column in wanted)
+        sql = f"SELECT {shown} FROM {quote(shape.table)} NOT INDEXED"
+        few = symbols is not None and shape.symbol is not None and len(symbols) <= _MAX_BOUND
+        if few and symbols is not None:
+            sql += f" WHERE {quote(str(shape.symbol))} IN ({', '.join('?' * len(symbols))})"
+        frame = read_columns(self.db, sql, wanted, symbols if few and symbols is not None else ())
+        if shape.symbol is not None and not few and frame.height:
+            name = pl.col(shape.symbol)
+            frame = frame.filter(name.is_in(symbols) if symbols is not None else ~name.is_in(self.quarantined) | name.is_null())
+        assert shape.time is not None
+        ts_ns = to_ns(frame[shape.time], f"{shape.table}.{shape.time}")
+        frame = frame.with_columns(ts_ns.cast(pl.Int64).alias("ts_ns"), known_ns=ts_ns.cast(pl.Int64) + lag_s * NS_PER_S)
+        if shape.known_at in frame.columns:
+            known_ns = parse_times(frame[shape.known_at]).ts_ns.cast(pl.Int64)
+            frame = frame.with_columns(known_ns=known_ns.fill_null(frame["known_ns"]))
+        return frame
+
+
+@contextmanager
+def _open(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> Iterator[_Source]:
+    manifest = json.loads((snapshot_dir / MANIFEST).read_bytes()) if (snapshot_dir / MANIFEST).exists() else {}
+    quarantined = tuple(manifest.get("quarantined", ()))
+    with connect(snapshot_dir / "dump.sqlite", cfg.gate) as db:
+        assets = read_assets(db, markets).filter(~pl.col("symbol").is_in(quarantined))
+        yield _Source(db, assets, quarantined, cfg)
+
+
+def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
+    """All configured side tables as one long frame."""
+    parts = [part for side in source.cfg.side_tables for part in _side_table(source, side, symbols)]
+    return pl.concat(parts) if parts else empty("side_tables")
+
+
+def _side_table(source: _Source, side: SideTableConfig, symbols: Sequence[str]) -> list[pl.DataFrame]:
+    shape = side.shape()
+    present = source.columns(side.table)
+    values = side.value_columns or declared_numbers(present, shape)
+    values = tuple(column for column in values if column.lower() in present)
+    shape = replace(shape, optional=(*values, side.known_at_column), finite=values)
+    frame = source.read(shape, side.lag_s, None)
+    if frame.is_empty() or not values:
+        return []
+    symbol = pl.col(side.symbol_column).cast(pl.String) if side.symbol_column else pl.lit(None, pl.String)
+    key = pl.format("{}.", pl.col(side.key_column)) if side.key_column else pl.lit("")
+    fields = [
+        frame.select(
+            table=pl.lit(side.table), symbol=symbol, field=key + pl.lit(name), ts_ns="ts_ns", known_ns="known_ns", value=pl.col(name).cast(pl.Float64)
+        )
+        for name in values
+    ]
+    long = pl.concat(fields).drop_nulls("value")
+    parts = [long.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(symbols))]
+    if side.market_wide:
+        wide = long.filter(pl.col("symbol").is_not_null())
+        parts.append(wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String)))
+    return parts
+
+
+def declared_numbers(columns: Mapping[str, str], shape: TableShape) -> tuple[str, ...]:
+    """Columns (with declared types) that hold numbers and that the shape does not name."""
+    named = {name.lower() for name in (*shape.required, *shape.optional)}
+    return tuple(name for name, declared in columns.items() if name not in named and _NUMBER_TYPE.search(declared.upper()))
+
+
+def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
+    cfg = source.cfg.corporate_actions
+    frame = source.read(cfg.shape(), cfg.lag_s, symbols)
+    names = {"symbol": cfg.symbol_column, "action": cfg.action_column, "amount": cfg.amount_column, "ratio": cfg.ratio_column}
+    names |= {"currency": cfg.currency_column}
+    return frame.select("ts_ns", "known_ns", **{name: column for name, column in names.items() if column in frame.columns})
+
+
+def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
+    """Every asset, with its class and where the class comes from (`class_from`: metadata, rule or other).
+
+    `bar` is null where the metadata does not say it; `metadata_ok` is false where it is no JSON object.
+    """
+    present = {row[1].lower() for row in db.execute("PRAGMA table_xinfo(assets)")}
+    text = [f"CASE WHEN typeof({name}) = 'text' THEN {name} END" if name in present else "NULL" for name in _ASSET_TEXT]
+    identity = "CASE WHEN typeof(asset_id) = 'integer' THEN asset_id END" if "asset_id" in present else "NULL"
+    rows = db.execute(f"SELECT {identity}, {', '.join(text)} FROM assets NOT INDEXED").fetchall()
+    schema = {"asset_id": pl.Int64, **dict.fromkeys(_ASSET_TEXT, pl.String)}
+    frame = pl.DataFrame(rows, schema=schema, orient="row").sort("symbol", "asset_id")
+    if "asset_id" not in present:
+        frame = frame.with_columns(asset_id=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    facts = [_facts(symbol, exchange, metadata, markets) for symbol, exchange, metadata in frame.select("symbol", "exchange", "metadata").iter_rows()]
+    kinds = {"asset_class": pl.String, "class_from": pl.String, "bar": pl.String, "price_adjustment": pl.String, "metadata_ok": pl.Boolean}
+    return frame.hstack(pl.DataFrame(facts, schema=kinds, orient="row"))
+
+
+def _facts(
+    symbol: str | None, exchange: str | None, metadata: str | None, markets: Mapping[str, MarketConfig]
+) -> tuple[str, str, str | None, str, bool]:
+    """Class, where it comes from, bar, price adjustment, and whether the metadata could be read."""
+    stated: dict[str, object] = {}
+    readable = True
+    try:
+        parsed = json.loads(metadata) if metadata else {}
+        readable = isinstance(parsed, dict)
+        stated = parsed if isinstance(parsed, dict) else {}
+    except (ValueError, RecursionError):
+        readable = False
+    bar = stated.get("bar")
+    try:
+        bar = bar if isinstance(bar, str) and bar_ns(bar) else None
+    except ConfigError:
+        bar = None
+    adjusted = stated.get("price_adjustment", "none")
+    adjustment = adjusted if adjusted in ADJUSTMENTS else "none" if adjusted is None else ADJUSTMENTS[-1]
+    asset_class = stated.get("asset_class")
+    if asset_class in ASSET_CLASSES:
+        return str(asset_class), "metadata", bar, str(adjustment), readable
+    by_rule = _class_by_rule(symbol or "", exchange or "", markets)
+    return by_rule or "other", "rule" if by_rule else "other", bar, str(adjustment), readable
+
+
+def _class_by_rule(symbol: str, exchange: str, markets: Mapping[str, MarketConfig]) -> str | None:
+    """The first class, in the order of ASSET_CLASSES, one of whose symbol rules fits; then the same for exchanges."""
+    ordered = [(name, markets[name]) for name in ASSET_CLASSES if name in markets]
+    for name, market in ordered:
+        if any(re.fullmatch(rule, symbol) for rule in market.symbol_rules):
+            return name
+    for name, market in ordered:
+        if any(re.fullmatch(rule, exchange) for rule in market.exchange_rules):
+            return name
+    return None
+
+
+def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+    """`bar` filled in from the commonest step of the series where the metadata does not say it."""
+    silent = members.filter(pl.col("bar").is_null())["symbol"].to_list()
+    usual = market.bar if market else "1d"
+    if not silent:
+        return members
+    series = source.read(replace(SHAPES["series"], optional=()), 0, silent).sort("symbol", "ts_ns")
+    steps = series.select("symbol", step_ns=pl.col("ts_ns").diff().over("symbol")).drop_nulls().group_by("symbol").agg(pl.col("step_ns").mode().min())
+    lengths = {bar: bar_ns(bar) for bar in _BARS}
+    found = {symbol: min(_BARS, key=lambda bar: abs(lengths[bar] - step)) for symbol, step in steps.iter_rows()}
+    inferred = pl.col("symbol").replace_strict(found, default=usual, return_dtype=pl.String)
+    return members.with_columns(bar=pl.coalesce("bar", inferred))
+
+
+def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cfg: ValidationConfig) -> tuple[pl.DataFrame, list[Finding]]:
+    """The assets, and what is wrong or worth saying about them."""
+    frame = read_assets(db, markets)
+    symbol = pl.col("symbol")
+    odd = symbol.map_elements(lambda text: not text.isprintable(), return_dtype=pl.Boolean)
+    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | odd
+    where = cfg.sample_rows, frame
+    findings = []
+    if frame.is_empty():
+        findings.append(Finding("error", "empty_table", "assets", None, "assets: the table is empty; a dump needs assets; add them"))
+    findings += _tell(*where, symbol.is_null(), "error", "null_key", "symbol", "text in every row", "fix the dump")
+    findings += _tell(*where, bad.fill_null(False), "error", "bad_symbol", "symbol", f"1 to {_MAX_SYMBOL} printable characters", "rename the symbol")
+    findings += _tell(*where, symbol.is_duplicated() & symbol.is_not_null(), "error", "duplicate_asset", "symbol", "each symbol once", "keep one")
+    identity = pl.col("asset_id")
+    findings += _tell(*where, identity.is_null(), "error", "null_key", "asset_id", "an integer in every row", "number the assets")
+    findings += _tell(*where, identity.is_duplicated() & identity.is_not_null(), "error", "duplicate_asset", "asset_id", "each id once", "keep one")
+    findings += _tell(*where, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", "a JSON object", "read as empty")
+    by_rule, by_none = pl.col("class_from") == "rule", pl.col("class_from") == "other"
+    findings += _tell(*where, by_rule, "warning", "class_by_rule", "asset_class", "an asset_class in metadata", "taken from the rules in configs/markets")
+    findings += _tell(*where, by_none, "warning", "class_other", "asset_class", "an asset_class in metadata, or a rule", "taken as other")
+    return frame, findings
+
+
+def _tell(
+    sample_rows: int, frame: pl.DataFrame, wrong: pl.Expr, level: Level, code: str, column: str, expected: str, remedy: str
+) -> list[Finding]:
+    found = frame.filter(wrong)
+    if found.is_empty():
+        return []
+    rows = tuple({name: plain(value) for name, value in row.items()} for row in found.select("symbol", column).head(sample_rows).to_dicts())
+    symbols = tuple(found["symbol"].drop_nulls().unique().sort().to_list()) if level == "warning" else None
+    return [Finding(level, code, "assets", column, describe(f"assets.{column}", found.height, rows, expected, remedy), rows, symbols)]
