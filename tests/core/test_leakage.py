@@ -1,0 +1,252 @@
+"""The judges of time: they find a planted leak and leave an honest builder alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.errors import ConfigError, ContractError, LookaheadError
+from plusultra_core.leakage import Intervals, check_overlap, check_poison, check_shuffled_null, check_truncation, null_ic
+
+Frames = dict[str, pl.DataFrame]
+Builder = Callable[[Frames], pl.DataFrame]
+CHECKS = [check_truncation, check_poison]
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Frames:
+    rng = np.random.default_rng(5)
+    num_times, symbols = 120, ("A", "B", "C")
+    ts_ns = np.tile(np.arange(1, num_times + 1) * NS_PER_DAY, len(symbols))
+    close = 50 * np.exp(np.cumsum(0.02 * rng.standard_normal((len(symbols), num_times)), axis=1)).ravel()
+    bars = pl.DataFrame(
+        {
+            "symbol": np.repeat(symbols, num_times),
+            "ts_ns": ts_ns,
+            "known_ns": ts_ns,
+            "high": close * 1.01,
+            "low": close * 0.99,
+            "close": close,
+        }
+    )
+    rate = pl.DataFrame({"ts_ns": np.arange(0, num_times) * NS_PER_DAY + 1, "value": rng.standard_normal(num_times)})
+    return {"bars": bars, "rates": rate.with_columns(known_ns=pl.col("ts_ns") + 3 * NS_PER_DAY).sort("known_ns")}
+
+
+def honest(frames: Frames) -> pl.DataFrame:
+    bars = frames["bars"].sort("known_ns")
+    rates = frames["rates"].sort("known_ns")
+    joined = bars.join_asof(rates.select("known_ns", pl.col("value").alias("rate")), on="known_ns").sort("symbol", "ts_ns")
+    assert (joined["high"] >= joined["low"]).all()
+    close = pl.col("close")
+    return joined.select(
+        "symbol",
+        "ts_ns",
+        "known_ns",
+        "rate",
+        (close / close.shift(1)).log().over("symbol").alias("ret_log"),
+        close.rolling_mean(10).over("symbol").alias("mean_10"),
+        close.rank().over("ts_ns").alias("rank"),
+    )
+
+
+def with_leak(leak: pl.Expr) -> Builder:
+    return lambda frames: (
+        honest(frames).with_columns(frames["bars"].sort("symbol", "ts_ns")["close"]).with_columns(leak.alias("leak")).drop("close")
+    )
+
+
+def rates_joined_on_what_they_describe(frames: Frames) -> pl.DataFrame:
+    rates = frames["rates"].select("ts_ns", pl.col("value").alias("rate")).sort("ts_ns")
+    return frames["bars"].sort("ts_ns").join_asof(rates, on="ts_ns").select("symbol", "ts_ns", "known_ns", "rate")
+
+
+def without_the_largest_bar_of_all_time(frames: Frames) -> pl.DataFrame:
+    largest = pl.col("close") == pl.col("close").max().over("symbol")
+    return frames["bars"].filter(~largest).select("symbol", "ts_ns", "known_ns", "close")
+
+
+LEAKS = {
+    "a shift of -1": with_leak(pl.col("close").shift(-1).over("symbol")),
+    "a return of the next bar": with_leak((pl.col("close").shift(-1) / pl.col("close")).log().over("symbol")),
+    "a band over the full sample": with_leak(pl.col("close") > pl.col("close").quantile(0.7).over("symbol")),
+    "a scaler fitted on everything": with_leak((pl.col("close") - pl.col("close").mean()) / pl.col("close").std()),
+    "a rank over the full sample": with_leak(pl.col("close").rank().over("symbol")),
+    "a back-fill": with_leak(
+        pl.when(pl.col("ts_ns") // NS_PER_DAY % 10 == 0).then(pl.col("close")).fill_null(strategy="backward").over("symbol")
+    ),
+    "an integer label of the next bar": with_leak((pl.col("close").shift(-1) > pl.col("close")).cast(pl.Int8).over("symbol")),
+    "side rows before they are known": rates_joined_on_what_they_describe,
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_honest_builder_passes(check: Callable[..., object], inputs: Frames) -> None:
+    report = check(honest, inputs, 4, 1)
+    assert report.num_columns == 5 and report.num_rows > 300 and 1 <= len(report.cuts_ns) <= 4
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_planted_leak_is_found(check: Callable[..., object], name: str, inputs: Frames) -> None:
+    with pytest.raises(LookaheadError, match="the value knows its future"):
+        check(LEAKS[name], inputs, 3, 1)
+
+
+def test_the_error_names_column_symbol_time_and_both_values(inputs: Frames) -> None:
+    with pytest.raises(
+        LookaheadError, match=r"^leak: [ABC] 1970-0\d-\d\dT00:00:00Z: expected \d+\.\d+, found (None|\d+\.\d+) when everything"
+    ):
+        check_truncation(LEAKS["a shift of -1"], inputs, 1, 1)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_rows_that_exist_because_of_the_future_are_found(check: Callable[..., object], inputs: Frames) -> None:
+    with pytest.raises(LookaheadError, match="which rows exist depends on the future"):
+        check(without_the_largest_bar_of_all_time, inputs, 6, 1)
+
+
+def test_columns_that_exist_because_of_the_future_are_found(inputs: Frames) -> None:
+    late = int(inputs["bars"]["ts_ns"].max()) - NS_PER_DAY
+
+    def build(frames: Frames) -> pl.DataFrame:
+        out = honest(frames)
+        return out.with_columns(extra=pl.lit(1.0)) if frames["bars"]["ts_ns"].max() > late else out
+
+    with pytest.raises(LookaheadError, match="a column depends on the future"):
+        check_truncation(build, inputs, 1, 1)
+
+
+def test_a_row_that_says_it_is_known_later_may_use_what_came_in_between(inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        return frames["bars"].select(
+            "symbol",
+            "ts_ns",
+            pl.col("known_ns").shift(-1).over("symbol").fill_null(2**62).alias("known_ns"),
+            pl.col("close").shift(-1).over("symbol"),
+        )
+
+    with pytest.raises(LookaheadError):
+        check_truncation(lambda f: build(f).with_columns(known_ns=pl.col("ts_ns")), inputs, 2, 1)
+    bounded = build(inputs).filter(pl.col("known_ns") < 2**62)
+    assert check_truncation(lambda f: build(f).filter(pl.col("known_ns") < 2**62), inputs, 2, 1).num_rows <= bounded.height * 2
+
+
+def test_nan_null_and_rounding_are_no_leak(inputs: Frames) -> None:
+    calls: list[int] = []
+
+    def build(frames: Frames) -> pl.DataFrame:
+        calls.append(1)
+        missing = float("nan") if len(calls) % 2 else None
+        tiny = 1 + 1e-14 * len(calls)
+        return frames["bars"].select("symbol", "ts_ns", pl.lit(missing, pl.Float64).alias("m"), (pl.col("close") * tiny).alias("c"))
+
+    check_truncation(build, inputs, 4, 1)
+    with pytest.raises(LookaheadError, match=r"^c:"):
+        check_truncation(lambda f: build(f).with_columns(pl.col("c") * (1 + 1e-10 * len(calls))), inputs, 2, 1)
+
+
+def test_repeated_keys_and_missing_times_are_refused(inputs: Frames) -> None:
+    with pytest.raises(ContractError, match="repeated"):
+        check_truncation(lambda f: pl.concat([honest(f), honest(f)]), inputs, 1, 1)
+    with pytest.raises(ContractError, match="ts_ns"):
+        check_truncation(lambda f: honest(f).drop("ts_ns"), inputs, 1, 1)
+    with pytest.raises(ConfigError, match="num_cuts"):
+        check_truncation(honest, inputs, 0, 1)
+
+
+def test_few_symbols_are_enough_and_the_same_in_every_frame(inputs: Frames) -> None:
+    seen: list[set[str]] = []
+
+    def build(frames: Frames) -> pl.DataFrame:
+        seen.append(set(frames["bars"]["symbol"]))
+        assert seen[-1] == set(frames["again"]["symbol"]) and frames["rates"].height > 0
+        return honest(frames)
+
+    check_truncation(build, {**inputs, "again": inputs["bars"]}, 2, 3, max_symbols=2)
+    assert all(symbols == seen[0] and len(symbols) == 2 for symbols in seen)
+
+
+def test_poison_moves_everything_after_and_nothing_before(inputs: Frames) -> None:
+    frames: list[pl.DataFrame] = []
+
+    def build(given: Frames) -> pl.DataFrame:
+        frames.append(given["bars"])
+        return honest(given)
+
+    (cut_ns,) = check_poison(build, inputs, 1, 2).cuts_ns
+    clean, noisy = frames
+    assert noisy.columns == clean.columns
+    assert noisy.select("symbol", "ts_ns").equals(clean.select("symbol", "ts_ns"))
+    assert noisy.filter(pl.col("ts_ns") <= cut_ns).equals(clean.filter(pl.col("ts_ns") <= cut_ns))
+    after = pl.col("ts_ns") > cut_ns
+    assert (noisy.filter(after)["close"] != clean.filter(after)["close"]).all()
+    assert (noisy["high"] >= noisy["close"]).all() and (noisy["close"] > 0).all()
+
+
+def spans(*pairs: tuple[int, int]) -> Intervals:
+    array = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return Intervals(array[:, 0], array[:, 1])
+
+
+def test_spans_that_keep_apart_pass_whatever_their_order() -> None:
+    assert check_overlap({"train": spans((0, 5), (20, 25)), "test": spans((6, 9), (10, 19)), "valid": spans()}) == 4
+
+
+@pytest.mark.parametrize("meeting", [(5, 7), (3, 4), (0, 100), (25, 30), (22, 22)])
+def test_a_single_shared_moment_is_found(meeting: tuple[int, int]) -> None:
+    with pytest.raises(LookaheadError, match=r"test and train: 1 samples overlap, the first .* meets"):
+        check_overlap({"train": spans((0, 5)) if meeting[0] < 20 else spans((20, 25)), "test": spans((12, 13), meeting)})
+
+
+def test_overlap_agrees_with_comparing_every_pair() -> None:
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(300):
+        start = rng.integers(0, 60, (2, 4))
+        end = start + rng.integers(0, 8, (2, 4))
+        slow = bool(((start[0][:, None] <= end[1]) & (start[1] <= end[0][:, None])).any())
+        try:
+            check_overlap({"a": Intervals(start[0], end[0]), "b": Intervals(start[1], end[1])})
+            fast = False
+        except LookaheadError:
+            fast = True
+        assert fast == slow
+        found += slow
+    assert 0 < found < 300
+
+
+def test_intervals_that_run_backward_are_refused() -> None:
+    with pytest.raises(ContractError, match="end after they start"):
+        check_overlap({"a": spans((3, 2))})
+
+
+def fitted(x_TNF: np.ndarray, y_TN: np.ndarray, train: slice) -> np.ndarray:
+    coef = np.linalg.lstsq(x_TNF[train].reshape(-1, x_TNF.shape[-1]), y_TN[train].ravel(), rcond=None)[0]
+    return x_TNF @ coef
+
+
+def test_a_model_fitted_to_shuffled_targets_knows_nothing_unless_it_has_seen_them() -> None:
+    rng = np.random.default_rng(3)
+    x_TNF = rng.standard_normal((300, 10, 40))
+    y_TN = x_TNF[..., 0] * 0.3 + rng.standard_normal((300, 1)) + rng.standard_normal((300, 10))
+    shuffled_TN = y_TN[rng.permutation(300)]
+    clean = fitted(x_TNF, shuffled_TN, slice(0, 200))[200:]
+    report = check_shuffled_null(clean, shuffled_TN[200:], 100, 1)
+    assert 0 < report.se < 0.2
+    seen = fitted(x_TNF, shuffled_TN, slice(0, 300))[200:]
+    with pytest.raises(LookaheadError, match="the model has seen these targets"):
+        check_shuffled_null(seen, shuffled_TN[200:], 100, 1)
+
+
+def test_the_standard_error_knows_of_overlap_and_common_moves() -> None:
+    rng = np.random.default_rng(4)
+    slow_TN = np.cumsum(rng.standard_normal((400, 1)), axis=0) + 0.1 * rng.standard_normal((400, 20))
+    target_TN = np.cumsum(rng.standard_normal((400, 1)), axis=0) + 0.1 * rng.standard_normal((400, 20))
+    assert null_ic(slow_TN, target_TN, 100, 1).se > 10 / np.sqrt(400 * 20)
+    slow_TN[3, 4] = np.nan
+    assert np.isfinite(null_ic(slow_TN, target_TN, 100, 1).ic)
+    with pytest.raises(ConfigError, match="20 times"):
+        null_ic(slow_TN[:5], target_TN[:5], 100, 1)
