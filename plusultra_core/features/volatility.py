@@ -28,7 +28,8 @@ def true_range(b: BarArrays) -> Float64Array:
 
 def vol_ewma(b: BarArrays) -> Float64Array:
     """EWMA volatility of log returns, a year."""
-    return b.sigma * b.periods_per_year**0.5
+    yearly: Float64Array = b.sigma * np.sqrt(b.periods_per_year)
+    return yearly
 
 
 def vol_parkinson(b: BarArrays) -> Float64Array:

@@ -63,8 +63,7 @@ def build(bars: pl.DataFrame, features: pl.DataFrame, cfg: RegimesConfig) -> pl.
     """Three states of every bar.
 
     Shapes  the rows of bars, in their order; states Int8.
-    Looks   back only; rotation also across the class at the same ts_ns, which moves known_ns to the
-            latest of these rows.
+    Looks   back only; rotation also at the symbols of the same ts_ns that are known by the row's known_ns.
     Raises  ContractError when a feature is missing or features and bars differ in their rows.
     """
     _check(bars, features, cfg)
@@ -74,8 +73,7 @@ def build(bars: pl.DataFrame, features: pl.DataFrame, cfg: RegimesConfig) -> pl.
     liquidity = 1.0 - _rank(features, cfg.illiquidity, starts, cfg.bands)
     rotation = _cross_rank(features, cfg.rotation, cfg.rotation_min_symbols)
     states = [pl.Series(name, _state(rank, low, high)) for name, rank in zip(COLUMNS, (volatility, liquidity, rotation), strict=True)]
-    known = pl.max_horizontal("known_ns", pl.col("known_ns").max().over("ts_ns")).alias("known_ns")
-    return features.select("symbol", "ts_ns", known).hstack(states)
+    return features.select(_KEYS).hstack(states)
 
 
 def transition_matrix(regimes: pl.DataFrame, column: str) -> Float64Array:
@@ -119,11 +117,12 @@ def _rank(features: pl.DataFrame, name: str, starts: Int64Array, bands: BandsCon
 
 
 def _cross_rank(features: pl.DataFrame, name: str, min_symbols: int) -> Float64Array:
-    value = pl.col(name).fill_nan(None)
-    count = value.count().over("ts_ns")
-    rank = (value.rank("average").over("ts_ns") - 0.5) / count
-    ranked = features.select(pl.when(count >= min_symbols).then(rank).alias("rank"))["rank"]
-    return ranked.to_numpy().astype(np.float64)
+    ts_ns = features["ts_ns"].to_numpy()
+    order = np.argsort(ts_ns, kind="stable")
+    borders = np.flatnonzero(np.diff(ts_ns[order])) + 1
+    starts = np.concatenate([[0], borders, [ts_ns.size]]).astype(np.int64)
+    value = features[name].to_numpy().astype(np.float64)
+    return kernels.cross_rank(value, features["known_ns"].to_numpy(), order, starts, min_symbols)
 
 
 def _state(rank: Float64Array, low: float, high: float) -> Int8Array:

@@ -61,13 +61,14 @@ def build(own: str, bars: Mapping[str, pl.DataFrame], features: Mapping[str, pl.
     of each named symbol, `rel_{beta,corr,strength}` of each own symbol against the others.
     Looks   back: a source row is seen from its known_ns on. A return is the change of an aligned level, so
             it is 0 when nothing new came and never repeated.
-    NaN     none: null before the first source row, beyond max_staleness_hours, at warm-up.
+    NaN     none: no row before the first source row is known; null beyond max_staleness_hours and at warm-up.
     Raises  ContractError when the own class or the momentum feature is missing.
     """
     classes = [own, *(name for name in market.context_classes if name != own)]
     present = [name for name in classes if name in bars and name in features and bars[name].height > 0]
     _check(own, present, features, cfg)
-    grid = bars[own].group_by("ts_ns").agg(pl.col("known_ns").max()).sort("ts_ns").with_columns(pl.col("known_ns").cum_max())
+    # A row for the whole class must be known to its earliest symbol.
+    grid = bars[own].group_by("ts_ns").agg(pl.col("known_ns").min()).sort("ts_ns").with_columns(pl.col("known_ns").cum_max())
     frames, audits = [_relative(bars[own], own, cfg)], []
     for name in present:
         series = sources.class_series(bars[name], features[name], cfg.momentum)
@@ -89,6 +90,7 @@ def _aligned(grid: pl.DataFrame, series: pl.DataFrame, name: str, source_class: 
     aligned = alignment.as_of(grid, series, int(cfg.max_staleness_hours * NS_PER_HOUR))
     audit = alignment.audit(aligned, name, source_class)
     aligned = aligned.with_columns(alignment.difference("level").alias("ret"))
+    aligned = aligned.filter(pl.col("source_ts_ns").is_not_null())
     shown = [column for column in ("ret", "mom", "dispersion", "z") if column in aligned.columns]
     return _long(aligned.with_columns(pl.lit(None, dtype=pl.String).alias("symbol")), shown, f"{name}_", source_class), audit
 

@@ -10,22 +10,35 @@ def returns(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def class_series(bars: pl.DataFrame, features: pl.DataFrame, momentum: str) -> pl.DataFrame:
-    """One row a bar time of the class.
+    """One row a bar time of the class, and one more each time a late symbol of that bar becomes known.
 
-    Columns: ts_ns, known_ns (latest of the bars read), level (sum so far of the equal-weight mean log
-    return), mom (mean of the momentum feature), dispersion (standard deviation of log returns across the
-    symbols; null under two).
+    Columns: ts_ns, known_ns, level (sum so far of the equal-weight mean log return), mom (mean of the momentum
+    feature), dispersion (standard deviation of log returns across the symbols; null under two).
     """
-    value = features.select("symbol", "ts_ns", pl.col(momentum).fill_nan(None).alias("mom"), pl.col("known_ns").alias("feature_known_ns"))
-    rows = returns(bars).join(value, on=["symbol", "ts_ns"], how="left", validate="1:1", maintain_order="left")
-    times = rows.group_by("ts_ns").agg(
-        pl.max_horizontal("known_ns", "feature_known_ns").max().alias("known_ns"),
-        pl.col("ret").mean().alias("mean_ret"),
-        pl.col("mom").mean().alias("mom"),
-        pl.col("ret").std().alias("dispersion"),
+    mom = features.select("symbol", "ts_ns", pl.col(momentum).fill_nan(None).alias("mom"), pl.col("known_ns").alias("mom_known_ns"))
+    rows = returns(bars).join(mom, on=["symbol", "ts_ns"], how="left", validate="1:1", maintain_order="left")
+    known = pl.max_horizontal("known_ns", "mom_known_ns").alias("known_ns")
+    parts = rows.group_by("ts_ns", known, maintain_order=True).agg(
+        pl.col("ret").count().cast(pl.Int64).alias("num_ret"),
+        pl.col("ret").sum().alias("sum_ret"),
+        (pl.col("ret") ** 2).sum().alias("sum_squares"),
+        pl.col("mom").count().cast(pl.Int64).alias("num_mom"),
+        pl.col("mom").sum().alias("sum_mom"),
     )
-    level = pl.col("mean_ret").fill_null(0.0).cum_sum()
-    return times.sort("ts_ns").select("ts_ns", pl.col("known_ns").cum_max(), level.alias("level"), "mom", "dispersion")
+    parts = parts.sort("ts_ns", "known_ns").with_columns(
+        pl.col("num_ret", "sum_ret", "sum_squares", "num_mom", "sum_mom").cum_sum().over("ts_ns"),
+        (pl.col("ts_ns") != pl.col("ts_ns").shift(-1)).fill_null(True).alias("final"),
+    )
+    mean = pl.when(pl.col("num_ret") > 0).then(pl.col("sum_ret") / pl.col("num_ret")).otherwise(0.0)
+    done = pl.when("final").then(mean).otherwise(0.0).cum_sum().shift(1).fill_null(0.0)
+    spread = (pl.col("sum_squares") - pl.col("sum_ret") ** 2 / pl.col("num_ret")).clip(lower_bound=0.0)
+    return parts.select(
+        "ts_ns",
+        pl.col("known_ns").cum_max(),
+        (done + mean).alias("level"),
+        pl.when(pl.col("num_mom") > 0).then(pl.col("sum_mom") / pl.col("num_mom")).alias("mom"),
+        pl.when(pl.col("num_ret") > 1).then((spread / (pl.col("num_ret") - 1)).sqrt()).alias("dispersion"),
+    )
 
 
 def symbol_series(bars: pl.DataFrame, symbol: str, z_window: int, z_min_count: int, clip: float) -> pl.DataFrame:
@@ -39,18 +52,19 @@ def symbol_series(bars: pl.DataFrame, symbol: str, z_window: int, z_min_count: i
 
 
 def relative_series(bars: pl.DataFrame, window: int, min_count: int) -> pl.DataFrame:
-    """Each symbol against the equal-weight mean return of the other symbols at the same time.
+    """Each symbol against the equal-weight mean return of the other symbols of that time known by then.
 
     Columns: symbol, ts_ns, known_ns, beta and corr of its returns to theirs over `window` bars, strength (mean
     of the difference over its standard deviation times sqrt(window): a t-value without the degrees of freedom).
     """
     rows = returns(bars)
-    others = (pl.col("ret").sum().over("ts_ns") - pl.col("ret")) / (pl.col("ret").count().over("ts_ns") - 1)
-    several = pl.col("ret").count().over("ts_ns") > 1
-    rows = rows.with_columns(
-        pl.when(several & pl.col("ret").is_not_null()).then(others).alias("others"),
-        pl.max_horizontal("known_ns", pl.col("known_ns").max().over("ts_ns")).alias("known_ns"),
+    sums = rows.group_by("ts_ns", "known_ns", maintain_order=True).agg(
+        pl.col("ret").sum().alias("total"), pl.col("ret").count().cast(pl.Int64).alias("count")
     )
+    sums = sums.sort("ts_ns", "known_ns").with_columns(pl.col("total", "count").cum_sum().over("ts_ns"))
+    rows = rows.join(sums, on=["ts_ns", "known_ns"], how="left", validate="m:1", maintain_order="left")
+    several = pl.col("ret").is_not_null() & (pl.col("count") > 1)
+    rows = rows.with_columns(pl.when(several).then((pl.col("total") - pl.col("ret")) / (pl.col("count") - 1)).alias("others"))
     rows = rows.with_columns((pl.col("ret") - pl.col("others")).alias("excess"), pl.when(pl.col("others").is_not_null()).then("ret"))
 
     def mean(x: pl.Expr) -> pl.Expr:
@@ -63,7 +77,7 @@ def relative_series(bars: pl.DataFrame, window: int, min_count: int) -> pl.DataF
     return rows.select(
         "symbol",
         "ts_ns",
-        pl.col("known_ns").cum_max().over("symbol"),
+        "known_ns",
         pl.when(var_other > 1e-16).then(cov / var_other).alias("beta"),
         pl.when((var > 1e-16) & (var_other > 1e-16)).then((cov / (var * var_other).sqrt()).clip(-1.0, 1.0)).alias("corr"),
         pl.when(var_excess > 1e-16).then(mean(excess) / var_excess.sqrt() * window**0.5).alias("strength"),
