@@ -76,7 +76,7 @@ def make_demo(path: Path, start: str = DEMO_START, end: str = DEMO_END) -> dict[
             "benchmarks": index.select(
                 "ts_ns", "symbol", (pl.col("close") / pl.col("close").shift(1) - 1).alias("return"), pl.col("close").alias("level")
             ),
-            "options_implied_vol": vix.select("ts_ns", pl.lit("^GSPC").alias("symbol"), (pl.col("close") / 100).alias("iv_30d")),
+            "options_implied_vol": vix.select("ts_ns", pl.lit("^GSPC").alias("symbol"), (pl.col("close") / 100).round(6).alias("iv_30d")),
         },
     )
 
