@@ -1,5 +1,7 @@
 """The one place where everything Dagster knows is listed."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from plusultra_dagster.assets import data
@@ -26,8 +28,13 @@ def resources(at: Places) -> dict[str, object]:
         "artifacts": ReferenceIO(base=str(at.lake), artifacts=str(at.artifacts)),
         "landing": Landing(folder=str(at.landing)),
         "jobs": Jobs(folder=str(at.work), cwd=str(CHECKOUT)),
-        "tracking": MlflowTracking(uri=f"sqlite:///{at.mlflow}", artifacts=(at.mlflow.parent / "artifacts").as_uri()),
+        "tracking": tracking(at),
     }
+
+
+def tracking(at: Places) -> MlflowTracking:
+    """MLflow on SQLite, by an absolute address: the default would make a database in the current folder."""
+    return MlflowTracking(uri=f"sqlite:///{at.mlflow}", artifacts=(at.mlflow.parent / "artifacts").as_uri())
 
 
 def assets() -> list[object]:
@@ -54,8 +61,8 @@ def assets() -> list[object]:
     ]
 
 
-def build_defs(at: Places | None = None) -> dg.Definitions:
-    """Definitions over the folders of a home."""
+def build_defs(at: Places | None = None, loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
+    """Definitions over the folders of a home; `loggers` are for a run that a person follows at a terminal."""
     return dg.Definitions(
         assets=assets(),  # type: ignore[arg-type]
         asset_checks=[*contracts, *leaks, findings],
@@ -63,5 +70,6 @@ def build_defs(at: Places | None = None) -> dg.Definitions:
         schedules=[weekly_retraining],
         sensors=[landed_dumps, new_snapshots, dead_runs, tables_automation, training_automation],
         resources=resources(at or places()),
+        loggers=loggers,
         executor=dg.in_process_executor,
     )

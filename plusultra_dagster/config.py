@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
+from pydantic import Field
 
 from plusultra_core import config as core_config
 from plusultra_core.artifacts import canonical_json
@@ -18,7 +19,7 @@ class Station(dg.Config):
     """A file under configs/ (without a folder: that of the profile) and dotted keys laid over it."""
 
     file: str
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
 
     def path(self, file: str | None = None) -> Path:
         """Where `file` (this station's own, or one beside it) lies."""

@@ -20,8 +20,8 @@ TABLES = (
 TABLE_GROUPS = ("data", "features", "regimes", "targets")
 DESK = ("monitoring", "feedback")
 
-_tables = dg.AssetSelection.assets(*TABLES)
-_learning = dg.AssetSelection.groups("views", "windows", "training", "rl", "simulation", "evaluation", "reporting", "promotion", *DESK)
+tables = dg.AssetSelection.assets(*TABLES)
+learning = dg.AssetSelection.groups("views", "windows", "training", "rl", "simulation", "evaluation", "reporting", "promotion", *DESK)
 
 take_snapshot = dg.define_asset_job(
     "take_snapshot",
@@ -31,20 +31,20 @@ take_snapshot = dg.define_asset_job(
 )
 refresh_tables = dg.define_asset_job(
     "refresh_tables",
-    selection=_tables,
+    selection=tables,
     partitions_def=snapshot_by_asset_class,
     description="Tables, bars, features, regimes and targets of one class of one snapshot: seconds.",
 )
 train = dg.define_asset_job(
     "train",
-    selection=_learning,
+    selection=learning,
     partitions_def=snapshot_by_asset_class,
     tags={"plusultra/tier": "gpu"},
     description="From the cross-asset view to the report and the champion: minutes.",
 )
 full_graph = dg.define_asset_job(
     "full_graph",
-    selection=_tables | _learning,
+    selection=tables | learning,
     partitions_def=snapshot_by_asset_class,
     tags={"plusultra/tier": "gpu"},
     description="Everything of one class of one snapshot.",

@@ -37,7 +37,10 @@ def dressed(
     automation: dg.AutomationCondition | None = REFRESH,
     pool: str | None = None,
 ) -> dict[str, Any]:
-    """Arguments of `dg.asset` that every asset states alike. `code` are the core packages whose sources, with `module`'s own, make its content."""
+    """Arguments of `dg.asset` that every asset states alike.
+
+    `code` are the core packages whose sources, with `module`'s own, make its content.
+    """
     recipe = provenance_module.recipe(module, tuple(code), tuple(configs), market)
     return {
         "group_name": group,
@@ -171,7 +174,8 @@ def sparkline(values: Sequence[float]) -> dg.MarkdownMetadataValue:
     low, high = (min(points), max(points)) if points else (0.0, 0.0)
     span = high - low or 1.0
     line = " ".join(f"{4 * i},{22 - round(20 * (value - low) / span)}" for i, value in enumerate(points))
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 24" width="240" height="48"><polyline points="{line}" fill="none" stroke="#36c"/></svg>'
+    frame = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 24" width="240" height="48">'
+    svg = f'{frame}<polyline points="{line}" fill="none" stroke="#36c"/></svg>'
     return dg.MetadataValue.md(f"![line](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
 
 

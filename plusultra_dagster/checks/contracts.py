@@ -9,6 +9,9 @@ from plusultra_dagster.places import places
 from plusultra_dagster.provenance import GATES
 
 
+_NAMES = {"cross_asset_view": "view"}
+
+
 def _contract(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
@@ -21,7 +24,7 @@ def _contract(asset: str) -> dg.AssetChecksDefinition:
         from plusultra_core.data.contract import validate
 
         try:
-            validate(asset, table)
+            validate(_NAMES.get(asset, asset), table)
         except ContractError as error:
             return dg.AssetCheckResult(passed=False, metadata={"error": str(error), "rows": len(table)})
         return dg.AssetCheckResult(passed=True, metadata={"rows": len(table)})

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from plusultra_core.artifacts import Artifact
@@ -12,6 +13,7 @@ from plusultra_dagster.config import Data, Features, Regimes, Views, markets
 from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
 
 NUM_CUTS = 3
+MAX_SYMBOLS = 6
 SEED = 7
 Frames = dict[str, pl.DataFrame]
 Build = Callable[[Frames], pl.DataFrame]
@@ -65,10 +67,10 @@ def run_leak_check(kind: str, asset: str, key: object, frames: Frames) -> dg.Ass
     market = markets()[str(partition_of(key).asset_class)]
     judge = {"truncation": leakage.check_truncation, "poison": leakage.check_poison}[kind]
     try:
-        judge(BUILDERS[asset][0](market), frames, num_cuts=NUM_CUTS, seed=SEED)
+        seen = judge(BUILDERS[asset][0](market), frames, num_cuts=NUM_CUTS, seed=SEED, max_symbols=MAX_SYMBOLS)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
-    return dg.AssetCheckResult(passed=True, metadata={"cuts": NUM_CUTS, "seed": SEED})
+    return dg.AssetCheckResult(passed=True, metadata={"cuts": len(seen.cuts_ns), "rows": seen.num_rows, "columns": seen.num_columns})
 
 
 _SAYS = {
@@ -127,16 +129,23 @@ def _of_bars_and_features(kind: str, asset: str) -> dg.AssetChecksDefinition:
     description="In every fold the inputs and labels of train, valid and test never meet.",
 )
 def overlap(windows: Artifact) -> dg.AssetCheckResult:
-    """From the first input to the end of the last label."""
-    from plusultra_core.leakage import check_overlap
+    """From the first input to the end of the last label, on the class's grid."""
+    from plusultra_core.leakage import Intervals, check_overlap
     from plusultra_core.windows.panel import load_panel
 
-    panel = load_panel(windows.path)
+    panel, samples = load_panel(windows.path), 0
+    last_T = panel.label_end_NTK.max(axis=(0, 2))
+    used_T = panel.anchor_NT.any(axis=0)
     try:
-        check_overlap(panel.folds, panel.lookback, panel.label_end_NTK, panel.anchor_NT)
+        for fold in panel.folds:
+            spans = {}
+            for name, (start, end) in {"train": fold.train, "valid": fold.valid, "test": fold.test}.items():
+                t = start + used_T[start:end].nonzero()[0]
+                spans[name] = Intervals(t - panel.lookback + 1, np.maximum(last_T[t], t))
+            samples += check_overlap(spans)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
-    return dg.AssetCheckResult(passed=True, metadata={"folds": len(panel.folds)})
+    return dg.AssetCheckResult(passed=True, metadata={"folds": len(panel.folds), "samples": samples})
 
 
 leaks = [

@@ -5,7 +5,6 @@ because the partition key contains the content's hash; how many bytes a tick may
 """
 
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -41,9 +40,10 @@ class Scan(NamedTuple):
 
 
 def key_of(path: Path) -> str:
-    """Snapshot key of a dump: its stem, made plain, and the first 12 hex digits of its sha256."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:64] or "dump"
-    return f"{stem}-{sha256_file(path)[:_HASH_DIGITS]}"
+    """Snapshot key of a dump that lies still: its stem, made plain, and the first 12 hex digits of its sha256."""
+    from plusultra_core.data.snapshot import snapshot_key
+
+    return snapshot_key(path, sha256_file(path))
 
 
 def same_content(key: str, registered: Iterable[str]) -> str | None:

@@ -46,4 +46,4 @@ def cross_asset_view(
     view = build(own, _by_class(bars), _by_class(features), record.market, config.load(ViewsConfig))
     audit = [dg.TableRecord({name: str(value) for name, value in row.items()}) for row in view.audit.head(50).to_dicts()]
     missing = dg.MetadataValue.json(list(view.missing))
-    return record.table("cross_asset_view", view.frame, missing=missing, num_missing=len(view.missing), audit=dg.MetadataValue.table(audit))
+    return record.table("view", view.frame, missing=missing, num_missing=len(view.missing), audit=dg.MetadataValue.table(audit))

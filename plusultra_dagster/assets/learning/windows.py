@@ -23,7 +23,7 @@ def windows(
     side_tables: pl.DataFrame,
     config: Windows,
 ) -> dg.MaterializeResult:
-    """One panel of inputs and targets on the class's grid, with purged walk-forward folds and the scaler of each, fitted on its train span."""
+    """Inputs and targets on the class's grid, purged walk-forward folds, and for each fold a scaler fitted on its train span."""
     from plusultra_core.windows.build import WindowsConfig, build
     from plusultra_core.windows.panel import publish_panel
 

@@ -1,0 +1,164 @@
+"""`plusultra`: the console script. Every command imports what it needs itself, so that --help is quick."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="From a dump to a report.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+dump_app = typer.Typer(help="Make and check dumps.", no_args_is_help=True)
+app.add_typer(dump_app, name="dump")
+
+Profile = Annotated[
+    str | None, typer.Option(help="Folder under configs/: smoke, base, gpu24, h200. Default: PLUSULTRA_PROFILE, else base.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
+Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Errors of the project as one line, exit code 1."""
+    from plusultra_core.errors import PlusUltraError
+
+    try:
+        yield
+    except PlusUltraError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def run(
+    dump: Annotated[Path, typer.Argument(help="SQLite dump.", exists=True, dir_okay=False)],
+    asset_class: Annotated[
+        list[str] | None, typer.Option(help="Class to learn on; may be given several times. Default: all in the dump.")
+    ] = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Land a dump, materialise everything for it through Dagster, print the scorecards."""
+    with _said():
+        code = _run(dump, asset_class or [], profile, as_json)
+    raise typer.Exit(code)
+
+
+def _run(dump: Path, classes: list[str], profile: str | None, as_json: bool) -> int:
+    from plusultra_dagster.commands.setup import prepare, quiet
+
+    quiet()
+    at = prepare(profile)
+    from plusultra_dagster.commands.answer import report_of, scorecard_lines, scorecard_of
+    from plusultra_dagster.commands.run import as_dict, run_dump
+    from plusultra_dagster.partitions import Partition
+
+    report = run_dump(at, dump, classes)
+    for name in report.classes:
+        cell = Partition(report.snapshot, name)
+        card, page = scorecard_of(at, cell), report_of(at, cell)
+        for line in scorecard_lines(card) if card else [f"{name}: no scorecard"]:
+            typer.echo(line)
+        if page:
+            typer.echo(f"  report: {page}")
+    if report.error:
+        typer.echo(f"error: {report.error}", err=True)
+    if as_json:
+        typer.echo(json.dumps(as_dict(report, at), sort_keys=True, allow_nan=False))
+    return int(bool(report.error) or any(outcome.status != "success" for outcome in report.classes.values()))
+
+
+@app.command()
+def demo(profile: Profile = None) -> None:
+    """Make a dump from prices that ship inside installed packages and run the whole graph for equities."""
+    with _said():
+        from plusultra_dagster.commands.setup import prepare
+
+        at = prepare(profile)
+        path = at.data / "demo" / "demo.sqlite"
+        if not path.exists():
+            from plusultra_core.data.demo import make_demo
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_demo(path)
+        code = _run(path, ["equity"], profile, False)
+    if code == 0:
+        typer.echo("\nNext: open the report above in a browser;")
+        typer.echo("`make ui` shows the graph at http://127.0.0.1:3000, `make mlflow` the training runs at http://127.0.0.1:5000.")
+    raise typer.Exit(code)
+
+
+@app.command()
+def ui(port: Port = 3000) -> None:
+    """Dagster's UI and daemon on the same instance, until Ctrl-C."""
+    with _said():
+        from plusultra_dagster.commands.serve import serve_ui
+        from plusultra_dagster.commands.setup import create_tracking, prepare, quiet
+
+        quiet()
+        at = prepare()
+        create_tracking(at)
+        code = serve_ui(at, port)
+    raise typer.Exit(code)
+
+
+@app.command()
+def mlflow(port: Port = 5000) -> None:
+    """MLflow's UI on the tracking database, until Ctrl-C."""
+    with _said():
+        from plusultra_dagster.commands.serve import serve_mlflow
+        from plusultra_dagster.commands.setup import create_tracking, prepare, quiet
+
+        quiet()
+        at = prepare()
+        create_tracking(at)
+        code = serve_mlflow(at, port)
+    raise typer.Exit(code)
+
+
+@dump_app.command("make")
+def dump_make(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")],
+    is_demo: Annotated[bool, typer.Option("--demo", help="Real prices from installed packages.")] = False,
+    is_synthetic: Annotated[bool, typer.Option("--synthetic", help="Seeded worlds of several classes.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the synthetic world.")] = 7,
+    planted_ic: Annotated[float | None, typer.Option(help="IC of the planted signal; its optimum is written into the metadata.")] = None,
+    num_bars: Annotated[int | None, typer.Option(help="Daily sessions.")] = None,
+    num_symbols: Annotated[int | None, typer.Option(help="Symbols of each class that has any.")] = None,
+) -> None:
+    """Write a dump."""
+    if is_demo == is_synthetic:
+        raise typer.BadParameter("choose one of --demo and --synthetic")
+    with _said():
+        if is_demo:
+            from plusultra_core.data.demo import make_demo
+
+            written = dict(make_demo(path))
+        else:
+            from plusultra_dagster.commands.dumps import make_synthetic_dump
+
+            written = make_synthetic_dump(path, seed, planted_ic, num_bars, num_symbols)
+    typer.echo(f"{path}: {json.dumps(written, sort_keys=True)}")
+
+
+@dump_app.command("check")
+def dump_check(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite dump.")], profile: Profile = None, as_json: AsJson = False
+) -> None:
+    """Pass a dump through the gate: exit 0 when it is accepted, 1 when it is refused."""
+    with _said():
+        from plusultra_dagster.commands.dumps import check, finding_lines
+
+        report = check(path, profile)
+        for line in finding_lines(report):
+            typer.echo(line)
+        if as_json:
+            typer.echo(json.dumps(report, sort_keys=True, allow_nan=False))
+    raise typer.Exit(0 if report["accepted"] else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(app())
