@@ -1,126 +1,103 @@
-"""Panels of bars that the stations of columns are tested on."""
+"""Fixtures for the learning stations: a panel in memory whose optimum is known."""
 
-import json
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import pytest
 
-from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.market import MarketConfig
+from plusultra_core.windows.folds import FoldsConfig, build_folds
+from plusultra_core.windows.panel import Fold, Panel
+from plusultra_core.windows.scaling import fit_scaler, rows_of_windows
 
-START_NS = 1_451_682_000_000_000_000  # 2016-01-01 21:00 UTC
-Tables = tuple[dict[str, pl.DataFrame], pl.DataFrame, pl.DataFrame]
+
+class Planted(NamedTuple):
+    """A panel and the signal in it: the correlation of `signal_NT` with the one-bar target is the Bayes IC."""
+
+    panel: Panel
+    signal_NT: np.ndarray[Any, Any]
+
+
+def _ar1(rng: np.random.Generator, shape: tuple[int, ...], coefficient: float) -> np.ndarray[Any, Any]:
+    noise = rng.standard_normal(shape)
+    for t in range(1, shape[1]):
+        noise[:, t] = coefficient * noise[:, t - 1] + np.sqrt(1 - coefficient**2) * noise[:, t]
+    return noise
+
+
+def make_planted(
+    num_assets: int = 4,
+    num_times: int = 240,
+    num_noise: int = 4,
+    ic: float = 0.3,
+    lookback: int = 8,
+    horizons: tuple[int, ...] = (1, 3),
+    folds: FoldsConfig | None = None,
+    seed: int = 0,
+    shuffle: bool = False,
+) -> Planted:
+    """y[t+1] = ic * (.8 alpha_1[t] + .6 alpha_2[t-2]) + sqrt(1 - ic^2) eps; `shuffle` permutes the targets among all rows."""
+    rng = np.random.default_rng(seed)
+    alpha = [_ar1(rng, (num_assets, num_times), 0.5) for _ in range(2)]
+    noise = [_ar1(rng, (num_assets, num_times), 0.9) for _ in range(num_noise)]
+    signal = 0.8 * alpha[0]
+    signal[:, 2:] += 0.6 * alpha[1][:, :-2]
+    step = np.full((num_assets, num_times + max(horizons)), np.nan)
+    step[:, 1 : num_times + 1] = ic * signal + np.sqrt(1 - ic**2) * rng.standard_normal((num_assets, num_times))
+    step[:, num_times:] = np.nan
+    sigma = 0.01 * np.exp(0.3 * _ar1(rng, (num_assets, num_times), 0.98))
+    y = np.stack([sum(step[:, i : i + num_times] for i in range(1, h + 1)) / np.sqrt(h) for h in horizons], axis=2)
+    if shuffle:
+        known = np.isfinite(y).all(axis=2)
+        y[known] = rng.permutation(y[known])
+    end = np.where(np.isfinite(y), np.arange(num_times)[None, :, None] + np.array(horizons), -1).astype(np.int32)
+    direction = np.where(np.isfinite(y), np.digitize(np.nan_to_num(y), (-0.3, 0.3)), -1).astype(np.int8)
+    close = 100 * np.exp(np.cumsum(np.nan_to_num(step[:, :num_times]) * sigma, axis=1))
+    x = np.stack((*alpha, *noise), axis=2).astype(np.float32)
+    x[:, :3] = np.nan
+    anchor = np.zeros((num_assets, num_times), np.bool_)
+    anchor[:, lookback + 2 :] = True
+    cut = folds or FoldsConfig(num_folds=2, test_frac=0.3, valid_frac=0.15, embargo_bars=1, min_train_bars=20)
+    made = []
+    for index, spans in enumerate(build_folds(anchor, end, lookback, cut)):
+        center, scale = fit_scaler(x, rows_of_windows(anchor, spans.train, lookback))
+        made.append(Fold(index=index, train=spans.train, valid=spans.valid, test=spans.test, center_F=center, scale_F=scale))
+    ts = (np.arange(num_times, dtype=np.int64) + 16_000) * NS_PER_DAY
+    panel = Panel(
+        symbols=tuple(f"S{n:02d}" for n in range(num_assets)),
+        features=("alpha_1", "alpha_2", *(f"noise_{i}" for i in range(num_noise))),
+        tokens=("volatility_state", "liquidity_state"),
+        num_states=(4, 4),
+        horizons=horizons,
+        asset_class="equity",
+        bar_ns=NS_PER_DAY,
+        periods_per_year=252.0,
+        lookback=lookback,
+        ts_ns_T=ts,
+        known_ns_NT=np.tile(ts, (num_assets, 1)),
+        x_NTF=x,
+        state_NTS=rng.integers(0, 4, (num_assets, num_times, 2)).astype(np.int8),
+        y_NTK=y.astype(np.float32),
+        ret_NTK=(y * sigma[..., None] * np.sqrt(horizons)).astype(np.float32),
+        direction_NTK=direction,
+        label_end_NTK=end,
+        weight_NT=np.ones((num_assets, num_times), np.float32),
+        sigma_NT=sigma,
+        tradable_NT=np.ones((num_assets, num_times), np.bool_),
+        anchor_NT=anchor,
+        open_NT=close,
+        high_NT=close * 1.01,
+        low_NT=close * 0.99,
+        close_NT=close,
+        volume_NT=np.full((num_assets, num_times), 1e6),
+        funding_NT=np.zeros((num_assets, num_times)),
+        folds=tuple(made),
+    )
+    return Planted(panel, signal)
 
 
 @pytest.fixture(scope="session")
-def make_bars() -> Callable[..., pl.DataFrame]:
-    """Random bars of a class: gaps in time, symbols that start late, close-only symbols, symbols and bars without volume."""
-
-    def make(
-        seed: int = 0,
-        num_symbols: int = 4,
-        num_times: int = 120,
-        gap_share: float = 0.05,
-        close_only: int = 0,
-        no_volume: int = 0,
-        bar_ns: int = NS_PER_DAY,
-    ) -> pl.DataFrame:
-        rng = np.random.default_rng(seed)
-        frames = []
-        for n in range(num_symbols):
-            first = int(rng.integers(0, num_times // 4)) if n % 2 else 0
-            sigma = 0.02 * np.exp(np.cumsum(0.1 * rng.standard_normal(num_times)) * 0.3)
-            close = 50.0 * np.exp(np.cumsum(sigma * rng.standard_normal(num_times)))
-            open_ = close * np.exp(0.3 * sigma * rng.standard_normal(num_times))
-            high = np.maximum(open_, close) * np.exp(0.5 * sigma * np.abs(rng.standard_normal(num_times)))
-            low = np.minimum(open_, close) * np.exp(-0.5 * sigma * np.abs(rng.standard_normal(num_times)))
-            volume = np.exp(12.0 + 0.5 * rng.standard_normal(num_times))
-            volume[rng.random(num_times) < 0.03] = 0.0
-            present = (rng.random(num_times) >= gap_share) & (np.arange(num_times) >= first)
-            present[-1] = True
-            place = np.arange(num_times)[present]
-            has_ohl = np.full(place.size, n >= close_only) & (rng.random(place.size) > 0.02)
-            has_volume = np.full(place.size, n < num_symbols - no_volume) & (rng.random(place.size) > 0.02)
-            frame = pl.DataFrame(
-                {
-                    "symbol": [f"S{n:02d}"] * place.size,
-                    "ts_ns": START_NS + place * bar_ns,
-                    "known_ns": START_NS + place * bar_ns,
-                    "open": np.where(has_ohl, open_[present], np.nan),
-                    "high": np.where(has_ohl, high[present], np.nan),
-                    "low": np.where(has_ohl, low[present], np.nan),
-                    "close": close[present],
-                    "volume": np.where(has_volume, volume[present], np.nan),
-                    "gap_bars": np.diff(place, prepend=place[0] - 1).astype(np.int32) - 1,
-                }
-            )
-            frames.append(
-                frame.with_columns(pl.col(pl.Float64).fill_nan(None), has_ohl=pl.Series(has_ohl), has_volume=pl.Series(has_volume))
-            )
-        bars = pl.concat(frames).with_columns(pl.lit(1.0).alias("adj_factor"), pl.col("gap_bars").cast(pl.Int32))
-        return bars.with_columns(pl.col(name).alias(f"{name}_adj") for name in ("open", "high", "low", "close", "volume"))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def market(root: Path) -> Callable[[str], MarketConfig]:
-    """Market of an asset class, as shipped."""
-    return lambda name: config.load(MarketConfig, root / "configs" / "markets" / f"{name}.yaml")
-
-
-@pytest.fixture(scope="session")
-def real_tables(real_dump: Callable[[str], Path]) -> Callable[[str], Tables]:
-    """Bars by class, indicators and side tables of a real dump, read as plainly as can be (no resampling, no actions)."""
-    return lambda stem: _read(real_dump(stem))
-
-
-def _read(path: Path) -> Tables:
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-        def table(query: str) -> list[tuple[object, ...]]:
-            return db.execute(query).fetchall()
-
-        meta = {symbol: json.loads(text) for symbol, text in table("SELECT symbol, metadata FROM assets")}
-        series = _frame(
-            table("SELECT timestamp, symbol, open, high, low, close, volume FROM series"), ["open", "high", "low", "close", "volume"]
-        )
-        indicators = _frame(table("SELECT timestamp, symbol, value, name FROM indicators"), ["value"], "name")
-        sides = []
-        for name, key, columns in (
-            ("funding_rates", "symbol", ("rate", "interval_hours")),
-            ("options_implied_vol", "symbol", ("iv_30d",)),
-            ("macro_rates", "name", ("value",)),
-            ("macro_calendar", "event", ("actual", "previous")),
-        ):
-            for column in columns if name in there else ():
-                rows = _frame(table(f"SELECT timestamp, {key}, {column} FROM {name}"), ["value"])
-                field = pl.lit(column) if key == "symbol" else pl.col("symbol") + f".{column}"
-                symbol = pl.col("symbol") if key == "symbol" else pl.lit(None, dtype=pl.String)
-                sides.append(
-                    rows.select(pl.lit(name).alias("table"), field.alias("field"), "ts_ns", "known_ns", "value", symbol.alias("symbol"))
-                )
-    db.close()
-    side = pl.concat(sides).drop_nulls("value").select("table", "symbol", "field", "ts_ns", "known_ns", "value")
-    series = series.with_columns(pl.col("symbol").replace_strict({s: m["asset_class"] for s, m in meta.items()}).alias("class"))
-    daily = [s for s, m in meta.items() if m["bar"] == ("1h" if m["asset_class"] == "crypto_perpetual" else "1d")]
-    bars = {}
-    for (name,), rows in series.filter(pl.col("symbol").is_in(daily)).group_by("class", maintain_order=True):
-        rows = rows.drop("class").sort("symbol", "ts_ns")
-        adjusted = [pl.col(column).alias(f"{column}_adj") for column in ("open", "high", "low", "close", "volume")]
-        flags = [pl.col("high").is_not_null().alias("has_ohl"), pl.col("volume").is_not_null().alias("has_volume")]
-        bars[str(name)] = rows.with_columns(*adjusted, *flags, adj_factor=pl.lit(1.0), gap_bars=pl.lit(0, dtype=pl.Int32))
-    return bars, indicators.sort("symbol", "ts_ns", "name"), side
-
-
-def _frame(rows: list[tuple[object, ...]], values: list[str], *more: str) -> pl.DataFrame:
-    schema = {"ts": pl.String, "symbol": pl.String, **dict.fromkeys(values, pl.Float64), **dict.fromkeys(more, pl.String)}
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
-    ts_ns = pl.col("ts").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="ns").cast(pl.Int64)
-    return frame.select("symbol", ts_ns.alias("ts_ns"), ts_ns.alias("known_ns"), *values, *more)
+def planted() -> Callable[..., Planted]:
+    """Maker of planted panels; see `make_planted`."""
+    return make_planted
