@@ -1,0 +1,105 @@
+"""The market's arrays: what is missing is filled from the past or the config, and says so."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plusultra_core import config
+from plusultra_core.errors import ContractError
+from plusultra_core.market import MarketConfig
+from plusultra_core.simulation.market import HALF_RANGE_SIGMAS, check_market, last_close, market_arrays
+from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_VOLUME, MarketArrays
+
+N, T = 2, 12
+
+
+@pytest.fixture
+def forex(root: Path) -> MarketConfig:
+    return config.load(MarketConfig, root / "configs" / "markets" / "forex.yaml")
+
+
+def bars(seed: int = 0) -> dict[str, Any]:
+    close = 1.0 + np.random.default_rng(seed).random((N, T))
+    return {
+        "open": close * 1.01,
+        "high": close * 1.02,
+        "low": close * 0.98,
+        "close": close,
+        "volume": np.full((N, T), 1e4),
+        "funding": np.zeros((N, T)),
+    }
+
+
+def build(values: dict[str, Any], market: MarketConfig, tradable: Any = None, sigma: Any = None) -> MarketArrays:
+    here = np.ones((N, T), bool) if tradable is None else tradable
+    arrays = market_arrays(np.arange(T) * 10**9, values, np.full((N, T), 0.01) if sigma is None else sigma, here, market, 3, 0.05)
+    check_market(arrays)
+    return arrays
+
+
+def test_complete_bars_pass_through_unflagged(forex: MarketConfig) -> None:
+    values = bars()
+    arrays = build(values, forex)
+    assert not arrays.proxy.any()
+    assert np.array_equal(arrays.close, values["close"].T)
+    assert np.allclose(arrays.adv_ccy[5], 1e4 * values["close"][:, 3:6].mean(axis=1))
+    assert arrays.half_spread_bps.tolist() == [0.5, 0.5]
+
+
+def test_a_market_without_volume_trades_the_fallback_of_its_config(forex: MarketConfig) -> None:
+    values = bars()
+    values["volume"][0] = np.nan
+    arrays = build(values, forex)
+    assert np.allclose(arrays.volume[:, 0] * arrays.close[:, 0], forex.fallback_adv_ccy)
+    assert set(arrays.proxy[:, 0]) == {PROXY_VOLUME}
+    assert not arrays.proxy[:, 1].any()
+
+
+def test_a_bar_without_range_gets_one_from_sigma(forex: MarketConfig) -> None:
+    values = bars()
+    for name in ("open", "high", "low"):
+        values[name][0] = np.nan
+    arrays = build(values, forex)
+    assert np.allclose(np.log(arrays.high[:, 0] / arrays.close[:, 0]), HALF_RANGE_SIGMAS * 0.01)
+    assert set(arrays.proxy[:, 0]) == {PROXY_OPEN | PROXY_RANGE}
+    assert np.isnan(arrays.open[:, 0]).all()
+
+
+def test_sigma_is_carried_and_falls_back_before_its_first(forex: MarketConfig) -> None:
+    sigma = np.full((N, T), np.nan)
+    sigma[0, 4] = 0.03
+    arrays = build(bars(), forex, sigma=sigma)
+    assert arrays.sigma[:4, 0].tolist() == [0.05] * 4
+    assert arrays.sigma[4:, 0].tolist() == [0.03] * 8
+    assert arrays.proxy[0, 0] == PROXY_SIGMA
+
+
+@pytest.mark.parametrize("cut", [1, 6, 11])
+def test_rows_up_to_t_do_not_know_what_comes(forex: MarketConfig, cut: int) -> None:
+    now, later = bars(), bars(9)
+    now["volume"][1, 3] = later["volume"][1, 3] = np.nan
+    mixed = {name: np.hstack((now[name][:, :cut], later[name][:, cut:] * 3)) for name in now}
+    for whole, part in zip(build(now, forex), build(mixed, forex), strict=True):
+        if whole.ndim == 2:
+            assert np.array_equal(whole[:cut], part[:cut], equal_nan=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("close", -1.0), ("close", np.nan), ("open", np.inf), ("high", 0.1), ("volume", -1.0)])
+def test_prices_that_are_none_are_refused(forex: MarketConfig, name: str, value: float) -> None:
+    values = bars()
+    values[name][1, 2] = value
+    with pytest.raises(ContractError, match=f"bars.{name}"):
+        build(values, forex)
+
+
+def test_bars_that_are_not_tradable_do_not_count(forex: MarketConfig) -> None:
+    tradable = np.ones((N, T), bool)
+    tradable[0, 5] = False
+    values = bars()
+    values["close"][0, 5] = -7.0
+    arrays = build(values, forex, tradable)
+    assert np.isnan(arrays.close[5, 0])
+    assert arrays.volume[5, 0] == 0.0
+    assert last_close(arrays.close)[5, 0] == arrays.close[4, 0]
