@@ -152,9 +152,7 @@ def waterfall(rows: pl.DataFrame) -> dict[str, Any]:
     Raises  ContractError when the rest is more than rounding.
     """
     totals = {term: float(rows[term].sum()) for term in TERMS}
-    per_fold = rows.group_by("fold", maintain_order=True).agg(
-        opening_equity().first().alias("start"), pl.col("equity").last().alias("end")
-    )
+    per_fold = rows.group_by("fold", maintain_order=True).agg(opening_equity().first().alias("start"), pl.col("equity").last().alias("end"))
     change = float((per_fold["end"] - per_fold["start"]).sum())
     start = float(per_fold["start"][0])
     net = totals["price_pnl"] - sum(totals[term] for term in COSTS)
@@ -196,9 +194,7 @@ def attribution(positions: pl.DataFrame, rows: pl.DataFrame, regimes: pl.DataFra
     for kind in REGIMES:
         named = labelled.with_columns(pl.col(kind).fill_null(0).replace_strict(dict(enumerate(_STATES)), return_dtype=pl.String))
         by_regime[kind.removesuffix("_state")] = _split(named, kind)
-    residual = max(
-        abs(sum(row["net_ccy"] for row in part) - total) for part in (by_symbol, *by_regime.values())
-    )
+    residual = max(abs(sum(row["net_ccy"] for row in part) - total) for part in (by_symbol, *by_regime.values()))
     return {"by_symbol": by_symbol, "by_regime": by_regime, "residual_ccy": residual}
 
 

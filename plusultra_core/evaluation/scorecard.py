@@ -197,9 +197,7 @@ def _regimes(regimes: pl.DataFrame) -> dict[str, Any]:
     result: dict[str, Any] = {}
     ordered = regimes.sort("symbol", "ts_ns")
     for column in backtests.REGIMES:
-        pairs = ordered.select(
-            pl.col(column).fill_null(0).alias("now"), pl.col(column).fill_null(0).shift(-1).over("symbol").alias("next")
-        )
+        pairs = ordered.select(pl.col(column).fill_null(0).alias("now"), pl.col(column).fill_null(0).shift(-1).over("symbol").alias("next"))
         now = np.bincount(pairs["now"].to_numpy(), minlength=len(STATE_NAMES))
         both = pairs.drop_nulls()
         code = both["now"].to_numpy().astype(np.int64) * len(STATE_NAMES) + both["next"].to_numpy().astype(np.int64)

@@ -61,7 +61,9 @@ class World:
     def bars(self) -> pl.DataFrame:
         close = self.closes().T.ravel()
         flags = {"gap_bars": np.zeros(close.size, np.int32), "has_ohl": True, "has_volume": True}
-        return self.keys().with_columns(pl.Series("close", close), *(pl.lit(v).alias(k) if np.isscalar(v) else pl.Series(k, v) for k, v in flags.items()))
+        return self.keys().with_columns(
+            pl.Series("close", close), *(pl.lit(v).alias(k) if np.isscalar(v) else pl.Series(k, v) for k, v in flags.items())
+        )
 
     def regimes(self) -> pl.DataFrame:
         state = (np.arange(self.num_bars) // 7 % 3 + 1).astype(np.int8)
@@ -83,7 +85,9 @@ class World:
     def forecasts(self) -> pl.DataFrame:
         y, f = self.draws()
         spread = np.sqrt(1 - self.signal**2)
-        base = self.keys().join(self.targets().rename({"target_1": "y", "label_end_ns_1": "label_end_ns"}).drop("known_ns"), on=["symbol", "ts_ns"])
+        base = self.keys().join(
+            self.targets().rename({"target_1": "y", "label_end_ns_1": "label_end_ns"}).drop("known_ns"), on=["symbol", "ts_ns"]
+        )
         frames = []
         for model, weight in (("hybrid", 1.0), ("linear", 0.5)):
             median = weight * f.T.ravel()
@@ -103,7 +107,12 @@ class World:
                     pl.Series("direction", np.where(y.T.ravel() > 0, 2, 0).astype(np.int8)),
                 )
             )
-        return pl.concat(frames).with_columns((pl.col("y") * 0.01).alias("ret_log")).filter(pl.col("fold") >= 0).sort("model", "symbol", "ts_ns", "horizon")
+        return (
+            pl.concat(frames)
+            .with_columns((pl.col("y") * 0.01).alias("ret_log"))
+            .filter(pl.col("fold") >= 0)
+            .sort("model", "symbol", "ts_ns", "horizon")
+        )
 
     def weights(self) -> dict[str, np.ndarray]:
         """Target weights by strategy, decided at t."""
@@ -137,7 +146,15 @@ class World:
     def _run(self, strategy: str, target: np.ndarray, span: np.ndarray) -> dict[str, pl.DataFrame]:
         close, ts, cost = self.closes(), self.ts_ns, 0.0 if self.costless else 1.0
         equity, quantity = 100_000.0, np.zeros(len(self.symbols))
-        opened = {"strategy": strategy, "ts_ns": int(ts[span[0]]), "fold": int(self.folds[span[0]]), "equity": equity, "cash": equity, "gross": 0.0, "net": 0.0}
+        opened = {
+            "strategy": strategy,
+            "ts_ns": int(ts[span[0]]),
+            "fold": int(self.folds[span[0]]),
+            "equity": equity,
+            "cash": equity,
+            "gross": 0.0,
+            "net": 0.0,
+        }
         account, orders, positions = [{**opened, **dict.fromkeys(("price_pnl", *COSTS, "drawdown"), 0.0)}], [], []
         for t in span[1:]:
             wanted = target[t - 1] * equity / close[t - 1]
@@ -151,12 +168,49 @@ class World:
             shared = {"strategy": strategy, "ts_ns": int(ts[t])}
             sums = {name: float(term.sum()) for name, term in terms.items()}
             gross = float(np.abs(quantity * close[t]).sum())
-            account.append({**shared, "fold": int(self.folds[t]), "equity": equity, "cash": equity, "gross": gross, "net": gross, "price_pnl": float(gain.sum()), **sums, "drawdown": 0.0})
+            account.append(
+                {
+                    **shared,
+                    "fold": int(self.folds[t]),
+                    "equity": equity,
+                    "cash": equity,
+                    "gross": gross,
+                    "net": gross,
+                    "price_pnl": float(gain.sum()),
+                    **sums,
+                    "drawdown": 0.0,
+                }
+            )
             for a, symbol in enumerate(self.symbols):
                 each = {name: float(term[a]) for name, term in terms.items()}
-                positions.append({**shared, "symbol": symbol, "position": quantity[a], "weight": quantity[a] * close[t - 1, a] / opening, "target_weight": target[t - 1, a], "price_pnl": float(gain[a]), **each})
+                positions.append(
+                    {
+                        **shared,
+                        "symbol": symbol,
+                        "position": quantity[a],
+                        "weight": quantity[a] * close[t - 1, a] / opening,
+                        "target_weight": target[t - 1, a],
+                        "price_pnl": float(gain[a]),
+                        **each,
+                    }
+                )
                 if traded[a]:
-                    orders.append({"strategy": strategy, "order_id": len(orders), "symbol": symbol, "decision_ns": int(ts[t - 1]), "arrival_ns": int(ts[t - 1]) + 1, "fill_ns": int(ts[t - 1]) + 60 * 10**9, "side": "buy" if traded[a] > 0 else "sell", "qty_ordered": abs(traded[a]), "qty_filled": abs(traded[a]), "price": close[t - 1, a], "status": "filled", "reason": "none"})
+                    orders.append(
+                        {
+                            "strategy": strategy,
+                            "order_id": len(orders),
+                            "symbol": symbol,
+                            "decision_ns": int(ts[t - 1]),
+                            "arrival_ns": int(ts[t - 1]) + 1,
+                            "fill_ns": int(ts[t - 1]) + 60 * 10**9,
+                            "side": "buy" if traded[a] > 0 else "sell",
+                            "qty_ordered": abs(traded[a]),
+                            "qty_filled": abs(traded[a]),
+                            "price": close[t - 1, a],
+                            "status": "filled",
+                            "reason": "none",
+                        }
+                    )
         return {
             "account": pl.DataFrame(account),
             "positions": pl.DataFrame(positions),

@@ -63,9 +63,7 @@ def test_newey_west_is_the_plain_error_without_lags_and_larger_under_autocorrela
 def test_newey_west_equals_its_definition() -> None:
     value = RANDOM.normal(size=30)
     centred = value - value.mean()
-    brute = sum(
-        max(0.0, 1 - abs(i - j) / 4) * centred[i] * centred[j] for i in range(30) for j in range(30) if abs(i - j) <= 3
-    )
+    brute = sum(max(0.0, 1 - abs(i - j) / 4) * centred[i] * centred[j] for i in range(30) for j in range(30) if abs(i - j) <= 3)
     assert scores.newey_west_se(value, 3) == pytest.approx(np.sqrt(brute) / 30)
 
 

@@ -1,0 +1,147 @@
+"""The scorecard as a whole: complete, null instead of NaN, deterministic, and moved by what the model says."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from plusultra_core import config
+from plusultra_core.artifacts import canonical_json
+from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.evaluation.scorecard import EvaluationConfig, build_scorecard, trials_of
+
+LINEAGE = {"snapshot": "world-000000000000", "trace": "f" * 64, "windows": "a" * 64}
+
+
+def card_of(world, directory, market, cfg, **options):  # type: ignore[no-untyped-def]
+    options = {"targets": world.targets(), **options}
+    return build_scorecard(directory, world.forecasts(), world.regimes(), world.bars(), market, cfg, LINEAGE, **options)
+
+
+@pytest.fixture(scope="module")
+def card(world_trace, market, cfg):  # type: ignore[no-untyped-def]
+    return card_of(*world_trace, market, cfg)
+
+
+def numbers(value, path=""):  # type: ignore[no-untyped-def]
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in numbers(item, f"{path}.{key}").items()}
+    if isinstance(value, list):
+        return {k: v for index, item in enumerate(value) for k, v in numbers(item, f"{path}.{index}").items()}
+    return {path: value}
+
+
+def test_the_card_is_json_without_nan_and_the_same_every_time(card, world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]
+    assert json.loads(canonical_json(card)) == json.loads(json.dumps(card))
+    assert canonical_json(card_of(*world_trace, market, cfg)) == canonical_json(card)
+
+
+def test_the_card_has_what_was_agreed(card) -> None:  # type: ignore[no-untyped-def]
+    assert {"asset_class", "snapshot", "span", "strategies", "forecasts", "baselines", "lineage", "warnings"} <= set(card)
+    assert card["snapshot"] == "world-000000000000" and card["span"]["num_bars"] == len(card["series"]["locked"]["ts_ns"])
+    policy = card["strategies"]["policy"]
+    assert {"metrics", "ci", "psr", "costs", "fills", "attribution"} <= set(policy)
+    assert {"ic", "rank_ic", "ic_ci", "pinball", "crps", "coverage_90", "skill_vs_climatology", "skill_vs_ewma"} <= set(
+        card["forecasts"]["hybrid"]["1"]
+    )
+    assert set(card["paired"]["policy"]) == {"no_trade", "buy_and_hold", "random", "sized_linear", "sized_hybrid"}
+
+
+def test_shuffling_predictions_moves_every_strategy_metric(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    cards = []
+    for shuffle in (False, True):
+        world = make_world(shuffle=shuffle)
+        cards.append(card_of(world, world.write_trace(tmp_path / str(shuffle)), market, cfg))
+    fixed = {"num_bars", "exposure_max", "turnover_year", "exposure_mean"}
+    for name in ("policy", "sized_linear", "sized_hybrid"):
+        own, other = (card["strategies"][name]["metrics"] for card in cards)
+        still = {metric for metric in own if own[metric] == other[metric]}
+        assert still <= fixed, (name, still)
+        assert own["sharpe"] > 3 > other["sharpe"]
+    assert cards[0]["strategies"]["buy_and_hold"] == cards[1]["strategies"]["buy_and_hold"]
+    assert cards[0]["verdict"]["outcome"] == "model" and cards[1]["verdict"]["outcome"] != "model"
+
+
+def test_costs_lower_every_strategy_that_trades(make_world, market, cfg, tmp_path, card) -> None:  # type: ignore[no-untyped-def]
+    free = make_world(costless=True)
+    gross = card_of(free, free.write_trace(tmp_path / "free"), market, cfg)
+    for name in ("policy", "random", "sized_hybrid"):
+        assert gross["strategies"][name]["metrics"]["cagr"] > card["strategies"][name]["metrics"]["cagr"]
+    assert gross["strategies"]["policy"]["costs"]["cost_ccy"] == 0.0
+
+
+def test_periods_per_year_comes_from_the_market(card, world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]
+    other = card_of(*world_trace, replace(market, periods_per_year=365.25), cfg)
+    ratio = other["strategies"]["policy"]["metrics"]["sharpe"] / card["strategies"]["policy"]["metrics"]["sharpe"]
+    assert ratio == pytest.approx((365.25 / 252.0) ** 0.5)
+
+
+def test_no_trade_is_null_and_not_nan(card) -> None:  # type: ignore[no-untyped-def]
+    nothing = card["strategies"]["no_trade"]
+    assert nothing["metrics"]["sharpe"] is None and nothing["ci"]["sharpe"] is None and nothing["psr"] is None
+
+
+def test_transitions_are_rows_of_probabilities_within_a_symbol(card, world_trace) -> None:  # type: ignore[no-untyped-def]
+    world = world_trace[0]
+    found = card["regimes"]["volatility"]
+    state = world.regimes().filter(pl.col("symbol") == "AAA")["volatility_state"].to_list()
+    pairs = list(itertools.pairwise(state))
+    expected = sum(pair == (1, 2) for pair in pairs) / sum(pair[0] == 1 for pair in pairs)
+    assert found["transitions"][1][2] == pytest.approx(expected)
+    assert all(row is None or sum(row) == pytest.approx(1.0) for row in found["transitions"])
+    assert sum(found["share"]) == pytest.approx(1.0)
+
+
+def test_folds_of_the_stitched_run_are_scored_one_by_one(card) -> None:  # type: ignore[no-untyped-def]
+    walked = card["walk_forward"]["policy"]
+    assert [fold["fold"] for fold in walked["folds"]] == [0, 1]
+    assert sum(fold["num_bars"] for fold in walked["folds"]) == walked["span"]["num_bars"]
+
+
+def test_weak_evidence_is_said_in_words(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world = make_world(num_bars=60)
+    bars = world.bars().with_columns(pl.lit(False).alias("has_volume"), pl.lit(False).alias("has_ohl"))
+    trace = world.write_trace(tmp_path)
+    card = build_scorecard(trace, world.forecasts(), world.regimes(), bars, market, replace(cfg, models=("policy", "absent")), LINEAGE)
+    text = " | ".join(card["warnings"])
+    for words in (
+        "bars, fewer than 60",
+        "strategies not in the trace: absent",
+        "100% of the bars have no volume",
+        "a close only",
+        "climatology has fewer",
+    ):
+        assert words in text
+
+
+def test_a_very_short_window_gives_a_card_without_intervals(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world = make_world(num_bars=24)
+    card = card_of(world, world.write_trace(tmp_path), market, cfg)
+    assert card["paired"] == {} and card["strategies"]["policy"]["ci"]["sharpe"] is None and card["verdict"]["outcome"] == "undecided"
+
+
+def test_trials_of_a_card_are_its_models(card) -> None:  # type: ignore[no-untyped-def]
+    trials = trials_of(card, "0" * 16)
+    assert [trial.strategy for trial in trials] == ["sized_linear", "sized_hybrid", "policy"]
+    annual = card["strategies"]["policy"]["metrics"]["sharpe"]
+    assert trials[2].sharpe_per_bar == pytest.approx(annual / 252.0**0.5)
+    assert len({trial.key for trial in trials}) == 3
+
+
+def test_an_empty_bars_frame_is_refused(world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]
+    world, directory = world_trace
+    with pytest.raises(ContractError, match="bars: no rows"):
+        build_scorecard(directory, world.forecasts(), world.regimes(), world.bars().head(0), market, cfg, LINEAGE)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "base", "gpu24", "h200"])
+def test_every_profile_has_a_config(root, profile: str) -> None:  # type: ignore[no-untyped-def]
+    cfg = config.load(EvaluationConfig, root / "configs" / profile / "evaluation.yaml")
+    assert set(cfg.promotion.baselines) <= {*cfg.models, *cfg.baselines} and cfg.promotion.strategy in cfg.models
+
+
+def test_a_name_cannot_be_model_and_baseline(cfg) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match="without a common name"):
+        replace(cfg, models=("policy",), baselines=("policy",))
