@@ -36,7 +36,6 @@ def dump(landing: Landing) -> dg.DataVersionsByPartition:
 def snapshot(context: dg.AssetExecutionContext, landing: Landing, config: Data) -> dg.MaterializeResult:
     """Read-only, content-addressed copy of a dump that has passed the gate, with its manifest: hash, counts, ranges, findings."""
     from plusultra_core.data.snapshot import open_snapshot, take_snapshot
-
     from plusultra_core.data.tables import DataConfig, classes_in
 
     record, store = Record(context, config), places().snapshots
@@ -63,7 +62,6 @@ def _table(name: str) -> dg.AssetsDefinition:
     )
     def table(context: dg.AssetExecutionContext, config: Data) -> dg.MaterializeResult:
         from plusultra_core.data.snapshot import open_snapshot
-
         from plusultra_core.data.tables import DataConfig, build_table
 
         record = Record(context, config)

@@ -8,7 +8,6 @@ from plusultra_dagster.partitions import snapshot, snapshot_by_asset_class
 from plusultra_dagster.places import places
 from plusultra_dagster.provenance import GATES
 
-
 _NAMES = {"cross_asset_view": "view"}
 
 

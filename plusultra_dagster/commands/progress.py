@@ -29,8 +29,9 @@ class ProgressHandler(logging.Handler):
         meta = getattr(record, "dagster_meta", {})
         event, step = meta.get("dagster_event"), str(meta.get("step_key") or "")
         if event is None:
-            if step and record.levelno == logging.INFO:
-                self.say(f"      {str(meta.get('orig_message', record.getMessage())).strip()}")
+            text = str(meta.get("orig_message", record.getMessage())).strip()
+            if step and record.levelno == logging.INFO and not text.startswith("[pipes]"):
+                self.say(f"      {text}")
             return
         kind = event.event_type_value
         if kind == "STEP_START":

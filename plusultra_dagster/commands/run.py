@@ -87,8 +87,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
+            error = error.cause or error if error is not None else None
             user = event.step_failure_data.user_failure_data
             text = (user.description if user and user.description else None) or (error.message if error else "")
             return f"{event.step_key}: {text.strip()}"
