@@ -58,7 +58,9 @@ class HistoryConfig:
             raise ConfigError(f"jump_ratio: expected > 1, found {self.jump_ratio}")
 
 
-def build_bars(series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, market: MarketConfig, cfg: BarsConfig) -> pl.DataFrame:
+def build_bars(
+    series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, market: MarketConfig, cfg: BarsConfig
+) -> pl.DataFrame:
     """Bars on the class's grid: finer symbols resampled, coarser ones left out, splits and dividends applied forward.
 
     Shapes  frames `series`, `assets`, `corporate_actions` of one class; result frame `bars`.
@@ -66,7 +68,8 @@ def build_bars(series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl
     NaN     close-only rows have null open, high and low; nothing is filled.
     """
     grid_ns = bar_ns(market.bar)
-    lengths = assets.select("symbol", length_ns=pl.col("bar").map_elements(bar_ns, return_dtype=pl.Int64))
+    known = {bar: bar_ns(bar) for bar in assets["bar"].unique()}
+    lengths = assets.select("symbol", length_ns=pl.col("bar").replace_strict(known, return_dtype=pl.Int64))
     dated = series.join(lengths, on="symbol", maintain_order="left")
     native = dated.filter(pl.col("length_ns") == grid_ns).drop("length_ns")
     finer = dated.filter(pl.col("length_ns") < grid_ns).drop("length_ns")
@@ -137,7 +140,9 @@ def _gap_bars(bars: pl.DataFrame) -> pl.Series:
     """Bars of the class's grid missing since the symbol's bar before; 0 at its first."""
     grid = bars.select(pl.col("ts_ns").unique().sort())["ts_ns"]
     place = pl.DataFrame({"symbol": bars["symbol"], "place": grid.search_sorted(bars["ts_ns"]).cast(pl.Int32)})
-    return place.select(((pl.col("place") - pl.col("place").shift().over("symbol")) - 1).fill_null(0).cast(pl.Int32).alias("gap_bars")).to_series()
+    return place.select(
+        ((pl.col("place") - pl.col("place").shift().over("symbol")) - 1).fill_null(0).cast(pl.Int32).alias("gap_bars")
+    ).to_series()
 
 
 def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> list[Finding]:
@@ -149,7 +154,9 @@ def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -
             continue
         coarse = tuple(s for s, bar in members.select("symbol", "bar").iter_rows() if bar is not None and bar_ns(bar) > bar_ns(market.bar))
         if coarse:
-            message = f"assets.bar: {', '.join(coarse)} have bars coarser than {market.bar}, the grid of {asset_class}; they are left out of bars"
+            message = (
+                f"assets.bar: {', '.join(coarse)} have bars coarser than {market.bar}, the grid of {asset_class}; they are left out of bars"
+            )
             findings.append(Finding("warning", "coarse_bars", "assets", "metadata", message, (), coarse))
     return findings
 
@@ -175,9 +182,15 @@ def _history(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> l
         run=(pl.col("close") != previous).fill_null(True).cum_sum(),
     )
     symbols = ordered.group_by("symbol", maintain_order=True).agg(
-        rows=pl.len(), first_ns=pl.col("ts_ns").min(), last_ns=pl.col("ts_ns").max(), gap_ns=pl.col("step_ns").max(), spacing_ns=pl.col("step_ns").median()
+        rows=pl.len(),
+        first_ns=pl.col("ts_ns").min(),
+        last_ns=pl.col("ts_ns").max(),
+        gap_ns=pl.col("step_ns").max(),
+        spacing_ns=pl.col("step_ns").median(),
     )
-    runs = ordered.group_by("symbol", "run", maintain_order=True).agg(bars=pl.len(), close=pl.col("close").first(), ts_ns=pl.col("ts_ns").first())
+    runs = ordered.group_by("symbol", "run", maintain_order=True).agg(
+        bars=pl.len(), close=pl.col("close").first(), ts_ns=pl.col("ts_ns").first()
+    )
     stuck = runs.filter(pl.col("bars") >= cfg.constant_bars)
     newest = int(symbols["last_ns"].max())  # type: ignore[arg-type]
     stale = symbols.filter(pl.col("last_ns") < newest - cfg.stale_days * NS_PER_DAY)
@@ -189,9 +202,17 @@ def _history(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> l
         explained = dated.filter(pl.col("action_ns").is_between(pl.col("ts_ns") - pl.col("step_ns"), pl.col("ts_ns"), closed="right"))
         jumps = jumps.join(explained, on=["symbol", "ts_ns"], how="anti")
     return [
-        ("stale_feed", stale.select("symbol", last=_iso("last_ns")), f"a last bar within {cfg.stale_days} days of the newest, {iso(newest)}"),
+        (
+            "stale_feed",
+            stale.select("symbol", last=_iso("last_ns")),
+            f"a last bar within {cfg.stale_days} days of the newest, {iso(newest)}",
+        ),
         ("long_gap", gaps, f"no hole above {cfg.long_gap_days} days and {cfg.long_gap_bars} bars"),
-        ("constant_price", stuck.select("symbol", "bars", "close", since=_iso("ts_ns")), f"fewer than {cfg.constant_bars} equal closes in a row"),
+        (
+            "constant_price",
+            stuck.select("symbol", "bars", "close", since=_iso("ts_ns")),
+            f"fewer than {cfg.constant_bars} equal closes in a row",
+        ),
         ("single_bar", symbols.filter(pl.col("rows") == 1).select("symbol", at=_iso("first_ns")), "more than one bar"),
         ("price_jump", jumps.select("symbol", "close", at=_iso("ts_ns")), f"no {cfg.jump_ratio:g} x change without a corporate action"),
     ]

@@ -5,8 +5,8 @@ importing it costs seconds that nobody should pay who only loads definitions.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -88,20 +88,36 @@ FRAMES: dict[str, FrameSpec] = {
         known_after_ts=False,
     ),
     "corporate_actions": FrameSpec(
-        {**_KEYS, "action": Col(pl.String, options=("split", "dividend")), "amount": _PRICE_OR_NULL, "ratio": _PRICE_OR_NULL, "currency": _TEXT_OR_NULL},
+        {
+            **_KEYS,
+            "action": Col(pl.String, options=("split", "dividend")),
+            "amount": _PRICE_OR_NULL,
+            "ratio": _PRICE_OR_NULL,
+            "currency": _TEXT_OR_NULL,
+        },
         order=("symbol", "ts_ns", "action"),
         known_after_ts=False,
     ),
     "bars": FrameSpec(
         {**_KEYS, "open": _PRICE_OR_NULL, "high": _PRICE_OR_NULL, "low": _PRICE_OR_NULL, "close": _PRICE, "volume": _AMOUNT_OR_NULL}
-        | {"open_adj": _PRICE_OR_NULL, "high_adj": _PRICE_OR_NULL, "low_adj": _PRICE_OR_NULL, "close_adj": _PRICE, "volume_adj": _AMOUNT_OR_NULL}
+        | {
+            "open_adj": _PRICE_OR_NULL,
+            "high_adj": _PRICE_OR_NULL,
+            "low_adj": _PRICE_OR_NULL,
+            "close_adj": _PRICE,
+            "volume_adj": _AMOUNT_OR_NULL,
+        }
         | {"adj_factor": _PRICE, "gap_bars": Col(pl.Int32, least=0), "has_ohl": _FLAG, "has_volume": _FLAG}
     ),
     "features": FrameSpec(dict(_KEYS), patterns={r"[a-z][a-z0-9_]*": _ANY_FLOAT}),
     "regimes": FrameSpec({**_KEYS, "volatility_state": _STATE, "liquidity_state": _STATE, "rotation_state": _STATE}),
     "targets": FrameSpec(
         {**_KEYS, "sigma": _ANY_FLOAT, "barrier_label": Col(pl.Int8, nullable=True, options=(-1, 0, 1)), "barrier_ret": _ANY_FLOAT}
-        | {"barrier_end_ns": Col(pl.Int64, nullable=True), "barrier_ambiguous": Col(pl.Boolean, nullable=True), "weight_uniqueness": _ANY_FLOAT},
+        | {
+            "barrier_end_ns": Col(pl.Int64, nullable=True),
+            "barrier_ambiguous": Col(pl.Boolean, nullable=True),
+            "weight_uniqueness": _ANY_FLOAT,
+        },
         patterns={
             r"ret_log_\d+": _ANY_FLOAT,
             r"target_\d+": _ANY_FLOAT,
@@ -117,7 +133,13 @@ FRAMES: dict[str, FrameSpec] = {
     ),
     "forecasts": FrameSpec(
         {**_KEYS, "fold": Col(pl.Int32, least=0), "split": Col(pl.String, options=("train", "valid", "test")), "model": _TEXT}
-        | {"horizon": Col(pl.Int32, least=1), "p_down": _PROBABILITY, "p_flat": _PROBABILITY, "p_up": _PROBABILITY, "confidence": _PROBABILITY}
+        | {
+            "horizon": Col(pl.Int32, least=1),
+            "p_down": _PROBABILITY,
+            "p_flat": _PROBABILITY,
+            "p_up": _PROBABILITY,
+            "confidence": _PROBABILITY,
+        }
         | {"sigma": _PRICE, "y": _ANY_FLOAT, "ret_log": _ANY_FLOAT, "direction": Col(pl.Int8, nullable=True, options=(-1, 0, 1, 2))}
         | {"label_end_ns": Col(pl.Int64, nullable=True)},
         patterns={r"q_\d{2,3}": Col(pl.Float64)},
@@ -153,7 +175,9 @@ def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None,
         orphans = frame.filter(pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list()))
         _refuse(name, "symbol", orphans, "a symbol of assets")
     if bars is not None and not frame.select("symbol", "ts_ns").equals(bars.select("symbol", "ts_ns")):
-        raise ContractError(f"{name}: expected the {bars.height} rows (symbol, ts_ns) of bars, found {frame.height} others; build it from these bars")
+        raise ContractError(
+            f"{name}: expected the {bars.height} rows (symbol, ts_ns) of bars, found {frame.height} others; build it from these bars"
+        )
     return frame
 
 
@@ -212,9 +236,15 @@ def _check_values(name: str, frame: pl.DataFrame) -> None:
     except SchemaErrors as error:
         case = error.failure_cases.row(0, named=True)
         column, index = case["column"], case.get("index")
-        row = frame.select(key_columns(name, frame, column)).row(index, named=True) if isinstance(index, int) else {"found": case["failure_case"]}
+        row = (
+            frame.select(key_columns(name, frame, column)).row(index, named=True)
+            if isinstance(index, int)
+            else {"found": case["failure_case"]}
+        )
         more = len(error.failure_cases)
-        raise ContractError(f"{name}.{column}: {more} failures, first ({_show(row)}); expected {case['check']}; fix what built it") from error
+        raise ContractError(
+            f"{name}.{column}: {more} failures, first ({_show(row)}); expected {case['check']}; fix what built it"
+        ) from error
 
 
 def key_columns(name: str, frame: pl.DataFrame, column: str) -> list[str]:
@@ -243,7 +273,12 @@ def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
 def _check_bars(frame: pl.DataFrame) -> None:
     all_there = pl.all_horizontal(pl.col("open", "high", "low").is_not_null())
     none_there = pl.all_horizontal(pl.col("open", "high", "low", "open_adj", "high_adj", "low_adj").is_null())
-    _refuse("bars", "has_ohl", frame.filter(~pl.when("has_ohl").then(all_there).otherwise(none_there)), "open, high and low where has_ohl says so")
+    _refuse(
+        "bars",
+        "has_ohl",
+        frame.filter(~pl.when("has_ohl").then(all_there).otherwise(none_there)),
+        "open, high and low where has_ohl says so",
+    )
     _refuse("bars", "has_volume", frame.filter(pl.col("has_volume") != pl.col("volume").is_not_null()), "volume where has_volume says so")
     _refuse("bars", "high", frame.filter(pl.col("high") < pl.col("low")), "high >= low")
 
@@ -263,75 +298,3 @@ def sort(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     spec = _spec(name)
     rest: Sequence[str] = [column for column in frame.columns if column not in spec.columns]
     return frame.select(*spec.columns, *rest).sort(spec.order, nulls_last=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableShape:
-    """Columns of one table of a dump, by what is expected of them."""
-
-    table: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    time: str | None = "timestamp"
-    known_at: str | None = None
-    symbol: str | None = "symbol"
-    keys: tuple[str, ...] = ()
-    positive: tuple[str, ...] = ()
-    nonnegative: tuple[str, ...] = ()
-    finite: tuple[str, ...] = ()
-    orphans_allowed: bool = False
-
-    def keep(self, present: Iterable[str]) -> "TableShape":
-        """The same without the columns that are not there."""
-        there = set(present)
-        kept = {name: tuple(c for c in getattr(self, name) if c in there) for name in ("keys", "positive", "nonnegative", "finite")}
-        single = {name: value if (value := getattr(self, name)) in there else None for name in ("time", "known_at", "symbol")}
-        return replace(self, optional=tuple(c for c in self.optional if c in there), **kept, **single)
-
-
-_OHLC = ("open", "high", "low", "close", "vwap")
-SHAPES = {
-    shape.table: shape
-    for shape in (
-        TableShape(table="assets", required=("symbol",), optional=("asset_id", "sector", "currency", "exchange", "metadata"), time=None),
-        TableShape(
-            table="series",
-            required=("timestamp", "symbol", "close"),
-            optional=("open", "high", "low", "volume", "vwap", "turnover", "known_at"),
-            known_at="known_at",
-            keys=("timestamp", "symbol"),
-            positive=_OHLC,
-            nonnegative=("volume", "turnover"),
-        ),
-        TableShape(
-            table="indicators",
-            required=("timestamp", "symbol", "name", "value"),
-            optional=("metadata", "known_at"),
-            known_at="known_at",
-            keys=("timestamp", "symbol", "name"),
-            finite=("value",),
-        ),
-        TableShape(
-            table="benchmarks",
-            required=("timestamp", "symbol"),
-            optional=("return", "level", "known_at"),
-            known_at="known_at",
-            keys=("timestamp", "symbol"),
-            positive=("level",),
-            finite=("return",),
-            orphans_allowed=True,
-        ),
-        TableShape(
-            table="trades",
-            required=("trade_id", "timestamp", "symbol", "side", "size", "price"),
-            optional=("fees", "slippage_bp", "pnl", "metadata"),
-            keys=("trade_id",),
-            positive=("price",),
-            nonnegative=("size",),
-            finite=("fees", "slippage_bp", "pnl"),
-        ),
-    )
-}
-"""Tables that are read; `assets` and `series` must be there."""
-UNREAD = ("regimes", "cross_asset_views", "trade_annotations")
-"""Tables of the contract that this station does not read."""

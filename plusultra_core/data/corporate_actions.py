@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from plusultra_core.data.contract import TableShape
+from plusultra_core.clock import iso
+from plusultra_core.data.dump import quote
+from plusultra_core.data.schema import Rule, TableShape
 from plusultra_core.errors import ConfigError, ContractError
 
 ADJUSTMENTS = ("none", "split", "split+dividend")
@@ -36,8 +38,17 @@ class CorporateActionsConfig:
 
     def shape(self) -> TableShape:
         """What the gate expects of the table."""
+        action, amount, ratio = quote(self.action_column), quote(self.amount_column), quote(self.ratio_column)
+        unknown = f"{action} IS NULL OR {action} NOT IN ('split', 'dividend')"
+        no_ratio = f"{action} = 'split' AND {ratio} IS NULL"
+        no_amount = f"{action} = 'dividend' AND {amount} IS NULL"
         return TableShape(
             table=self.table,
+            rules=(
+                Rule("bad_action", "error", self.action_column, unknown, "split or dividend"),
+                Rule("bad_action", "error", self.ratio_column, no_ratio, "a ratio for every split", (self.ratio_column,)),
+                Rule("bad_action", "error", self.amount_column, no_amount, "an amount for every dividend", (self.amount_column,)),
+            ),
             required=(self.time_column, self.symbol_column, self.action_column),
             optional=(self.amount_column, self.ratio_column, self.currency_column, self.known_at_column),
             time=self.time_column,
@@ -86,14 +97,15 @@ def _factors(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
         .join_asof(dated, left_on="action_ns", right_on="ts_ns", by="symbol", strategy="forward", check_sortedness=False)
         .filter(pl.col("before").is_not_null())
     )
-    wrong = placed.filter((pl.col("action") == "dividend") & (pl.col("amount") >= pl.col("before")))
+    unpaid = (pl.col("action") == "dividend") & (pl.col("amount") < pl.col("before")).fill_null(False).not_()
+    wrong = placed.filter(unpaid | ((pl.col("action") == "split") & pl.col("ratio").is_null()))
     if wrong.height:
         row = wrong.row(0, named=True)
         raise ContractError(
-            f"corporate_actions.amount: {row['symbol']} pays a dividend of {row['amount']} on a close of {row['before']}; "
-            "expected less than the close before; fix the action"
+            f"corporate_actions: {row['action']} of {row['symbol']} on {iso(row['action_ns'])}, amount {row['amount']}, ratio {row['ratio']}; "
+            f"expected a ratio, or an amount below the close before ({row['before']}); fix the action"
         )
     dividend = 1.0 / (1.0 - pl.col("amount") / pl.col("before"))
-    step = pl.when(pl.col("action") == "split").then(pl.col("ratio")).otherwise(dividend).fill_null(1.0)
+    step = pl.when(pl.col("action") == "split").then(pl.col("ratio")).otherwise(dividend)
     by_bar = placed.with_columns(factor=step).group_by("symbol", "bar_ns").agg(pl.col("factor").product(), pl.col("action_known_ns").max())
     return by_bar.rename({"bar_ns": "ts_ns"})

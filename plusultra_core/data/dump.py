@@ -24,7 +24,9 @@ Row = dict[str, object]
 _MAGIC = b"SQLite format 3\0"
 _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _PRAGMAS = frozenset({"quick_check", "table_list", "table_xinfo"})
-_ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_RECURSIVE})
+_ALLOWED = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_RECURSIVE}
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +155,9 @@ def check_file(path: Path, gate: GateConfig, landing: Path | None = None) -> Fin
     if landing is not None and landing.resolve() not in path.resolve().parents:
         return _file_finding("outside", f"{name}: lies outside the landing folder; copy it there")
     if status.st_size > gate.max_file_mb * 1_000_000:
-        return _file_finding("too_large", f"{name}: {status.st_size} bytes; allowed {gate.max_file_mb} MB; raise gate.max_file_mb or split the dump")
+        return _file_finding(
+            "too_large", f"{name}: {status.st_size} bytes; allowed {gate.max_file_mb} MB; raise gate.max_file_mb or split the dump"
+        )
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -166,7 +170,9 @@ def check_file(path: Path, gate: GateConfig, landing: Path | None = None) -> Fin
     if len(header) < 100 or not header.startswith(_MAGIC):
         return _file_finding("not_a_database", f"{name}: expected a SQLite 3 file, found {header[:16]!r}; export the data as SQLite")
     if journal == _JOURNAL_MAGIC:
-        return _file_finding("hot_journal", f"{name}: a hot journal lies beside it (a writer was cut off); open it once with its writer, or copy it again")
+        return _file_finding(
+            "hot_journal", f"{name}: a hot journal lies beside it (a writer was cut off); open it once with its writer, or copy it again"
+        )
     return None if has_log(path) else _check_length(name, header, status.st_size)
 
 
@@ -249,7 +255,9 @@ def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketCon
         with connect(path, cfg.gate) as db:
             damage = [row[0] for row in db.execute("PRAGMA quick_check(3)")]
             if damage != ["ok"]:
-                return DumpReport(False, (Finding("error", "corrupt", "", None, f"dump: the database is damaged ({'; '.join(damage)}); copy it again"),))
+                return DumpReport(
+                    False, (Finding("error", "corrupt", "", None, f"dump: the database is damaged ({'; '.join(damage)}); copy it again"),)
+                )
             return inspect(db, cfg, markets, now_ns() if now is None else now)
     except sqlite3.Error as error:
         return DumpReport(False, (sqlite_finding("", error),))
@@ -277,7 +285,9 @@ def number(column: str) -> str:
     return f"CAST({quote(column)} AS REAL)"
 
 
-def read_columns(db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 16_384) -> pl.DataFrame:
+def read_columns(
+    db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 16_384
+) -> pl.DataFrame:
     """A query as a frame, a few thousand rows at a time; each column must hold one type.
 
     Raises  TypeError when a column mixes types.
@@ -286,7 +296,9 @@ def read_columns(db: sqlite3.Connection, sql: str, names: Sequence[str], params:
     chunks = []
     types: dict[str, pl.DataType] = {}
     while rows := cursor.fetchmany(chunk_rows):
-        columns = [pl.Series(name, values, dtype=types.get(name), strict=True) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
+        columns = [
+            pl.Series(name, values, dtype=types.get(name), strict=True) for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        ]
         types |= {column.name: column.dtype for column in columns if column.dtype != pl.Null}
         chunks.append(pl.DataFrame(columns))
     if not chunks:

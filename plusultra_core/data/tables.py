@@ -13,9 +13,10 @@ import polars as pl
 from plusultra_core.artifacts import MANIFEST
 from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig, HistoryConfig
-from plusultra_core.data.contract import SHAPES, TableShape, empty, sort
+from plusultra_core.data.contract import empty, sort
 from plusultra_core.data.corporate_actions import ADJUSTMENTS, CorporateActionsConfig
 from plusultra_core.data.dump import Finding, GateConfig, Level, ValidationConfig, connect, describe, number, plain, quote, read_columns
+from plusultra_core.data.schema import SHAPES, SideTableConfig, TableShape, find_tables
 from plusultra_core.data.timestamps import parse_times, to_ns
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
@@ -23,51 +24,10 @@ from plusultra_core.market import ASSET_CLASSES, MarketConfig
 TABLES = ("assets", "series", "indicators", "benchmarks", "trades", "side_tables", "corporate_actions")
 """Frames that `build_table` makes."""
 _BARS = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
-_MAX_SYMBOL = 128
 _MAX_BOUND = 10_000  # symbols bound to one query; above it everything is read and filtered
 _ASSET_TEXT = ("symbol", "sector", "currency", "exchange", "metadata")
-_NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SideTableConfig:
-    """One table of alternative data, whatever its shape."""
-
-    table: str
-    time_column: str
-    """What the row describes; with `lag_s` also when it was known."""
-    known_at_column: str
-    """When the row was known; where the dump has no such column, its time plus `lag_s`."""
-    lag_s: int
-    symbol_column: str | None
-    """null: the table is about the market as a whole."""
-    key_column: str | None
-    """Column whose value prefixes the field, `<key>.<value column>`."""
-    value_columns: tuple[str, ...]
-    """Columns that are read; none named: every other column that is declared as a number."""
-    market_wide: bool
-    """Rows with a symbol also go to every class, without symbol and as field `<symbol>.<field>`; symbols outside assets are allowed."""
-
-    def __post_init__(self) -> None:
-        if self.lag_s < 0:
-            raise ConfigError(f"{self.table}.lag_s: expected >= 0, found {self.lag_s}")
-        if self.market_wide and self.symbol_column is None:
-            raise ConfigError(f"{self.table}.market_wide: expected a symbol_column, found null; without one every row is market-wide")
-
-    def shape(self) -> TableShape:
-        """What the gate expects of the table."""
-        keys = tuple(column for column in (self.time_column, self.symbol_column, self.key_column) if column is not None)
-        return TableShape(
-            table=self.table,
-            required=keys,
-            optional=(*self.value_columns, self.known_at_column),
-            time=self.time_column,
-            known_at=self.known_at_column,
-            symbol=self.symbol_column,
-            keys=(*keys, self.known_at_column),
-            finite=self.value_columns,
-            orphans_allowed=self.market_wide,
-        )
+_MAX_SYMBOL = 128
+_CONTROL = r"[\p{C}\p{Zl}\p{Zp}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +43,10 @@ class LagsConfig:
         for name in ("series_s", "indicators_s", "benchmarks_s", "trades_s"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
+
+    def of(self, table: str) -> int:
+        """Seconds of one table."""
+        return int(getattr(self, f"{table}_s"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,54 +91,51 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
     with _open(snapshot_dir, markets, cfg) as source:
         members = source.assets.filter(pl.col("asset_class") == asset_class)
         symbols = members["symbol"].to_list()
-        lags = {"series": cfg.lags.series_s, "indicators": cfg.lags.indicators_s, "benchmarks": cfg.lags.benchmarks_s, "trades": cfg.lags.trades_s}
         if name == "assets":
             frame = _with_bars(source, members, markets.get(asset_class))
         elif name == "side_tables":
             frame = _side_tables(source, symbols)
         elif name == "corporate_actions":
             frame = _corporate_actions(source, symbols)
+        elif name not in source.shapes:
+            frame = empty(name)
         else:
-            frame = source.read(SHAPES[name], lags[name], None if name == "benchmarks" else symbols)
+            frame = source.read(source.shapes[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
     frame = frame.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
     columns = empty(name).schema
     frame = frame.with_columns(pl.lit(None, dtype).alias(column) for column, dtype in columns.items() if column not in frame.columns)
-    return sort(name, frame.select(columns.names()).cast(dict(columns)))
+    return sort(name, frame.select(columns.names()).cast(columns))
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An open snapshot: its connection, the assets that are not quarantined, the config."""
+    """An open snapshot: its connection, the tables that are there, the assets that are not quarantined."""
 
     db: sqlite3.Connection
+    shapes: dict[str, TableShape]
     assets: pl.DataFrame
     quarantined: tuple[str, ...]
     cfg: DataConfig
 
-    def columns(self, table: str) -> dict[str, str]:
-        """Columns of a table in lower case with their declared types; none where the table is not there."""
-        return {row[1].lower(): row[2] for row in self.db.execute(f"PRAGMA table_xinfo({quote(table)})")}
-
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.DataFrame:
-        """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; empty where the table is not there."""
-        present = self.columns(shape.table)
-        wanted = [column for column in dict.fromkeys((*shape.required, *shape.optional)) if column.lower() in present]
-        if not present or any(column not in wanted for column in shape.required):
-            return pl.DataFrame(schema={"ts_ns": pl.Int64, "known_ns": pl.Int64, **dict.fromkeys(shape.required, pl.String)})
-        numbers = {*shape.positive, *shape.nonnegative, *shape.finite}
-        shown = ", ".join(number(column) if column in numbers else quote(column) for column in wanted)
+        """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`."""
+        names = list(dict.fromkeys((*shape.required, *shape.optional)))
+        shown = ", ".join(number(name) if name in shape.numbers else quote(name) for name in names)
         sql = f"SELECT {shown} FROM {quote(shape.table)} NOT INDEXED"
-        few = symbols is not None and shape.symbol is not None and len(symbols) <= _MAX_BOUND
-        if few and symbols is not None:
-            sql += f" WHERE {quote(str(shape.symbol))} IN ({', '.join('?' * len(symbols))})"
-        frame = read_columns(self.db, sql, wanted, symbols if few and symbols is not None else ())
-        if shape.symbol is not None and not few and frame.height:
+        bound: Sequence[str] = ()
+        if symbols is not None and shape.symbol is not None and len(symbols) <= _MAX_BOUND:
+            bound = symbols
+            sql += f" WHERE {quote(shape.symbol)} IN ({', '.join('?' * len(symbols))})"
+            sql += f" OR {quote(shape.symbol)} IS NULL" if shape.null_symbol_allowed else ""
+        frame = read_columns(self.db, sql, names, bound)
+        if shape.symbol is not None and not bound and frame.height:
             name = pl.col(shape.symbol)
-            frame = frame.filter(name.is_in(symbols) if symbols is not None else ~name.is_in(self.quarantined) | name.is_null())
+            kept = name.is_in(list(symbols)) if symbols is not None else ~name.is_in(list(self.quarantined))
+            frame = frame.filter(kept | name.is_null())
         assert shape.time is not None
-        ts_ns = to_ns(frame[shape.time], f"{shape.table}.{shape.time}")
-        frame = frame.with_columns(ts_ns.cast(pl.Int64).alias("ts_ns"), known_ns=ts_ns.cast(pl.Int64) + lag_s * NS_PER_S)
-        if shape.known_at in frame.columns:
+        ts_ns = to_ns(frame[shape.time], f"{shape.table}.{shape.time}").cast(pl.Int64)
+        frame = frame.with_columns(ts_ns.alias("ts_ns"), known_ns=ts_ns + lag_s * NS_PER_S)
+        if shape.known_at is not None:
             known_ns = parse_times(frame[shape.known_at]).ts_ns.cast(pl.Int64)
             frame = frame.with_columns(known_ns=known_ns.fill_null(frame["known_ns"]))
         return frame
@@ -182,11 +143,12 @@ class _Source:
 
 @contextmanager
 def _open(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> Iterator[_Source]:
-    manifest = json.loads((snapshot_dir / MANIFEST).read_bytes()) if (snapshot_dir / MANIFEST).exists() else {}
-    quarantined = tuple(manifest.get("quarantined", ()))
+    manifest = snapshot_dir / MANIFEST
+    quarantined = tuple(json.loads(manifest.read_bytes()).get("quarantined", ())) if manifest.exists() else ()
     with connect(snapshot_dir / "dump.sqlite", cfg.gate) as db:
-        assets = read_assets(db, markets).filter(~pl.col("symbol").is_in(quarantined))
-        yield _Source(db, assets, quarantined, cfg)
+        shapes, _ = find_tables(db, cfg.shapes())
+        assets = read_assets(db, markets).filter(~pl.col("symbol").is_in(list(quarantined)))
+        yield _Source(db, shapes, assets, quarantined, cfg)
 
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
@@ -196,42 +158,31 @@ def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
 
 
 def _side_table(source: _Source, side: SideTableConfig, symbols: Sequence[str]) -> list[pl.DataFrame]:
-    shape = side.shape()
-    present = source.columns(side.table)
-    values = side.value_columns or declared_numbers(present, shape)
-    values = tuple(column for column in values if column.lower() in present)
-    shape = replace(shape, optional=(*values, side.known_at_column), finite=values)
-    frame = source.read(shape, side.lag_s, None)
-    if frame.is_empty() or not values:
+    shape = source.shapes.get(side.table)
+    if shape is None or not shape.finite:
         return []
+    frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
     symbol = pl.col(side.symbol_column).cast(pl.String) if side.symbol_column else pl.lit(None, pl.String)
     key = pl.format("{}.", pl.col(side.key_column)) if side.key_column else pl.lit("")
-    fields = [
-        frame.select(
-            table=pl.lit(side.table), symbol=symbol, field=key + pl.lit(name), ts_ns="ts_ns", known_ns="known_ns", value=pl.col(name).cast(pl.Float64)
-        )
-        for name in values
-    ]
-    long = pl.concat(fields).drop_nulls("value")
-    parts = [long.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(symbols))]
-    if side.market_wide:
-        wide = long.filter(pl.col("symbol").is_not_null())
-        parts.append(wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String)))
-    return parts
-
-
-def declared_numbers(columns: Mapping[str, str], shape: TableShape) -> tuple[str, ...]:
-    """Columns (with declared types) that hold numbers and that the shape does not name."""
-    named = {name.lower() for name in (*shape.required, *shape.optional)}
-    return tuple(name for name, declared in columns.items() if name not in named and _NUMBER_TYPE.search(declared.upper()))
+    columns = {"table": pl.lit(side.table), "symbol": symbol, "ts_ns": pl.col("ts_ns"), "known_ns": pl.col("known_ns")}
+    fields = [frame.select(**columns, field=key + pl.lit(name), value=pl.col(name).cast(pl.Float64)) for name in shape.finite]
+    long = pl.concat(fields).drop_nulls("value").select(empty("side_tables").columns)
+    own = pl.col("symbol").is_null() | pl.col("symbol").is_in(list(symbols))
+    if not side.market_wide:
+        return [long.filter(own)]
+    wide = long.filter(pl.col("symbol").is_not_null())
+    return [long.filter(own), wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String))]
 
 
 def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     cfg = source.cfg.corporate_actions
-    frame = source.read(cfg.shape(), cfg.lag_s, symbols)
+    shape = source.shapes.get(cfg.table)
+    if shape is None:
+        return empty("corporate_actions")
+    frame = source.read(shape, cfg.lag_s, symbols)
     names = {"symbol": cfg.symbol_column, "action": cfg.action_column, "amount": cfg.amount_column, "ratio": cfg.ratio_column}
     names |= {"currency": cfg.currency_column}
-    return frame.select("ts_ns", "known_ns", **{name: column for name, column in names.items() if column in frame.columns})
+    return frame.select("ts_ns", "known_ns", **{name: pl.col(column) for name, column in names.items() if column in frame.columns})
 
 
 def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
@@ -247,7 +198,10 @@ def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> 
     frame = pl.DataFrame(rows, schema=schema, orient="row").sort("symbol", "asset_id")
     if "asset_id" not in present:
         frame = frame.with_columns(asset_id=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
-    facts = [_facts(symbol, exchange, metadata, markets) for symbol, exchange, metadata in frame.select("symbol", "exchange", "metadata").iter_rows()]
+    facts = [
+        _facts(symbol, exchange, metadata, markets)
+        for symbol, exchange, metadata in frame.select("symbol", "exchange", "metadata").iter_rows()
+    ]
     kinds = {"asset_class": pl.String, "class_from": pl.String, "bar": pl.String, "price_adjustment": pl.String, "metadata_ok": pl.Boolean}
     return frame.hstack(pl.DataFrame(facts, schema=kinds, orient="row"))
 
@@ -296,8 +250,13 @@ def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | No
     usual = market.bar if market else "1d"
     if not silent:
         return members
-    series = source.read(replace(SHAPES["series"], optional=()), 0, silent).sort("symbol", "ts_ns")
-    steps = series.select("symbol", step_ns=pl.col("ts_ns").diff().over("symbol")).drop_nulls().group_by("symbol").agg(pl.col("step_ns").mode().min())
+    series = source.read(replace(source.shapes["series"], optional=(), known_at=None), 0, silent).sort("symbol", "ts_ns")
+    steps = (
+        series.select("symbol", step_ns=pl.col("ts_ns").diff().over("symbol"))
+        .drop_nulls()
+        .group_by("symbol")
+        .agg(pl.col("step_ns").mode().min())
+    )
     lengths = {bar: bar_ns(bar) for bar in _BARS}
     found = {symbol: min(_BARS, key=lambda bar: abs(lengths[bar] - step)) for symbol, step in steps.iter_rows()}
     inferred = pl.col("symbol").replace_strict(found, default=usual, return_dtype=pl.String)
@@ -308,21 +267,28 @@ def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cf
     """The assets, and what is wrong or worth saying about them."""
     frame = read_assets(db, markets)
     symbol = pl.col("symbol")
-    odd = symbol.map_elements(lambda text: not text.isprintable(), return_dtype=pl.Boolean)
-    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | odd
+    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_CONTROL)
     where = cfg.sample_rows, frame
     findings = []
     if frame.is_empty():
         findings.append(Finding("error", "empty_table", "assets", None, "assets: the table is empty; a dump needs assets; add them"))
     findings += _tell(*where, symbol.is_null(), "error", "null_key", "symbol", "text in every row", "fix the dump")
-    findings += _tell(*where, bad.fill_null(False), "error", "bad_symbol", "symbol", f"1 to {_MAX_SYMBOL} printable characters", "rename the symbol")
-    findings += _tell(*where, symbol.is_duplicated() & symbol.is_not_null(), "error", "duplicate_asset", "symbol", "each symbol once", "keep one")
+    findings += _tell(
+        *where, bad.fill_null(False), "error", "bad_symbol", "symbol", f"1 to {_MAX_SYMBOL} printable characters", "rename the symbol"
+    )
+    findings += _tell(
+        *where, symbol.is_duplicated() & symbol.is_not_null(), "error", "duplicate_asset", "symbol", "each symbol once", "keep one"
+    )
     identity = pl.col("asset_id")
     findings += _tell(*where, identity.is_null(), "error", "null_key", "asset_id", "an integer in every row", "number the assets")
-    findings += _tell(*where, identity.is_duplicated() & identity.is_not_null(), "error", "duplicate_asset", "asset_id", "each id once", "keep one")
+    findings += _tell(
+        *where, identity.is_duplicated() & identity.is_not_null(), "error", "duplicate_asset", "asset_id", "each id once", "keep one"
+    )
     findings += _tell(*where, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", "a JSON object", "read as empty")
     by_rule, by_none = pl.col("class_from") == "rule", pl.col("class_from") == "other"
-    findings += _tell(*where, by_rule, "warning", "class_by_rule", "asset_class", "an asset_class in metadata", "taken from the rules in configs/markets")
+    findings += _tell(
+        *where, by_rule, "warning", "class_by_rule", "asset_class", "an asset_class in metadata", "taken from the rules in configs/markets"
+    )
     findings += _tell(*where, by_none, "warning", "class_other", "asset_class", "an asset_class in metadata, or a rule", "taken as other")
     return frame, findings
 

@@ -126,8 +126,8 @@ def _offset_ns(zone: pl.Expr) -> pl.Expr:
 
 def _parse_epoch(distinct: pl.DataFrame) -> pl.DataFrame:
     value = pl.col("value")
-    ts_ns = pl.lit(None, pl.Int64)
-    notation = pl.when(value.is_not_null()).then(pl.lit(_BAD))
+    ts_ns: pl.Expr = pl.lit(None, pl.Int64)
+    notation: pl.Expr = pl.when(value.is_not_null()).then(pl.lit(_BAD))
     for name, unit_ns in UNIT_NS.items():
         steps_per_s = NS_PER_S // unit_ns
         inside = value.is_between(FIRST_EPOCH_S * steps_per_s, LAST_EPOCH_S * steps_per_s)

@@ -12,8 +12,19 @@ import polars as pl
 
 from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.bars import check_frequency, check_history
-from plusultra_core.data.contract import SHAPES, UNREAD, TableShape
-from plusultra_core.data.dump import DumpReport, Finding, Level, ValidationConfig, describe, number, plain, quote, read_columns, sqlite_finding
+from plusultra_core.data.dump import (
+    DumpReport,
+    Finding,
+    Level,
+    ValidationConfig,
+    describe,
+    number,
+    plain,
+    quote,
+    read_columns,
+    sqlite_finding,
+)
+from plusultra_core.data.schema import Rule, TableShape, find_tables
 from plusultra_core.data.tables import DataConfig, check_assets
 from plusultra_core.data.timestamps import parse_times
 from plusultra_core.market import MarketConfig
@@ -21,16 +32,8 @@ from plusultra_core.market import MarketConfig
 MAX_NUMBER = 1e300
 """Beyond it a number is taken for infinite."""
 
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    code: str
-    level: Level
-    column: str
-    predicate: str
-    expected: str
 
 
 def check_numbers(db: sqlite3.Connection, shape: TableShape, cfg: ValidationConfig) -> list[Finding]:
@@ -44,7 +47,7 @@ def check_numbers(db: sqlite3.Connection, shape: TableShape, cfg: ValidationConf
         return []
     findings = []
     as_text = []
-    for column in (*shape.positive, *shape.nonnegative, *shape.finite):
+    for column in shape.numbers:
         found = _check_types(db, shape, column, cfg)
         findings += found
         as_text += [column] if [finding.code for finding in found] == ["numeric_text"] else []
@@ -54,34 +57,33 @@ def check_numbers(db: sqlite3.Connection, shape: TableShape, cfg: ValidationConf
     return findings
 
 
-def _number_rules(shape: TableShape, as_text: frozenset[str]) -> list[_Rule]:
+def _number_rules(shape: TableShape, as_text: frozenset[str]) -> list[Rule]:
     def value(column: str) -> str:
         return number(column) if column in as_text else f"+{quote(column)}"
 
-    rules = []
-    for column in (*shape.positive, *shape.nonnegative, *shape.finite):
-        rules.append(_Rule("not_finite", "error", column, f"{value(column)} >= {MAX_NUMBER}", "a finite number"))
+    rules = list(shape.rules)
+    for column in shape.numbers:
+        rules.append(Rule("not_finite", "error", column, f"{value(column)} >= {MAX_NUMBER}", "a finite number"))
         if column in shape.positive:
-            rules.append(_Rule("not_positive", "error", column, f"{value(column)} <= 0", "> 0"))
+            rules.append(Rule("not_positive", "error", column, f"{value(column)} <= 0", "> 0"))
         elif column in shape.nonnegative:
-            rules.append(_Rule("negative", "error", column, f"{value(column)} < 0", ">= 0"))
+            rules.append(Rule("negative", "error", column, f"{value(column)} < 0", ">= 0"))
         else:
-            rules.append(_Rule("not_finite", "error", column, f"{value(column)} <= -{MAX_NUMBER}", "a finite number"))
+            rules.append(Rule("not_finite", "error", column, f"{value(column)} <= -{MAX_NUMBER}", "a finite number"))
     if shape.table == "series":
-        rules.append(_Rule("null_close", "error", "close", '"close" IS NULL', "a close in every row"))
         if {"high", "low"} <= set(shape.positive):
-            rules.append(_Rule("high_below_low", "error", "high", f"{value('high')} < {value('low')}", "high >= low"))
+            rules.append(Rule("high_below_low", "error", "high", f"{value('high')} < {value('low')}", "high >= low"))
         for column in ("open", "close"):
             outside = [f"{value(column)} {sign} {value(side)}" for side, sign in (("high", ">"), ("low", "<")) if side in shape.positive]
             if outside and column in shape.positive:
-                rules.append(_Rule("outside_range", "warning", column, " OR ".join(outside), f"low <= {column} <= high"))
+                rules.append(Rule("outside_range", "warning", column, " OR ".join(outside), f"low <= {column} <= high"))
     return rules
 
 
 def _check_types(db: sqlite3.Connection, shape: TableShape, column: str, cfg: ValidationConfig) -> list[Finding]:
     """Text and blobs where a number belongs: refused, unless all of the text is numbers."""
     name = quote(column)
-    rule = _Rule("not_a_number", "error", column, f"typeof({name}) IN ('text', 'blob')", "a number")
+    rule = Rule("not_a_number", "error", column, f"typeof({name}) IN ('text', 'blob')", "a number")
     finding = _run_rule(db, shape, rule, cfg)
     if finding is None:
         return []
@@ -91,11 +93,15 @@ def _check_types(db: sqlite3.Connection, shape: TableShape, column: str, cfg: Va
         texts = read_columns(db, sql, [column])[column]
         numbers = texts.cast(pl.Float64, strict=False)
         if numbers.null_count() == 0 and numbers.is_finite().all():
-            return [replace(finding, level="warning", code="numeric_text", message=finding.message + " (the text is read as numbers)", symbols=None)]
+            return [
+                replace(
+                    finding, level="warning", code="numeric_text", message=finding.message + " (the text is read as numbers)", symbols=None
+                )
+            ]
     return [finding]
 
 
-def _run_rule(db: sqlite3.Connection, shape: TableShape, rule: _Rule, cfg: ValidationConfig) -> Finding | None:
+def _run_rule(db: sqlite3.Connection, shape: TableShape, rule: Rule, cfg: ValidationConfig) -> Finding | None:
     table = f"{quote(shape.table)} NOT INDEXED"
     count = db.execute(f"SELECT count(*) FROM {table} WHERE {rule.predicate}").fetchone()[0]
     if not count:
@@ -135,6 +141,8 @@ def check_keys(db: sqlite3.Connection, shape: TableShape, extra: Sequence[str], 
         return pl.DataFrame(), [_mixed_types(db, shape, names, extra, rules.cfg, error)]
     findings = []
     for name in dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys]):
+        if name == shape.known_at or (name == shape.symbol and shape.null_symbol_allowed):
+            continue
         findings += _report(frame, frame[name].is_null(), shape, name, "null_key", "a value in every row", rules)
     if shape.symbol and frame[shape.symbol].dtype not in (pl.String, pl.Null):
         findings += _report(frame, frame[shape.symbol].is_not_null(), shape, shape.symbol, "bad_symbol", "text", rules)
@@ -196,7 +204,9 @@ def _report(
     return [Finding("error", code, shape.table, column, message, rows, symbols)]
 
 
-def _mixed_types(db: sqlite3.Connection, shape: TableShape, names: Sequence[str], extra: Sequence[str], cfg: ValidationConfig, error: Exception) -> Finding:
+def _mixed_types(
+    db: sqlite3.Connection, shape: TableShape, names: Sequence[str], extra: Sequence[str], cfg: ValidationConfig, error: Exception
+) -> Finding:
     """The key column that holds several types, and the rows of the rarer ones."""
     for name in (name for name in names if name not in extra):
         column = quote(name)
@@ -231,7 +241,7 @@ class _Inspection:
         self.ranges: dict[str, dict[str, str]] = {}
 
     def run(self) -> DumpReport:
-        shapes = self._find_tables()
+        shapes, self.findings = find_tables(self.db, self.cfg.shapes())
         if any(finding.level == "error" for finding in self.findings):
             return self._report({})
         found = self._guard("assets", lambda: check_assets(self.db, self.markets, self.cfg.validation))
@@ -250,51 +260,6 @@ class _Inspection:
             self.findings += check_frequency(assets, self.markets)
         classes = assets.group_by("asset_class").len().sort("asset_class")
         return self._report(dict(classes.iter_rows()))
-
-    def _find_tables(self) -> dict[str, TableShape]:
-        """Shapes of the tables that are there; findings for what is missing, odd or unknown."""
-        kinds = {name.lower(): (name, kind) for _, name, kind, *_ in self.db.execute("PRAGMA table_list") if not name.startswith("sqlite_")}
-        side = {shape.table: shape for shape in self.cfg.shapes()}
-        shapes: dict[str, TableShape] = {}
-        absent = []
-        for table, shape in {**SHAPES, **side}.items():
-            if table.lower() not in kinds:
-                if table in ("assets", "series"):
-                    self._add("error", "missing_table", table, None, "the table is missing; a dump needs assets and series; add it")
-                elif table in side:
-                    absent.append(table)
-                else:
-                    self._add("warning", "missing_table", table, None, "the table is missing; nothing is read from it")
-                continue
-            name, kind = kinds[table.lower()]
-            if kind != "table":
-                self._add("error", f"{kind}_for_table", table, None, f"expected a table, found a {kind}; write its rows into a table")
-            elif (found := self._find_columns(name, shape, optional=table in side)) is not None:
-                shapes[table] = found
-        if absent:
-            self._add("warning", "missing_table", "side_tables", None, f"not in this dump: {', '.join(sorted(absent))}; nothing is read from them")
-        known = {name.lower() for name in (*SHAPES, *side, *UNREAD)}
-        for name, _ in (entry for lower, entry in sorted(kinds.items()) if lower not in known):
-            self._add("warning", "unknown_table", name, None, "no config names this table; it is not read")
-        return shapes
-
-    def _find_columns(self, name: str, shape: TableShape, optional: bool) -> TableShape | None:
-        columns = [row[1] for row in self.db.execute(f"PRAGMA table_xinfo({quote(name)})")]
-        spelled = {column.lower(): column for column in columns}
-        wanted = (*shape.required, *shape.optional)
-        missing = [column for column in shape.required if column.lower() not in spelled]
-        for column in missing:
-            if optional:
-                self._add("warning", "missing_column", shape.table, column, f"the column is missing, found {', '.join(columns)}; the table is not read")
-            else:
-                self._add("error", "missing_column", shape.table, column, f"the column is missing, found {', '.join(columns)}; add it")
-        for column in wanted:
-            if spelled.get(column.lower(), column) != column:
-                self._add("warning", "column_case", shape.table, column, f"expected {column!r}, found {spelled[column.lower()]!r}; read all the same")
-        lower = {column.lower() for column in wanted}
-        for column in (c for c in columns if c.lower() not in lower and not optional):
-            self._add("warning", "unknown_column", shape.table, column, "the contract does not know this column; it is not read")
-        return None if missing else shape.keep([column for column in wanted if column.lower() in spelled])
 
     def _check_table(self, shape: TableShape, rules: KeyRules) -> pl.DataFrame | None:
         count = self._guard(shape.table, lambda: self.db.execute(f"SELECT count(*) FROM {quote(shape.table)} NOT INDEXED").fetchone()[0])
