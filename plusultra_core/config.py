@@ -187,7 +187,7 @@ def _convert_tuple(hints: tuple[Any, ...], value: object, where: str) -> object:
 
 def _convert_scalar(hint: Any, value: object, where: str) -> object:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
+        number = float(value) if abs(value) < 2**1000 else math.inf
         if not math.isfinite(number):
             raise ConfigError(f"{where}: expected a finite number, found {value!r}")
         return number

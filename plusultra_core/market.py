@@ -71,8 +71,9 @@ class MarketConfig:
         for name in self.context_classes:
             if name not in ASSET_CLASSES:
                 raise ConfigError(f"context_classes: expected names of {ASSET_CLASSES}, found {name!r}")
-        for rule in (*self.symbol_rules, *self.exchange_rules):
-            try:
-                re.compile(rule)
-            except re.error as error:
-                raise ConfigError(f"symbol_rules: {rule!r} is no regular expression ({error})") from error
+        for name in ("symbol_rules", "exchange_rules"):
+            for rule in getattr(self, name):
+                try:
+                    re.compile(rule)
+                except re.error as error:
+                    raise ConfigError(f"{name}: {rule!r} is no regular expression ({error})") from error

@@ -39,7 +39,7 @@ class SyntheticConfig:
     seed: int
     start: str
     num_bars: int
-    """New York sessions; forex gets the weekdays of the same span."""
+    """New York sessions; forex gets all days but Saturdays of the same span."""
     num_hourly_bars: int
     """Bars of the hourly classes (crypto, crypto_perpetual); they end with the last session."""
     num_equity: int
@@ -155,8 +155,8 @@ def _grid(spec: _Spec, cfg: SyntheticConfig, sessions: Days) -> Int64Array:
     if spec.bar == "1h":
         return np.asarray(new_york_ns(sessions[-1:], "16:00")[0] - np.arange(cfg.num_hourly_bars)[::-1] * NS_PER_HOUR, dtype=np.int64)
     days = np.arange(sessions[0], sessions[-1] + np.timedelta64(1, "D"))
-    # a forex day closes at the next midnight UTC
-    return np.asarray((days[np.is_busday(days)] + np.timedelta64(1, "D")).astype("datetime64[ns]").astype(np.int64))
+    # a forex day closes at the next midnight UTC; there is none on Saturday
+    return np.asarray((days[np.is_busday(days, "1111101")] + np.timedelta64(1, "D")).astype("datetime64[ns]").astype(np.int64))
 
 
 def _ar1(shocks: Float64Array, phi: float) -> Float64Array:

@@ -1,0 +1,67 @@
+"""Facts of a market: every shipped file loads, and what cannot be is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from plusultra_core import config
+from plusultra_core.errors import ConfigError
+from plusultra_core.market import ASSET_CLASSES, CostsConfig, MarketConfig
+
+PERIODS = {"equity": 252.0, "etf": 252.0, "forex": 312.0, "crypto": 365.0, "crypto_perpetual": 8760.0}
+
+
+@pytest.fixture
+def markets(root: Path) -> dict[str, MarketConfig]:
+    return {name: config.load(MarketConfig, root / "configs" / "markets" / f"{name}.yaml") for name in ASSET_CLASSES}
+
+
+def test_every_class_has_its_file_and_no_file_is_left_over(markets: dict[str, MarketConfig], root: Path) -> None:
+    assert {market.asset_class for market in markets.values()} == set(ASSET_CLASSES)
+    assert all(market.asset_class == name for name, market in markets.items())
+    assert {path.stem for path in (root / "configs" / "markets").glob("*.yaml")} == set(ASSET_CLASSES)
+
+
+def test_periods_per_year_are_those_of_the_bar_and_the_calendar(markets: dict[str, MarketConfig]) -> None:
+    for name, periods in PERIODS.items():
+        assert markets[name].periods_per_year == pytest.approx(periods, rel=0.02)
+
+
+def test_only_perpetuals_pay_funding(markets: dict[str, MarketConfig]) -> None:
+    assert [name for name, market in markets.items() if market.costs.funding] == ["crypto_perpetual"]
+
+
+def test_a_symbol_belongs_to_at_most_one_class_by_rule(markets: dict[str, MarketConfig]) -> None:
+    import re
+
+    for symbol in ("BTC-USD", "BTC-PERP", "BTC/USDT:USDT", "EURUSD", "XAUUSD", "^VIX", "^GSPC", "AAPL", "WTI"):
+        owners = [name for name, market in markets.items() if any(re.fullmatch(rule, symbol) for rule in market.symbol_rules)]
+        assert len(owners) <= 1, (symbol, owners)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"costs.fee_bps": -1}, "fee_bps: expected >= 0"),
+        ({"costs.borrow_bps_year": -0.1}, "borrow_bps_year: expected >= 0"),
+        ({"costs.impact_exponent": 0}, r"impact_exponent: expected in \(0, 1\]"),
+        ({"costs.impact_exponent": 1.5}, r"impact_exponent: expected in \(0, 1\]"),
+        ({"bar": "daily"}, "expected a length such as 1d"),
+        ({"periods_per_year": 0}, "periods_per_year: expected > 0"),
+        ({"fallback_adv_ccy": 0}, "fallback_adv_ccy: expected > 0"),
+        ({"context_classes": ["stocks"]}, "context_classes: expected names of"),
+        ({"symbol_rules": ["("]}, "is no regular expression"),
+        ({"exchange_rules": ["["]}, "exchange_rules: .* is no regular expression"),
+        ({"asset_class": "stock"}, "asset_class: expected one of"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: dict[str, object], message: str, root: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(MarketConfig, root / "configs" / "markets" / "equity.yaml", change)
+
+
+def test_free_trading_is_allowed() -> None:
+    free = CostsConfig(
+        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    )
+    assert free.impact_exponent == 0.5
