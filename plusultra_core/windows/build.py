@@ -158,7 +158,8 @@ def _matrix(frame: pl.DataFrame, columns: tuple[str, ...], fill: float = math.na
 
 
 def _latest_known(*frames: pl.DataFrame) -> Int64Array:
-    return np.max([_integers(frame, "known_ns") for frame in frames], axis=0)
+    latest: Int64Array = np.max([_integers(frame, "known_ns") for frame in frames], axis=0)
+    return latest
 
 
 def _check_known(derived_NT: Int64Array, known_NT: Int64Array, grid: _Grid) -> Int64Array:

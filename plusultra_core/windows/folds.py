@@ -5,6 +5,7 @@ An anchor at grid time t reads inputs from t - lookback + 1 and its label is kno
 Source  Lopez de Prado 2018, Advances in Financial Machine Learning, chapters 7 and 12.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -58,8 +59,7 @@ def build_folds(anchor_NT: BoolArray, label_end_NTK: Int32Array, lookback: int, 
     start = int(np.argmax(anchored_T)) if anchored_T.any() else num_times
     end_T = resolve_label_end(anchor_NT, label_end_NTK)
     num_bars = num_times - start
-    num_test = math.floor(cfg.test_frac * num_bars / cfg.num_folds)
-    num_valid = max(1, round(cfg.valid_frac * num_bars))
+    num_test, num_valid = _lengths(num_bars, cfg)
     folds = []
     for i in range(cfg.num_folds):
         test_start = num_times - (cfg.num_folds - i) * num_test
@@ -98,6 +98,15 @@ def _purged_end(end_T: Int64Array, limit: int) -> int:
 
 
 def _needed(lookback: int, label_bars: int, cfg: FoldsConfig) -> int:
+    """Least number of usable bars with which every span has its length, if every label takes `label_bars`."""
     gap = lookback - 1 + label_bars + cfg.embargo_bars
-    rest = 1 - cfg.test_frac - cfg.valid_frac
-    return max(math.ceil((cfg.min_train_bars + 2 * gap + 1) / rest), math.ceil(cfg.num_folds / cfg.test_frac))
+    for num_bars in itertools.count(1):
+        num_test, num_valid = _lengths(num_bars, cfg)
+        if num_test >= 1 and num_bars - cfg.num_folds * num_test - num_valid - 2 * gap >= cfg.min_train_bars:
+            break
+    return num_bars
+
+
+def _lengths(num_bars: int, cfg: FoldsConfig) -> tuple[int, int]:
+    """Bars of one test span and of one validation span."""
+    return math.floor(cfg.test_frac * num_bars / cfg.num_folds), max(1, round(cfg.valid_frac * num_bars))
