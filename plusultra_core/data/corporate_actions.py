@@ -102,7 +102,7 @@ def _factors(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     if wrong.height:
         row = wrong.row(0, named=True)
         raise ContractError(
-            f"corporate_actions: {row['action']} of {row['symbol']} on {iso(row['action_ns'])}, amount {row['amount']}, ratio {row['ratio']}; "
+            f"corporate_actions: {row['symbol']} {iso(row['action_ns'])}: {row['action']}, amount {row['amount']}, ratio {row['ratio']}; "
             f"expected a ratio, or an amount below the close before ({row['before']}); fix the action"
         )
     dividend = 1.0 / (1.0 - pl.col("amount") / pl.col("before"))

@@ -1,7 +1,9 @@
 """The gate: a dump is somebody else's file. It is opened read-only, asked only harmless questions, and judged."""
 
+import shutil
 import sqlite3
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -134,7 +136,8 @@ def check_dump(
     if finding := check_file(path, cfg.gate, landing):
         return DumpReport(False, (finding,))
     before = path.stat()
-    report = check_content(path, cfg, markets, now)
+    with at_rest(path) as quiet:
+        report = check_content(quiet, cfg, markets, now)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         return DumpReport(False, (_file_finding("unstable", f"{path.name}: the file changed while it was read; wait until it is written"),))
@@ -180,6 +183,28 @@ def has_log(path: Path) -> bool:
     """Whether a write-ahead log with content lies beside the file."""
     log = path.with_name(path.name + "-wal")
     return log.exists() and log.stat().st_size > 0
+
+
+@contextmanager
+def at_rest(path: Path) -> Iterator[Path]:
+    """The file itself, or a private copy where it is in WAL mode without a log: SQLite would leave a log beside it."""
+    with path.open("rb") as file:
+        in_wal_mode = file.read(20)[18:20] == b"\x02\x02"
+    if not in_wal_mode or has_log(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="plusultra-") as folder:
+        copy = Path(folder) / "dump.sqlite"
+        shutil.copyfile(path, copy)
+        leave_wal_mode(copy)
+        yield copy
+
+
+def leave_wal_mode(copy: Path) -> None:
+    """Mark a private copy without a log as one that never had one, so that it can be read where nothing can be written."""
+    with copy.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x01\x01")
 
 
 def _check_length(name: str, header: bytes, size: int) -> Finding | None:

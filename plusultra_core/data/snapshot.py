@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from plusultra_core.artifacts import open_artifact, publish, sha256_file
-from plusultra_core.data.dump import DumpReport, Finding, GateConfig, check_content, check_file, connect, has_log, refuse, sqlite_finding
+from plusultra_core.data.dump import (
+    DumpReport,
+    Finding,
+    GateConfig,
+    at_rest,
+    check_content,
+    check_file,
+    connect,
+    has_log,
+    leave_wal_mode,
+    refuse,
+    sqlite_finding,
+)
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.market import MarketConfig
@@ -19,7 +31,6 @@ DATABASE = "dump.sqlite"
 """Name of the copy inside the snapshot."""
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_STEM = 64
-_WAL_FLAGS = slice(18, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +97,10 @@ def open_snapshot(store: Path, key: str, verify: bool = True) -> Snapshot:
 def _back_up(path: Path, copy: Path, gate: GateConfig) -> None:
     """Copy through SQLite, so that a log is honoured and a writer is waited for; the copy has no log."""
     try:
-        with connect(path, gate) as source, closing(sqlite3.connect(copy)) as target:
+        with at_rest(path) as quiet, connect(quiet, gate) as source, closing(sqlite3.connect(copy)) as target:
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             source.backup(target, pages=-1)
     except sqlite3.Error as error:
         finding: Finding = sqlite_finding("", error)
         refuse(DumpReport(False, (finding,)), path.name)
-    with copy.open("r+b") as file:
-        file.seek(_WAL_FLAGS.start)
-        file.write(b"\x01\x01")
+    leave_wal_mode(copy)
