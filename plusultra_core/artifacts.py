@@ -51,6 +51,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # mkstemp makes it the owner's alone
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -75,8 +76,10 @@ def publish(store: Path, key: str, fill: Callable[[Path], None], manifest: Mappi
     try:
         fill(work)
         files = _list_files(work)
-        if not files:
+        if not files and not (work / MANIFEST).exists():
             raise ArtifactError(f"{final}: nothing was written, an artifact has at least one file")
+        if (work / MANIFEST).exists():
+            raise ArtifactError(f"{final}/{MANIFEST}: written by the station itself; the manifest is an argument of publish")
         _fsync_tree(work)
         write_atomic(work / MANIFEST, canonical_json({**manifest, "files": files, "key": key}))
         work.chmod(0o755)
@@ -99,7 +102,7 @@ def open_artifact(path: Path, verify: bool = True) -> Artifact:
     try:
         content = (path / MANIFEST).read_bytes()
         manifest = json.loads(content)
-        listed = manifest["files"]
+        listed = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: no artifact with a readable {MANIFEST} ({error}); make it again") from error
     if verify:

@@ -103,6 +103,8 @@ def run_job(job: Job, tasks: Mapping[str, Task], progress: Progress) -> artifact
             shutil.rmtree(job.work, ignore_errors=True)
             return artifacts.open_artifact(job.store / job.key)
         tasks[job.task](job, progress)
+        if not (job.store / job.key).exists():
+            raise JobError(f"{job.task}: published nothing, expected {job.store / job.key}; publish under the job's own store and key")
         artifact = artifacts.open_artifact(job.store / job.key)
         shutil.rmtree(job.work, ignore_errors=True)
     return artifact
@@ -123,11 +125,14 @@ def run_child(tasks: Mapping[str, Task], argv: Sequence[str] | None = None) -> i
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends (Linux; elsewhere nothing is asked)."""
+    """Ask the kernel to end this process when its parent ends (Linux; elsewhere nothing is asked).
+
+    By SIGKILL: trainers catch SIGTERM, and an artifact appears by one rename, so that nothing is lost.
+    """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
