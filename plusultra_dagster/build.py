@@ -6,7 +6,8 @@ import dagster as dg
 
 from plusultra_dagster.assets import data
 from plusultra_dagster.assets.columns import features, regimes, targets, views
-from plusultra_dagster.assets.judgement import evaluation
+from plusultra_dagster.assets.desk import feedback, monitoring
+from plusultra_dagster.assets.judgement import evaluation, promotion
 from plusultra_dagster.assets.learning import rl, simulation, training, windows
 from plusultra_dagster.checks.contracts import contracts, findings
 from plusultra_dagster.checks.leaks import leaks
@@ -15,6 +16,7 @@ from plusultra_dagster.places import CHECKOUT, Places, places
 from plusultra_dagster.resources.landing import Landing
 from plusultra_dagster.resources.processes import Jobs
 from plusultra_dagster.resources.references import ReferenceIO
+from plusultra_dagster.resources.registry import Registry
 from plusultra_dagster.resources.tables import ParquetIO
 from plusultra_dagster.resources.tracking import MlflowTracking
 from plusultra_dagster.sensors.arrivals import landed_dumps, new_snapshots
@@ -29,6 +31,7 @@ def resources(at: Places) -> dict[str, object]:
         "landing": Landing(folder=str(at.landing)),
         "jobs": Jobs(folder=str(at.work), cwd=str(CHECKOUT)),
         "tracking": tracking(at),
+        "registry": Registry(folder=str(at.registry), artifacts=str(at.artifacts)),
     }
 
 
@@ -58,6 +61,11 @@ def assets() -> list[object]:
         evaluation.scorecard,
         evaluation.trial_ledger,
         evaluation.significance,
+        promotion.champion,
+        monitoring.drift,
+        monitoring.operations_summary,
+        feedback.annotations,
+        feedback.offline_rl_dataset,
     ]
 
 

@@ -71,8 +71,8 @@ class Places:
 
     @property
     def journal(self) -> Path:
-        """What the service wrote: predictions, by day."""
-        return self.data / "journal"
+        """What the service wrote: requests and predictions."""
+        return self.data / "service" / "journal.sqlite"
 
     @property
     def feedback(self) -> Path:

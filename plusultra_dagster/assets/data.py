@@ -3,10 +3,10 @@
 import dagster as dg
 import polars as pl
 
+from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Data, markets
 from plusultra_dagster.partitions import snapshot as snapshots
 from plusultra_dagster.places import places
-from plusultra_dagster.record import Record, dressed
 from plusultra_dagster.resources.landing import Landing, key_of
 
 DESCRIPTIONS = {

@@ -3,8 +3,8 @@
 import dagster as dg
 import polars as pl
 
+from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Regimes
-from plusultra_dagster.record import Record, dressed
 
 
 @dg.asset(**dressed(__file__, "regimes", code=("regimes",), configs=("regimes",)))

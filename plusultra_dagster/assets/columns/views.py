@@ -5,10 +5,10 @@ from functools import cache
 import dagster as dg
 import polars as pl
 
-from plusultra_dagster.automation import VIEW
+from plusultra_dagster.assets.automation import VIEW
+from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Views, markets
 from plusultra_dagster.partitions import partition_of
-from plusultra_dagster.record import Record, dressed
 
 
 @cache

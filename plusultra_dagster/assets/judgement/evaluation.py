@@ -1,6 +1,5 @@
 """Scorecard, trial ledger, significance."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from plusultra_core.artifacts import Artifact, canonical_json, publish
-from plusultra_dagster.automation import LEARN
+from plusultra_core.artifacts import Artifact, publish
+from plusultra_dagster.assets.automation import LEARN
+from plusultra_dagster.assets.record import Record, dressed, numbers, sparkline, write_json
 from plusultra_dagster.config import Evaluation
 from plusultra_dagster.places import places
-from plusultra_dagster.record import Record, dressed, numbers, sparkline
 
 _JUDGED = dressed(
     __file__, "evaluation", code=("evaluation",), configs=("evaluation",), market="own", io="artifacts", kinds=("json",), automation=LEARN
 )
-
-
-def _fill(name: str, value: object, folder: Path) -> None:
-    (folder / name).write_bytes(canonical_json(value))
-
-
-def read_json(artifact: Artifact, name: str) -> Any:
-    """A JSON file of an artifact."""
-    return json.loads((artifact.path / name).read_text())
 
 
 @dg.asset(**_JUDGED)
@@ -46,9 +36,9 @@ def scorecard(
         frame, cfg = pl.read_parquet(forecasts.path / "forecasts.parquet"), config.load(EvaluationConfig)
         lineage = {**record.lineage, "snapshot": record.partition.snapshot}
         card = build_scorecard(simulator_trace.path, frame, regimes, bars, record.market, cfg, lineage, targets)
-        publish(record.store, record.provenance, partial(_fill, "scorecard.json", card), record.lineage)
+        publish(record.store, record.provenance, partial(write_json, "scorecard.json", card), record.lineage)
     artifact = record.published()
-    card = read_json(artifact, "scorecard.json")
+    card = record.read_json(artifact, "scorecard.json")
     plain = numbers({name: {"metrics": entry.get("metrics", {})} for name, entry in card["strategies"].items()})
     return record.artifact(artifact, **plain, warnings=dg.MetadataValue.json(card["warnings"]), equity=sparkline(_equity(card)))
 
@@ -72,7 +62,7 @@ def trial_ledger(context: dg.AssetExecutionContext, scorecard: Artifact, config:
     record = Record(context, config)
     if not (record.store / record.provenance).exists():
         ledger = places().trials / f"{record.partition.asset_class}.jsonl"
-        own = trials_of(read_json(scorecard, "scorecard.json"), record.provenance)
+        own = trials_of(record.read_json(scorecard, "scorecard.json"), record.provenance)
         record_trials(ledger, own)
         keys = [trial.key for trial in read_trials(ledger)]
         end = 1 + max((keys.index(trial.key) for trial in own), default=-1)
@@ -98,11 +88,11 @@ def significance(
 
     record = Record(context, config)
     if not (record.store / record.provenance).exists():
-        cfg, card = config.load(EvaluationConfig), read_json(scorecard, "scorecard.json")
+        cfg, card = config.load(EvaluationConfig), record.read_json(scorecard, "scorecard.json")
         trials = read_trials(trial_ledger.path / "trials.jsonl")
         returns = card["series"]["locked"]["ret"]
         found = build_significance(returns, cfg.models, trials, cfg.significance, cfg.bootstrap, cfg.seed)
-        publish(record.store, record.provenance, partial(_fill, "significance.json", found), record.lineage)
+        publish(record.store, record.provenance, partial(write_json, "significance.json", found), record.lineage)
     artifact = record.published()
-    found = read_json(artifact, "significance.json")
+    found = record.read_json(artifact, "significance.json")
     return record.artifact(artifact, **numbers({"strategies": found["strategies"]}), num_trials=found["num_trials"])

@@ -3,12 +3,12 @@
 import dagster as dg
 
 from plusultra_core.artifacts import Artifact
-from plusultra_dagster.automation import LEARN
+from plusultra_dagster.assets.automation import LEARN
+from plusultra_dagster.assets.record import dressed
+from plusultra_dagster.assets.station import run_station
 from plusultra_dagster.config import Inference
-from plusultra_dagster.record import dressed
 from plusultra_dagster.resources.processes import Jobs
 from plusultra_dagster.resources.tracking import MlflowTracking
-from plusultra_dagster.station import run_station
 
 _SIMULATED = dressed(
     __file__,

@@ -3,9 +3,9 @@
 import dagster as dg
 import polars as pl
 
-from plusultra_dagster.automation import LEARN
+from plusultra_dagster.assets.automation import LEARN
+from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Windows
-from plusultra_dagster.record import Record, dressed
 
 
 @dg.asset(

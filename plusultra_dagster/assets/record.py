@@ -1,6 +1,7 @@
 """What a materialisation says about itself: provenance, counts, ranges, schema, a small table, a sparkline."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from plusultra_core.artifacts import Artifact, open_artifact
+from plusultra_core.artifacts import Artifact, canonical_json, open_artifact
 from plusultra_core.clock import iso
 from plusultra_core.config import to_dict
 from plusultra_core.market import MarketConfig
 from plusultra_dagster import provenance as provenance_module
-from plusultra_dagster.automation import REFRESH
-from plusultra_dagster.config import Station, markets
+from plusultra_dagster.assets.automation import REFRESH
+from plusultra_dagster.config import Station, digest_of, markets
 from plusultra_dagster.partitions import Partition, partition_of, snapshot_by_asset_class
 from plusultra_dagster.places import places
 from plusultra_dagster.resources.tables import version_of
@@ -103,11 +104,12 @@ class Record:
                 allow_retries=False,
             )
 
-    def table(self, contract: str, frame: pl.DataFrame, **metadata: Any) -> dg.MaterializeResult:
+    def table(self, contract: str | None, frame: pl.DataFrame, **metadata: Any) -> dg.MaterializeResult:
         """Result of a table asset: refused before it is written when it breaks its contract; its data version is that of its rows."""
-        from plusultra_core.data.contract import validate
+        if contract is not None:
+            from plusultra_core.data.contract import validate
 
-        frame = validate(contract, frame)
+            frame = validate(contract, frame)
         return dg.MaterializeResult(
             value=frame,
             data_version=dg.DataVersion(version_of(frame)),
@@ -128,6 +130,15 @@ class Record:
         """The artifact of this provenance."""
         return open_artifact(self.store / self.provenance)
 
+    def with_content(self, value: object) -> str:
+        """Key of an artifact that also depends on what was found outside the graph."""
+        return digest_of({"provenance": self.provenance, "found": value})
+
+    @staticmethod
+    def read_json(artifact: Artifact, name: str) -> Any:
+        """A JSON file of an artifact."""
+        return json.loads((artifact.path / name).read_text())
+
     def facts(self) -> dict[str, Any]:
         """Metadata that every materialisation carries."""
         return {
@@ -139,6 +150,11 @@ class Record:
     @staticmethod
     def _prefixed(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
         return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+def write_json(name: str, value: object, folder: Path) -> None:
+    """Write a JSON file of an artifact that is being filled."""
+    (folder / name).write_bytes(canonical_json(value))
 
 
 def describe(frame: pl.DataFrame) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import dagster as dg
 
 from plusultra_core.artifacts import Artifact
 from plusultra_core.job import Job
+from plusultra_dagster.assets.record import Record, numbers, sparkline
 from plusultra_dagster.config import Station
 from plusultra_dagster.places import places
-from plusultra_dagster.record import Record, numbers, sparkline
 from plusultra_dagster.resources.processes import Jobs
 from plusultra_dagster.resources.tracking import MlflowTracking
 
