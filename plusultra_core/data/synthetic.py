@@ -29,7 +29,7 @@ _WEIGHTS, _LAG_BARS = (0.8, 0.6), 2
 _COMPONENTS = (("alpha_1", 0, _WEIGHTS[0]), ("alpha_2", _LAG_BARS, _WEIGHTS[1]))
 _EWMA_HALFLIFE_BARS, _HORIZONS = 20, (1, 5, 20)
 _VOL_AR = {"1d": 0.99, "1h": 0.998}
-_DIVIDEND_YIELD, _DIVIDEND_BARS = 0.005, 63
+_DIVIDEND_YIELD, _DIVIDEND_BARS, _INDEX = 0.005, 63, "SYN-INDEX"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,8 +287,8 @@ def _side_tables(cfg: SyntheticConfig, sessions: Days, classes: list[_Paths]) ->
             funding = long_rows(p.ts_ns_T, p.symbols, events_TN, {"rate": rate_TN})
             tables["funding_rates"] = funding.with_columns(interval_hours=pl.lit(8.0), venue=pl.lit("synthetic"))
         if p.spec.asset_class == "equity":
-            implied_TN = np.round(p.sigma_TN * np.sqrt(252) * np.exp(0.05 * rng.standard_normal(p.raw_TN.shape)), 6)
-            tables["options_implied_vol"] = long_rows(p.ts_ns_T, p.symbols, p.present_TN, {"iv_30d": implied_TN})
+            implied_T = np.round(p.sigma_TN.mean(axis=1) * np.sqrt(252) * np.exp(0.05 * rng.standard_normal(sessions.size)), 6)
+            tables["options_implied_vol"] = pl.DataFrame({"ts_ns": p.ts_ns_T, "iv_30d": implied_T}).with_columns(symbol=pl.lit(_INDEX))
             tables["corporate_actions"] = _corporate_actions(p, sessions)
     return tables | (_benchmark_and_trades(classes[0], rng) if classes else {})
 
@@ -315,7 +315,7 @@ def _benchmark_and_trades(p: _Paths, rng: np.random.Generator) -> dict[str, pl.D
         trade_id=pl.int_range(1, (num := trades.height) + 1), side=pl.Series(("long", "short", "flat")).gather(rng.integers(0, 3, num)),
         size=pl.Series(rng.integers(1, 100, num) * 1.0), slippage_bp=pl.Series(np.round(rng.exponential(2.0, num), 3)),
     ).with_columns(fees=(pl.col("price") * pl.col("size") * 5e-5).round(6))  # fmt: skip
-    return {"benchmarks": bench.with_columns(symbol=pl.lit("SYN-INDEX")), "trades": trades}
+    return {"benchmarks": bench.with_columns(symbol=pl.lit(_INDEX)), "trades": trades}
 
 
 def _planted(p: _Paths, ic: float) -> dict[str, object]:
