@@ -1,5 +1,7 @@
 """Walk-forward folds: intervals never meet, time only moves forward."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,7 +55,7 @@ def test_train_expands_and_tests_follow_each_other_to_the_newest_bar() -> None:
     anchor, end = _world(1, 400, 8, 3, 0)
     folds = build_folds(anchor, end, 8, FoldsConfig(num_folds=4, test_frac=0.4, valid_frac=0.1, embargo_bars=2, min_train_bars=50))
     assert len({fold.train[0] for fold in folds}) == 1
-    for before, after in zip(folds, folds[1:], strict=False):
+    for before, after in itertools.pairwise(folds):
         assert before.train[1] < after.train[1]
         assert before.test[1] == after.test[0]
         assert before.train[1] <= before.valid[0] < before.valid[1] <= before.test[0]
