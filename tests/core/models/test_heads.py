@@ -1,0 +1,54 @@
+"""Quantiles never cross, and the heads are trained."""
+
+import pytest
+import torch
+
+from plusultra_core.errors import ConfigError
+from plusultra_core.models.heads import DirectionHead, QuantileHead, check_levels
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+def test_quantiles_rise_whatever_the_input() -> None:
+    torch.manual_seed(0)
+    head = QuantileHead(16, 2, LEVELS)
+    for scale in (1.0, 10.0):
+        quantiles = head(torch.randn(5_000, 16) * scale)
+        assert (quantiles.diff(dim=-1) > 0).all()
+
+
+def test_quantiles_do_not_cross_under_low_precision() -> None:
+    torch.manual_seed(0)
+    head = QuantileHead(16, 2, LEVELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        quantiles = head(torch.randn(5_000, 16))
+    assert quantiles.dtype == torch.float32
+    assert (quantiles.diff(dim=-1) > 0).all()
+
+
+def test_steps_start_at_softplus_of_minus_one_around_a_median_of_zero() -> None:
+    head = QuantileHead(8, 1, LEVELS)
+    quantiles = head(torch.zeros(1, 8))[0, 0]
+    step = torch.nn.functional.softplus(torch.tensor(-1.0))
+    assert torch.allclose(quantiles, step * torch.arange(-3, 4), atol=1e-6)
+
+
+def test_outer_quantiles_are_sums_outward_from_the_median() -> None:
+    torch.manual_seed(0)
+    head = QuantileHead(8, 2, LEVELS)
+    h = torch.randn(3, 8)
+    raw = head.project(h).view(3, 2, 7)
+    softplus = torch.nn.functional.softplus
+    assert torch.allclose(head(h)[..., 3], raw[..., 3])
+    assert torch.allclose(head(h)[..., 5], raw[..., 3] + softplus(raw[..., 4]) + softplus(raw[..., 5]), atol=1e-6)
+    assert torch.allclose(head(h)[..., 1], raw[..., 3] - softplus(raw[..., 2]) - softplus(raw[..., 1]), atol=1e-6)
+
+
+def test_direction_scores_have_their_shape() -> None:
+    assert DirectionHead(8, 2, 3)(torch.randn(5, 8)).shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("levels", [(0.1, 0.9), (0.5, 0.1), (0.0, 0.5), (0.5, 0.5)])
+def test_levels_without_median_or_order_are_refused(levels: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="quantile_levels: expected rising numbers"):
+        check_levels(levels)
