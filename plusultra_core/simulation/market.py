@@ -11,6 +11,8 @@ from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIG
 
 HALF_RANGE_SIGMAS = math.sqrt(8.0 / math.pi) / 2.0
 """Half the expected range of a Brownian motion, in its standard deviations."""
+BARS = ("open", "high", "low", "close", "volume", "funding")
+"""What `market_arrays` takes of a panel, each (N, T)."""
 _ADV_FLOOR = 1e-6
 """Least average notional, as a part of the fallback: keeps q / V finite where an asset does not trade."""
 

@@ -1,0 +1,72 @@
+"""What the policy is paid: growth after all costs, less what risk is charged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from plusultra_core.arrays import Float64Array
+from plusultra_core.errors import ConfigError
+
+_LEAST_EQUITY_FRAC = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardConfig:
+    """Terms of the reward; a coefficient of 0 leaves its term out."""
+
+    scale: float
+    """Multiplies the whole."""
+    variance_coef: float
+    """Charges half the square of the return of the bar (risk aversion of a mean-variance investor)."""
+    drawdown_coef: float
+    """Charges every increase of the drawdown."""
+    sharpe_coef: float
+    """Pays the differential Sharpe ratio instead of nothing."""
+    sharpe_decay: float
+    """Decay per bar of its moments."""
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0 or min(self.variance_coef, self.drawdown_coef, self.sharpe_coef) < 0 or not 0 < self.sharpe_decay < 1:
+            raise ConfigError("reward: expected scale > 0, coefficients >= 0, sharpe_decay in (0, 1)")
+
+
+def growth(equity_before: Float64Array, equity_after: Float64Array) -> Float64Array:
+    """Change of log equity; what is left of a ruined account counts as a thousandth.
+
+    Shapes  (E,), (E,) -> (E,).
+    """
+    ratio = np.maximum(equity_after / equity_before, _LEAST_EQUITY_FRAC)
+    log_ratio: Float64Array = np.log(ratio)
+    return log_ratio
+
+
+def differential_sharpe(ret: Float64Array, moments: Float64Array, decay: float) -> Float64Array:
+    """Derivative of the exponential Sharpe ratio to the newest return; `moments` (E, 2) are updated in place.
+
+    Shapes  ret (E,); result (E,); 0 while there is no variance yet.
+    Source  Moody, Saffell 2001, Learning to Trade via Direct Reinforcement, equation 8.
+    """
+    first, second = moments[:, 0], moments[:, 1]
+    d_first, d_second = ret - first, ret**2 - second
+    variance = second - first**2
+    known = variance > 1e-12
+    safe = np.where(known, variance, 1.0)
+    value: Float64Array = np.where(known, (second * d_first - 0.5 * first * d_second) / safe**1.5, 0.0)
+    moments[:, 0] += decay * d_first
+    moments[:, 1] += decay * d_second
+    return np.clip(value, -10.0, 10.0)
+
+
+def shape_reward(
+    ret: Float64Array, drawdown_before: Float64Array, drawdown_after: Float64Array, moments: Float64Array, cfg: RewardConfig
+) -> Float64Array:
+    """Reward of one step of every account.
+
+    Shapes  all (E,), moments (E, 2).
+    Units   `ret` is the change of log equity.
+    """
+    reward = ret - 0.5 * cfg.variance_coef * ret**2
+    reward -= cfg.drawdown_coef * np.maximum(drawdown_after - drawdown_before, 0.0)
+    if cfg.sharpe_coef:
+        reward += cfg.sharpe_coef * differential_sharpe(ret, moments, cfg.sharpe_decay)
+    return cfg.scale * reward

@@ -1,0 +1,113 @@
+"""The job of this station: `policy`. Reads a panel and fold 0's hybrid, publishes one self-contained policy bundle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plusultra_core import artifacts, config
+from plusultra_core.errors import ArtifactError, ConfigError, JobError
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.job import Job, Progress
+from plusultra_core.market import MarketConfig
+from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
+from plusultra_core.models.policy import ACTOR, FORECASTER, PolicyConfig
+from plusultra_core.rl.ppo import PPOConfig
+from plusultra_core.rl.reward import RewardConfig
+from plusultra_core.rl.train import Run, TrainConfig, train_policy
+from plusultra_core.rl.warmstart import WarmstartConfig
+from plusultra_core.rl.world import build_world, spans_of
+from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.windows.panel import Panel, load_panel
+
+TEACHER = "fold_0/hybrid"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RLConfig:
+    """How a policy is trained."""
+
+    policy: PolicyConfig
+    reward: RewardConfig
+    ppo: PPOConfig
+    warmstart: WarmstartConfig
+    train: TrainConfig
+    gain: float
+    """Of the sizing rule that the actor is cloned from."""
+    horizon_index: int
+    """Horizon of the sizing rule, by its place among the panel's."""
+    band: float
+    """No-trade band, part of the limit; goes into the bundle."""
+    num_threads: int
+    """Threads of torch; part of the result's bytes."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.gain <= 0 or not 0 <= self.band < 1 or self.num_threads < 1 or self.seed < 0 or self.horizon_index < 0:
+            raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
+
+
+def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
+    """Train a policy between the first test span and the last; publishes bundle, metrics and history."""
+    cfg = config.parse(RLConfig, job.config.get("rl"), "job.config.rl")
+    simulation = config.parse(SimulationConfig, job.config.get("simulation"), "job.config.simulation")
+    guard = config.parse(GuardrailsConfig, job.config.get("guardrails"), "job.config.guardrails")
+    market = config.parse(MarketConfig, job.config.get("market"), "job.config.market")
+    panel, teacher = _inputs(job)
+    torch.set_num_threads(cfg.num_threads)
+    limit = slot_limit(guard, len(panel.symbols))
+    spans = spans_of(panel, cfg.train.valid_frac)
+    run = Run(cfg.policy, cfg.reward, cfg.ppo, cfg.warmstart, cfg.train, cfg.gain, cfg.horizon_index, cfg.band, cfg.seed)
+    world, policy, rows = build_world(panel, teacher, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
+    trained = train_policy(run, world, policy, rows, spans, job.work / "policy.pt", progress)
+    bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained.tensors)
+    metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0])}
+
+    def fill(directory: Path) -> None:
+        save_bundle(directory, bundle)
+        artifacts.write_atomic(directory / "metrics.json", artifacts.canonical_json(metrics))
+        artifacts.write_atomic(directory / "history.json", artifacts.canonical_json(trained.history))
+
+    artifacts.publish(job.store, job.key, fill, {"task": job.task, "config": job.config, "lineage": _lineage(job)})
+    return {"metrics": metrics, "history": trained.history}
+
+
+def slot_limit(guard: GuardrailsConfig, num_assets: int) -> float:
+    """Largest weight of one asset under a policy: its share of the gross limit."""
+    return min(guard.max_weight, guard.max_gross / num_assets)
+
+
+def _inputs(job: Job) -> tuple[Panel, Bundle]:
+    for name in ("windows", "supervised"):
+        if name not in job.inputs:
+            raise JobError(f"{job.task}: input {name!r} is missing; name the directory of its artifact")
+    panel = load_panel(job.inputs["windows"])
+    artifacts.open_artifact(job.inputs["supervised"])
+    teacher = load_bundle(job.inputs["supervised"] / TEACHER)
+    if teacher.features != panel.features or teacher.horizons != panel.horizons:
+        raise ArtifactError(f"{job.inputs['supervised']}: trained on other windows; train it again on {job.inputs['windows'].name}")
+    return panel, teacher
+
+
+def _bundle(
+    job: Job, cfg: RLConfig, teacher: Bundle, panel: Panel, limit: float, first_bar: int, tensors: Mapping[str, torch.Tensor]
+) -> Bundle:
+    own: dict[str, Any] = {
+        "policy": config.to_dict(cfg.policy),
+        "band": cfg.band,
+        "limit": limit,
+        "episode_bars": cfg.train.episode_bars,
+        "trained_from_ns": int(panel.ts_ns_T[first_bar]),
+    }
+    weights = {f"{FORECASTER}{name}": tensor for name, tensor in teacher.tensors.items()}
+    weights |= {f"{ACTOR}{name}": tensor for name, tensor in tensors.items()}
+    return replace(teacher, kind="policy", config={**teacher.config, **own}, symbols=panel.symbols, lineage=_lineage(job), tensors=weights)
+
+
+def _lineage(job: Job) -> dict[str, str]:
+    return {**job.lineage, **{name: artifacts.open_artifact(path, verify=False).sha256 for name, path in job.inputs.items()}}
+
+
+TASKS = {"policy": run_policy}

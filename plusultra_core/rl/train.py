@@ -1,0 +1,176 @@
+"""The loop of PPO: warm start, collect, update, validate, keep the best; resumable bit for bit."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plusultra_core import artifacts
+from plusultra_core.errors import ConfigError, JobError
+from plusultra_core.job import Progress
+from plusultra_core.models.policy import Policy, PolicyConfig
+from plusultra_core.rl.env import TradingEnv, World
+from plusultra_core.rl.ppo import PPOConfig, Row, update
+from plusultra_core.rl.reward import RewardConfig
+from plusultra_core.rl.rollout import collect
+from plusultra_core.rl.warmstart import WarmstartConfig, clone_rule
+from plusultra_core.rl.world import Rows, Spans
+from plusultra_core.simulation.sizing import raw_weight
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Size and length of the training."""
+
+    num_accounts: int
+    """Episodes in lockstep."""
+    num_steps: int
+    """Bars of one collection."""
+    num_updates: int
+    episode_bars: int
+    """Length of an episode; shorter where the span is."""
+    valid_frac: float
+    """Part of the span before the locked window that chooses the best update."""
+    valid_every: int
+    """Updates between two validations, which are also the checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_accounts", "num_steps", "num_updates", "valid_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}: expected >= 1, found {getattr(self, name)}")
+        if self.episode_bars < 2 or not 0 < self.valid_frac < 1:
+            raise ConfigError("train: expected episode_bars >= 2 and valid_frac in (0, 1)")
+
+
+class Run(NamedTuple):
+    """Everything that makes one training what it is."""
+
+    policy: PolicyConfig
+    reward: RewardConfig
+    ppo: PPOConfig
+    warmstart: WarmstartConfig
+    train: TrainConfig
+    gain: float
+    horizon_index: int
+    band: float
+    seed: int
+
+
+class Trained(NamedTuple):
+    """The best weights, what they scored, and one row per update."""
+
+    tensors: dict[str, Tensor]
+    metrics: Row
+    history: list[Row]
+
+
+def train_policy(run: Run, world: World, policy: Policy, rows: Rows, spans: Spans, checkpoint: Path, progress: Progress) -> Trained:
+    """Train and return the weights that scored best on the validation part; update 0 is the cloned sizing rule.
+
+    Every update draws from its own generator, so that a run that was killed goes on from its checkpoint
+    and ends with the bytes of a run that was not.
+    """
+    env = make_env(run, world, run.train.num_accounts, spans.train)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=run.ppo.learning_rate, eps=1e-5)
+    state = _load(checkpoint, run)
+    if state is None:
+        state = _begin(run, world, policy, rows, spans, env)
+    else:
+        policy.load_state_dict(state["policy"])
+        optimizer.load_state_dict(state["optimizer"])
+        env.load_state({name: tensor.numpy() for name, tensor in state["env"].items()})
+    for number in range(state["update"], run.train.num_updates):
+        rng = _rng(run, number + 1)
+        if run.ppo.anneal_lr:
+            optimizer.param_groups[0]["lr"] = run.ppo.learning_rate * (1.0 - number / run.train.num_updates)
+        rollout, summary = collect(policy, env, run.train.num_steps, run.ppo.gamma, run.ppo.gae_lambda, rng)
+        row = update(policy, optimizer, rollout, run.ppo, rng)
+        row = {
+            "update": float(number + 1),
+            **{k: float(v) for k, v in summary._asdict().items()},
+            **row,
+            "std": float(policy.logstd.detach().exp()),
+        }
+        if (number + 1) % run.train.valid_every == 0 or number + 1 == run.train.num_updates:
+            row |= validate(run, world, policy, spans.valid)
+            _keep_best(state, policy, row)
+            state |= {"update": number + 1, "history": [*state["history"], row]}
+            _save(checkpoint, run, state, policy, optimizer, env)
+        else:
+            state["history"] = [*state["history"], row]
+        progress.report("policy", **row)
+    return Trained(state["best"], dict(state["best_row"]), state["history"])
+
+
+def make_env(run: Run, world: World, num_accounts: int, span: tuple[int, int]) -> TradingEnv:
+    """Episodes inside a span, no longer than it allows."""
+    episode_bars = min(run.train.episode_bars, span[1] - span[0] - 1)
+    return TradingEnv(world, num_accounts, span, episode_bars, run.band, run.reward)
+
+
+def validate(run: Run, world: World, policy: Policy, span: tuple[int, int]) -> Row:
+    """Every asset through the whole span without exploration: reward and growth per bar, and what was held."""
+    first = span[0]
+    length = span[1] - first - 1
+    assets = np.flatnonzero(world.present_TN[first : span[1] - 1].any(axis=0)).astype(np.int64)
+    if not assets.size or length < 1:
+        return {"valid_reward": 0.0, "valid_ret": 0.0, "valid_position": 0.0}
+    env = TradingEnv(world, assets.size, None, min(run.train.episode_bars, length), run.band, run.reward)
+    env.start_at(assets, np.full(assets.size, first))
+    reward, ret, held = 0.0, 0.0, 0.0
+    with torch.no_grad():
+        for _ in range(length):
+            outcome = env.step(policy.act(torch.from_numpy(env.obs_EP)).double().numpy(), None)
+            reward += float(outcome.reward_E.mean())
+            ret += float(outcome.ret_E.mean())
+            held += float(np.abs(env.env.accounts.weight_EA).mean())
+    return {"valid_reward": reward / length, "valid_ret": ret / length, "valid_position": held / length}
+
+
+def _begin(run: Run, world: World, policy: Policy, rows: Rows, spans: Spans, env: TradingEnv) -> dict[str, Any]:
+    rng = _rng(run, 0)
+    part = raw_weight(rows.quantiles_RKQ.numpy()[:, run.horizon_index], rows.levels, run.gain)
+    cloned = clone_rule(policy, rows.rows_RF, torch.from_numpy(part.astype(np.float32)), run.warmstart, rng)
+    env.reset(rng)
+    row = {"update": 0.0, "clone_loss": cloned[-1] if cloned else 0.0, **validate(run, world, policy, spans.valid)}
+    state: dict[str, Any] = {"update": 0, "history": [row], "best": {}, "best_row": {"valid_reward": float("-inf")}}
+    _keep_best(state, policy, row)
+    state["best_row"]["clone_valid_reward"] = row["valid_reward"]
+    return state
+
+
+def _keep_best(state: dict[str, Any], policy: Policy, row: Row) -> None:
+    if row["valid_reward"] > state["best_row"]["valid_reward"]:
+        kept = {name: state["best_row"][name] for name in ("clone_valid_reward",) if name in state["best_row"]}
+        state["best"] = {name: tensor.detach().clone() for name, tensor in policy.state_dict().items()}
+        state["best_row"] = {**kept, **{name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position")}}
+
+
+def _rng(run: Run, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((run.seed, number))))
+
+
+def _save(path: Path, run: Run, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer, env: TradingEnv) -> None:
+    whole = {
+        **state,
+        "policy": policy.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "env": {name: torch.from_numpy(array) for name, array in env.state().items()},
+        "num_updates": run.train.num_updates,
+    }
+    buffer = io.BytesIO()
+    torch.save(whole, buffer)
+    artifacts.write_atomic(path, buffer.getvalue())
+
+
+def _load(path: Path, run: Run) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["num_updates"] != run.train.num_updates:
+        raise JobError(f"{path}: checkpoint of a run of {state['num_updates']} updates, asked for {run.train.num_updates}; remove it")
+    return state

@@ -1,0 +1,36 @@
+"""From a forecast to a weight, and from a wish to an order: the two rules that backtest, PPO and desk share."""
+
+from typing import Any
+
+import numpy as np
+
+from plusultra_core.arrays import BoolArray, Float64Array
+
+IQR_OF_NORMAL = 1.3489795003921634
+"""Distance between the quartiles of a standard normal."""
+
+
+def raw_weight(quantiles: Any, levels: tuple[float, ...], gain: float) -> Float64Array:
+    """Part of the limit that a forecast asks for: gain x median / risk, within [-1, 1].
+
+    Risk is the distance between the quartiles over that of a normal, in the units of the quantiles; their
+    scale cancels, so that vol-scaled quantiles give the same weight as returns would.
+    Shapes  quantiles (..., Q), rising, with levels 0.25, 0.5 and 0.75 among them; result (...).
+    NaN     in a quantile gives NaN.
+    """
+    values = np.asarray(quantiles, dtype=np.float64)
+    low, median, high = (values[..., levels.index(level)] for level in (0.25, 0.5, 0.75))
+    risk = np.maximum((high - low) / IQR_OF_NORMAL, 1e-6)
+    return np.clip(gain * median / risk, -1.0, 1.0)
+
+
+def request_weights(part_EA: Float64Array, present_EA: BoolArray, weight_EA: Float64Array, limit: float, band: float) -> Float64Array:
+    """Targets of the simulator from wished parts of the limit: NaN (hold) within the no-trade band and where there is no forecast.
+
+    Shapes  all (E, A).
+    Units   `part` and `band` are parts of the limit; weights and the result are parts of equity.
+    """
+    wish = part_EA * limit
+    near = np.abs(wish - weight_EA) < band * limit
+    request: Float64Array = np.where(near | ~present_EA | ~np.isfinite(wish), np.nan, wish)
+    return request
