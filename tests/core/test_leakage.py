@@ -108,15 +108,42 @@ def test_rows_that_exist_because_of_the_future_are_found(check: Callable[..., ob
         check(without_the_largest_bar_of_all_time, inputs, 6, 1)
 
 
-def test_columns_that_exist_because_of_the_future_are_found(inputs: Frames) -> None:
+@pytest.mark.parametrize(("value", "leaks"), [(1.0, True), (None, False), (float("nan"), False)])
+def test_a_column_that_comes_later_must_be_empty_before(value: float | None, leaks: bool, inputs: Frames) -> None:
     late = int(inputs["bars"]["ts_ns"].max()) - NS_PER_DAY
 
     def build(frames: Frames) -> pl.DataFrame:
         out = honest(frames)
-        return out.with_columns(extra=pl.lit(1.0)) if frames["bars"]["ts_ns"].max() > late else out
+        return out.with_columns(extra=pl.lit(value, pl.Float64)) if frames["bars"]["ts_ns"].max() > late else out
+
+    if leaks:
+        with pytest.raises(LookaheadError, match=r"extra: A .*: expected 1\.0, found None"):
+            check_truncation(build, inputs, 1, 1)
+    else:
+        check_truncation(build, inputs, 1, 1)
+
+
+def test_a_column_that_only_the_past_has_is_found(inputs: Frames) -> None:
+    late = int(inputs["bars"]["ts_ns"].max()) - NS_PER_DAY
+
+    def build(frames: Frames) -> pl.DataFrame:
+        out = honest(frames)
+        return out if frames["bars"]["ts_ns"].max() > late else out.with_columns(extra=1.0)
 
     with pytest.raises(LookaheadError, match="a column depends on the future"):
         check_truncation(build, inputs, 1, 1)
+
+
+def test_coarser_bars_are_cut_where_an_input_arrives(inputs: Frames) -> None:
+    """A builder drops its last, unclosed bar: honest, though it closes at a time at which nothing arrives."""
+
+    def build(frames: Frames) -> pl.DataFrame:
+        bars = frames["bars"].with_columns(week=(pl.col("ts_ns") // (7 * NS_PER_DAY) + 1) * 7 * NS_PER_DAY - 3600 * 10**9)
+        closed = bars.filter(pl.col("week") <= bars["ts_ns"].max())
+        out = closed.group_by("symbol", "week").agg(pl.col("close").last()).rename({"week": "ts_ns"})
+        return pl.concat([out, frames["bars"].select("symbol", "ts_ns", "close")], how="diagonal_relaxed").sort("symbol", "ts_ns")
+
+    assert set(check_truncation(build, inputs, 30, 1).cuts_ns) <= set(inputs["bars"]["ts_ns"])
 
 
 def test_a_row_that_says_it_is_known_later_may_use_what_came_in_between(inputs: Frames) -> None:
