@@ -18,6 +18,7 @@ RANGE = ("high_adj", "low_adj", "close_adj")
 OHLC = ("open_adj", "high_adj", "low_adj", "close_adj")
 VOLUME = ("close_adj", "volume_adj")
 RANGE_VOLUME = ("high_adj", "low_adj", "close_adj", "volume_adj")
+HIGH_LOW = ("high_adj", "low_adj")
 NO_BARS = ("ts_ns",)
 UNBOUNDED = "unbounded"
 
@@ -69,7 +70,7 @@ CATALOG: tuple[FeatureSpec, ...] = (
     FeatureSpec(returns.body, OPEN_CLOSE, _ALL, ("returns",), "sigma"),
     FeatureSpec(returns.drawdown, CLOSE, _ALL, ("returns", "core"), "sigma"),
     FeatureSpec(volatility.vol_ewma, CLOSE, _ALL, ("volatility", "core"), "a year"),
-    FeatureSpec(volatility.vol_parkinson, RANGE, "medium", ("volatility",), "a year"),
+    FeatureSpec(volatility.vol_parkinson, HIGH_LOW, "medium", ("volatility",), "a year"),
     FeatureSpec(volatility.vol_garman_klass, OHLC, "medium", ("volatility",), "a year"),
     FeatureSpec(volatility.vol_yang_zhang, OHLC, "medium + 1", ("volatility",), "a year"),
     FeatureSpec(volatility.vol_ratio, CLOSE, "long + 1", ("volatility", "core"), "log"),
@@ -83,21 +84,21 @@ CATALOG: tuple[FeatureSpec, ...] = (
     FeatureSpec(trend.macd, CLOSE, _ALL, ("trend", "core"), "sigma"),
     FeatureSpec(trend.macd_histogram, CLOSE, _ALL, ("trend",), "sigma"),
     FeatureSpec(trend.bollinger_z, CLOSE, "medium", ("trend", "core"), "deviations"),
-    FeatureSpec(trend.adx, RANGE, _ALL, ("trend",), "[0, 1]"),
+    FeatureSpec(trend.adx, HIGH_LOW, _ALL, ("trend",), "[0, 1]"),
     FeatureSpec(trend.directional_move, RANGE, _ALL, ("trend",), "[-1, 1]"),
     FeatureSpec(trend.stochastic, RANGE, "medium", ("trend",), "[-.5, .5]"),
     FeatureSpec(trend.cci, RANGE, "medium", ("trend",), "none"),
     FeatureSpec(trend.trend_slope, CLOSE, _ALL, ("trend",), "sigma"),
     FeatureSpec(trend.trend_fit, CLOSE, "long", ("trend",), "[-1, 1]"),
     FeatureSpec(trend.efficiency, CLOSE, "medium + 1", ("trend",), "[-1, 1]"),
-    FeatureSpec(volume.volume_z, VOLUME, "long", ("volume", "core"), "deviations"),
+    FeatureSpec(volume.volume_z, ("volume_adj",), "long", ("volume", "core"), "deviations"),
     FeatureSpec(volume.amihud, VOLUME, "medium + 1", ("volume",), "log 1 / currency"),
     FeatureSpec(volume.amihud_change, VOLUME, "long + 1", ("volume",), "log"),
     FeatureSpec(volume.obv_slope, VOLUME, _ALL, ("volume",), "none"),
     FeatureSpec(volume.cmf, RANGE_VOLUME, "medium", ("volume",), "[-1, 1]"),
     FeatureSpec(volume.vwap_ratio, RANGE_VOLUME, _ALL, ("volume",), "sigma"),
     FeatureSpec(volume.turnover_ratio, VOLUME, "long", ("volume",), "log"),
-    FeatureSpec(volume.volume_trend, VOLUME, "long", ("volume",), "[-1, 1]"),
+    FeatureSpec(volume.volume_trend, ("volume_adj",), "long", ("volume",), "[-1, 1]"),
     FeatureSpec(spectral.spectral_low, CLOSE, "long + 1", ("spectral",), "share"),
     FeatureSpec(spectral.spectral_high, CLOSE, "long + 1", ("spectral",), "share"),
     FeatureSpec(spectral.spectral_entropy, CLOSE, "long + 1", ("spectral",), "[0, 1]"),

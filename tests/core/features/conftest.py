@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.data.contract import empty
+from plusultra_core.features.build import FeaturesConfig, build
 from plusultra_core.market import MarketConfig
 
 START_NS = 1_451_682_000_000_000_000  # 2016-01-01 21:00 UTC
@@ -126,3 +129,57 @@ def _frame(rows: list[tuple[Any, ...]], values: list[str], *more: str) -> pl.Dat
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     ts_ns = pl.col("ts").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="ns").cast(pl.Int64)
     return frame.select("symbol", ts_ns.alias("ts_ns"), ts_ns.alias("known_ns"), *values, *more)
+
+
+@pytest.fixture(scope="session")
+def smoke(root: Path) -> FeaturesConfig:
+    """Features as the smoke profile builds them: windows of 5, 10 and 21 bars."""
+    return config.load(FeaturesConfig, root / "configs" / "smoke" / "features.yaml")
+
+
+@pytest.fixture(scope="session")
+def of(smoke: FeaturesConfig, market: Callable[[str], MarketConfig]) -> Callable[..., pl.DataFrame]:
+    """Features of bars, without indicators and side tables unless given."""
+
+    def features(
+        bars: pl.DataFrame,
+        indicators: pl.DataFrame | None = None,
+        side: pl.DataFrame | None = None,
+        asset_class: str = "equity",
+        cfg: FeaturesConfig = smoke,
+    ) -> pl.DataFrame:
+        beside = [empty(name) if frame is None else frame for name, frame in (("indicators", indicators), ("side_tables", side))]
+        return build(bars, *beside, market(asset_class), cfg)
+
+    return features
+
+
+@pytest.fixture(scope="session")
+def panel(make_bars: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+    """Five symbols: one close-only, one without volume, gaps and late starts."""
+    return make_bars(seed=3, num_symbols=5, num_times=160, close_only=1, no_volume=1)
+
+
+@pytest.fixture(scope="session")
+def built(panel: pl.DataFrame, of: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+    """Features of the panel."""
+    return of(panel)
+
+
+@pytest.fixture(scope="session")
+def agree(panel: pl.DataFrame, built: pl.DataFrame) -> Callable[[str, Callable[[pd.DataFrame], pd.Series]], None]:
+    """Check a feature against a slow twin that sees one symbol's adjusted bars as a pandas frame."""
+
+    def check(name: str, slow: Callable[[pd.DataFrame], pd.Series]) -> None:
+        compared = 0
+        for symbol in panel["symbol"].unique().sort():
+            rows = panel.filter(pl.col("symbol") == symbol)
+            frame = pd.DataFrame({k: rows[f"{k}_adj"].to_numpy().astype(float) for k in PRICES}).assign(ts_ns=rows["ts_ns"].to_numpy())
+            expected = slow(frame).to_numpy(dtype=float)
+            found = built.filter(pl.col("symbol") == symbol)[name].to_numpy().astype(float)
+            np.testing.assert_array_equal(np.isnan(found), np.isnan(expected), err_msg=f"{name} {symbol}: other rows are missing")
+            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9, err_msg=f"{name} {symbol}")
+            compared += int(np.isfinite(found).sum())
+        assert compared > 100
+
+    return check

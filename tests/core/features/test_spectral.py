@@ -1,0 +1,56 @@
+"""Spectra and lags against numpy and pandas."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Check = Callable[[str, Callable[[pd.DataFrame], pd.Series]], None]
+Array = np.ndarray[Any, Any]
+
+
+def ret(f: pd.DataFrame) -> pd.Series:
+    return np.log(f.close).diff()
+
+
+def shares(v: Array) -> Array:
+    energy = np.abs(np.fft.rfft(v)[1:]) ** 2
+    return np.asarray(energy / energy.sum())
+
+
+def spectrum(of: Callable[[Array], float]) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda f: ret(f).rolling(21).apply(lambda v: of(shares(v)), raw=True)
+
+
+def mean(x: pd.Series, need: int) -> pd.Series:
+    return x.rolling(21, min_periods=need).mean()
+
+
+SLOW = {
+    "spectral_low": spectrum(lambda share: share[:2].sum()),
+    "spectral_high": spectrum(lambda share: share[5:].sum()),
+    "spectral_entropy": spectrum(lambda share: -(share * np.log(share)).sum() / np.log(10)),
+    "autocorr_1": lambda f: mean(ret(f) * ret(f).shift(1), 16) / mean(ret(f) ** 2, 17),
+    "variance_ratio": lambda f: mean(ret(f).rolling(5).sum() ** 2, 12) / (5 * mean(ret(f) ** 2, 17)) - 1,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_feature_is_its_formula(agree: Check, name: str) -> None:
+    agree(name, SLOW[name])
+
+
+def test_order_entropy_of_returns_is_its_formula(agree: Check) -> None:
+    def slow(f: pd.DataFrame) -> pd.Series:
+        x = ret(f).to_numpy()
+        codes = [str(np.argsort(x[i - 2 : i + 1], kind="stable")) if i > 2 else "" for i in range(x.size)]
+        out = []
+        for i in range(x.size):
+            seen = [code for code in codes[max(0, i - 20) : i + 1] if code]
+            share = np.unique(seen, return_counts=True)[1] / max(1, len(seen))
+            out.append(-(share * np.log(share)).sum() / np.log(6) if len(seen) >= 15 else np.nan)
+        return pd.Series(out)
+
+    agree("order_entropy", slow)
