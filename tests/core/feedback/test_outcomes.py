@@ -2,12 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
+from plusultra_core.config import load
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.feedback.outcomes import OutcomesConfig, build_vetoes, join_outcomes, read_trace
+from plusultra_core.feedback.retrain import build_transitions
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.market import MarketConfig
+from plusultra_core.simulation.engine import SimulationConfig, backtest
+from plusultra_core.simulation.market import market_arrays
 
 CFG = OutcomesConfig(veto_decisions=("reject", "escalate"), outcome_bars=3)
 Publish = Callable[[dict[str, pl.DataFrame]], Path]
@@ -103,3 +111,32 @@ def test_a_damaged_trace_is_refused(ledger: dict[str, pl.DataFrame], publish_led
 def test_an_unknown_decision_in_the_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="veto_decisions"):
         OutcomesConfig(veto_decisions=("forbid",), outcome_bars=1)
+
+
+def test_a_ledger_of_the_simulator_balances_as_transitions(planted: Callable[..., Any], root: Path, publish_ledger: Publish) -> None:
+    """The real kernel with all its costs, partial fills and guardrails: rewards add up to the change of equity."""
+    panel = planted(num_assets=3, num_times=120).panel
+    market = load(MarketConfig, root / "configs/markets/equity.yaml")
+    cfg = load(SimulationConfig, root / "configs/smoke/simulation.yaml")
+    guard = load(GuardrailsConfig, root / "configs/smoke/guardrails.yaml")
+    bars = {name: getattr(panel, f"{name}_NT") for name in ("open", "high", "low", "close", "volume", "funding")}
+    arrays = market_arrays(panel.ts_ns_T, bars, panel.sigma_NT, panel.tradable_NT, market, cfg.adv_bars, cfg.fallback_sigma)
+    targets = np.random.default_rng(0).uniform(-0.3, 0.3, (80, 3)).round(1)
+    ledger = backtest(arrays, targets, 30, panel.bar_ns, cfg, market.costs, guard)
+    named = {"strategy": pl.lit("random")}
+    frames = {
+        "account": pl.DataFrame(ledger.account()).with_columns(fold=pl.lit(0), **named),
+        "positions": pl.DataFrame(ledger.positions()).with_columns(symbol=pl.col("slot").replace_strict({0: "A", 1: "B", 2: "C"}), **named),
+        "orders": pl.DataFrame(ledger.orders()).with_columns(symbol=pl.col("slot").replace_strict({0: "A", 1: "B", 2: "C"}), **named),
+    }
+    trace = read_trace(publish_ledger(frames))
+    rows = build_transitions(trace, build_vetoes(said(), trace, CFG))
+    assert rows["reward_ccy"].sum() == pytest.approx(ledger.equity[-1] - ledger.equity[0], rel=1e-9)
+    assert len(rows) == 80 * 3
+    assert rows["action"].is_finite().all() and rows["reward"].is_finite().all()
+    order = trace.orders.filter(pl.col("qty_filled") > 0).row(0, named=True)
+    at = order["decision_ns"]
+    judged = said((f"random:{order['order_id']}", order["symbol"], at, "reject", at, None, None))
+    found = join_outcomes(judged, trace, CFG).row(0, named=True)
+    after = rows.filter((pl.col("symbol") == order["symbol"]) & (pl.col("decision_ns") >= at))[: CFG.outcome_bars]
+    assert found["outcome_ccy"] == pytest.approx(after["reward_ccy"].sum())
