@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from plusultra_dagster.partitions import snapshot, snapshot_by_asset_class
-
 TABLES = (
     "assets",
     "series",
@@ -26,26 +24,22 @@ learning = dg.AssetSelection.groups("views", "windows", "training", "rl", "simul
 take_snapshot = dg.define_asset_job(
     "take_snapshot",
     selection=dg.AssetSelection.assets("snapshot"),
-    partitions_def=snapshot,
     description="Pass a landed dump through the gate and keep a read-only copy of it.",
 )
 refresh_tables = dg.define_asset_job(
     "refresh_tables",
     selection=tables,
-    partitions_def=snapshot_by_asset_class,
     description="Tables, bars, features, regimes and targets of one class of one snapshot: seconds.",
 )
 train = dg.define_asset_job(
     "train",
     selection=learning,
-    partitions_def=snapshot_by_asset_class,
     tags={"plusultra/tier": "gpu"},
     description="From the cross-asset view to the report and the champion: minutes.",
 )
 full_graph = dg.define_asset_job(
     "full_graph",
     selection=tables | learning,
-    partitions_def=snapshot_by_asset_class,
     tags={"plusultra/tier": "gpu"},
     description="Everything of one class of one snapshot.",
 )
