@@ -51,11 +51,12 @@ class DirectionHead(nn.Module):
     def __init__(self, width: int, num_horizons: int, num_classes: int) -> None:
         super().__init__()
         self.num_horizons = num_horizons
+        self.num_classes = num_classes
         self.project = nn.Linear(width, num_horizons * num_classes)
         nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(width))
         nn.init.zeros_(self.project.bias)
 
     def forward(self, h_BD: Tensor) -> Tensor:
         """Shapes  h (B, D); result (B, K, C)."""
-        logits: Tensor = self.project(h_BD).view(len(h_BD), self.num_horizons, -1).float()
+        logits: Tensor = self.project(h_BD).view(len(h_BD), self.num_horizons, self.num_classes).float()
         return logits
