@@ -7,7 +7,7 @@ import dagster as dg
 from plusultra_dagster.assets import data
 from plusultra_dagster.assets.columns import features, regimes, targets, views
 from plusultra_dagster.assets.desk import feedback, monitoring
-from plusultra_dagster.assets.judgement import evaluation, promotion
+from plusultra_dagster.assets.judgement import evaluation, promotion, reporting
 from plusultra_dagster.assets.learning import rl, simulation, training, windows
 from plusultra_dagster.checks.contracts import contracts, findings
 from plusultra_dagster.checks.leaks import leaks
@@ -62,6 +62,7 @@ def assets() -> list[object]:
         evaluation.trial_ledger,
         evaluation.significance,
         promotion.champion,
+        reporting.report,
         monitoring.drift,
         monitoring.operations_summary,
         feedback.annotations,

@@ -13,7 +13,7 @@ from plusultra_dagster.assets.record import Record, numbers, sparkline
 from plusultra_dagster.config import Station
 from plusultra_dagster.places import places
 from plusultra_dagster.resources.processes import Jobs
-from plusultra_dagster.resources.tracking import MlflowTracking
+from plusultra_dagster.resources.tracking import STEPS, MlflowTracking
 
 _SHOWN = 60
 
@@ -59,17 +59,17 @@ def run_station(
 
 
 def rows(value: object) -> list[dict[str, float]]:
-    """A history as rows of plain numbers, whether it was written as rows or as rows by name (fold, stage)."""
-    if isinstance(value, list):
-        return [numbers(row) for row in value if isinstance(row, Mapping)]
-    if isinstance(value, Mapping):
-        return [{f"{name}/{key}": number for key, number in row.items()} for name, part in value.items() for row in rows(part)]
-    return []
+    """A history as rows of plain numbers; what a row is of (its fold, its model) goes into their names."""
+    found = []
+    for row in value if isinstance(value, list) else []:
+        of = "".join(f"{row[name]}/" if isinstance(row[name], str) else f"{name}_{row[name]}/" for name in ("fold", "model") if name in row)
+        found.append({name if name in STEPS else f"{of}{name}": number for name, number in numbers(row).items() if name != "fold"})
+    return found
 
 
 def curve(history: list[dict[str, float]]) -> dict[str, Any]:
-    """A sparkline of the first loss (else the first number) of a history."""
-    names = [name for row in history[:1] for name in row if "epoch" not in name and "step" not in name]
+    """A sparkline of the first validation loss (else the first loss, else the first number) of a history."""
+    names = [name for row in history[:1] for name in row if name not in STEPS]
     chosen = next((name for name in names if "valid" in name), next((name for name in names if "loss" in name), names[0] if names else ""))
     return {f"curve of {chosen}": sparkline([row[chosen] for row in history if chosen in row])} if chosen else {}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from plusultra_core.errors import JobError
 from plusultra_core.job import die_with_parent
-from plusultra_dagster.places import CHECKOUT, Places
+from plusultra_dagster.places import CHECKOUT, REPORTS_PORT, Places
 
 HOST = "127.0.0.1"
 _START_S = 180.0
@@ -101,6 +101,7 @@ def free_port() -> int:
 def serve_ui(at: Places, port: int) -> int:
     """Code server, web server and daemon on the persistent instance, until Ctrl-C."""
     require_free(port)
+    require_free(REPORTS_PORT)
     code_port, workspace = free_port(), at.dagster / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server: {{host: {HOST}, port: {code_port}, location_name: plusultra}}\n")
     code = ["-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(code_port), "-m", "definitions", "--location-name", "plusultra"]
@@ -110,6 +111,9 @@ def serve_ui(at: Places, port: int) -> int:
         servers.wait_for(code_port, stop)
         servers.start("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace)])
         servers.start("webserver", ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)])
+        reports = at.artifacts / "report"
+        reports.mkdir(parents=True, exist_ok=True)
+        servers.start("reports", ["-m", "http.server", str(REPORTS_PORT), "--bind", HOST, "--directory", str(reports)])
         return _keep(servers, port, stop, f"Dagster: http://{HOST}:{port}")
     finally:
         servers.end()

@@ -15,6 +15,7 @@ OFFLINE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
+STEPS = ("epoch", "update", "iteration", "step")
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
 _PARAM_LENGTH = 500
@@ -37,7 +38,7 @@ class Tracked:
 
         named = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in sorted(flatten(params).items())]
         points = [Metric(f"final/{name}", float(value), 0, 0) for name, value in sorted(metrics.items())]
-        points += [Metric(name, float(value), 0, step) for step, row in enumerate(history) for name, value in sorted(row.items())]
+        points += [point for number, row in enumerate(history) for point in _points(row, number, Metric)]
         for start in range(0, len(named), _PARAMS_A_BATCH):
             self._client.log_batch(self.run_id, params=named[start : start + _PARAMS_A_BATCH])
         for start in range(0, len(points), _METRICS_A_BATCH):
@@ -103,6 +104,12 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def _url(self, experiment: str, run_id: str) -> str:
         return f"{self.ui}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def _points(row: Mapping[str, float], number: int, metric: Any) -> list[Any]:
+    """A row of a history as metrics at its step, which it says itself or which is its number."""
+    step = int(next((row[name] for name in STEPS if name in row), number))
+    return [metric(name, float(value), 0, step) for name, value in sorted(row.items()) if name not in STEPS]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

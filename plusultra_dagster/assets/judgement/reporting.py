@@ -1,0 +1,70 @@
+"""The page one hands on."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from plusultra_core.artifacts import Artifact, publish
+from plusultra_dagster import provenance
+from plusultra_dagster.assets.automation import LEARN
+from plusultra_dagster.assets.record import Record, dressed
+from plusultra_dagster.config import Reporting
+from plusultra_dagster.places import REPORTS, places
+
+
+@dg.asset(
+    **dressed(
+        __file__,
+        "reporting",
+        code=("reporting",),
+        configs=("reporting",),
+        market="own",
+        io="artifacts",
+        kinds=("html", "markdown"),
+        automation=LEARN,
+    ),
+    deps=["snapshot"],
+)
+def report(
+    context: dg.AssetExecutionContext,
+    scorecard: Artifact,
+    significance: Artifact,
+    champion: Artifact,
+    pretrained_checkpoint: Artifact,
+    supervised_checkpoint: Artifact,
+    policy_checkpoint: Artifact,
+    config: Reporting,
+) -> dg.MaterializeResult:
+    """One self-contained HTML page and the same in Markdown: data, regimes, forecasts, equity, costs, baselines, lineage."""
+    from plusultra_core.data.snapshot import open_snapshot
+    from plusultra_core.reporting.render import ReportingConfig, render_report
+    from plusultra_core.reporting.sections import Evidence
+
+    record = Record(context, config)
+    if not (record.store / record.provenance).exists():
+        read, stages = record.read_json, {"pretrain": pretrained_checkpoint, "supervised": supervised_checkpoint, "ppo": policy_checkpoint}
+        evidence = Evidence(
+            scorecard=read(scorecard, "scorecard.json"),
+            significance=read(significance, "significance.json"),
+            findings=open_snapshot(places().snapshots, record.partition.snapshot, verify=False).manifest["findings"],
+            checks=_checks(context.instance, record.partition.key),
+            history={name: read(artifact, "history.json") for name, artifact in stages.items()},
+            decision=read(champion, "decision.json")["decision"],
+        )
+        publish(record.store, record.provenance, partial(_fill, evidence, config.load(ReportingConfig), render_report), record.lineage)
+    artifact = record.published()
+    page = dg.MetadataValue.path(str(artifact.path / "report.html"))
+    return record.artifact(artifact, page=page, report=dg.MetadataValue.url(f"{REPORTS}/{artifact.path.name}/report.html"))
+
+
+def _fill(evidence: Any, cfg: Any, render: Any, folder: Path) -> None:
+    render(evidence, folder, cfg)
+
+
+def _checks(instance: dg.DagsterInstance, partition: str) -> list[dict[str, Any]]:
+    """Every blocking check and whether it has passed on this partition."""
+    failed = set(provenance.unpassed(instance, provenance.GATES, partition))
+    names = [f"{asset}:{name}" for asset, checks in provenance.GATES.items() for name in checks]
+    return [{"name": name, "passed": name not in failed} for name in names]
