@@ -147,7 +147,7 @@ class TradingEnv:
         write_observation(world.table_TNF, accounts, self._own_EAO, 0, self.obs_EP[:, None, :])
 
 
-def _starts(world: World, span: tuple[int, int] | None, episode_bars: int) -> tuple[Int64Array, Int64Array]:
+def _starts(world: World, span: tuple[int, int], episode_bars: int) -> tuple[Int64Array, Int64Array]:
     """Assets and bars at which an episode of full length has a forecast at its start and ends inside the span."""
     first, last = span[0], span[1] - episode_bars
     if last <= first:

@@ -1,0 +1,270 @@
+"""The job `trace`: every strategy over the locked window, and the models over the whole walk-forward, as one ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from plusultra_core import artifacts, config
+from plusultra_core.arrays import Float64Array
+from plusultra_core.errors import ArtifactError, ConfigError, JobError
+from plusultra_core.guardrails.limits import GUARD_REASONS, STATES, GuardrailsConfig
+from plusultra_core.inference.decide import PolicyDesk, SizingConfig
+from plusultra_core.inference.strategies import (
+    MODELS,
+    Setting,
+    buy_and_hold,
+    by_policy,
+    no_trade,
+    random_like,
+    read_quantiles,
+    run_strategy,
+    sized,
+    unguarded,
+)
+from plusultra_core.job import Job, Progress
+from plusultra_core.market import MarketConfig
+from plusultra_core.models.bundle import load_bundle
+from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.simulation.ledger import Columns, Ledger
+from plusultra_core.simulation.market import BARS, market_arrays
+from plusultra_core.simulation.records import COSTS, PROXIES, REASONS, STATUSES
+from plusultra_core.simulation.scenarios import ScenarioConfig
+from plusultra_core.windows.panel import Panel, load_panel
+
+FORECASTS = "forecasts.parquet"
+WALK_FORWARD = "walk_forward"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferenceConfig:
+    """How decisions are made and stressed."""
+
+    sizing: SizingConfig
+    scenarios: tuple[ScenarioConfig, ...]
+    """Worlds of the stress job; the calm one is always run."""
+    num_threads: int
+    """Threads of torch; part of the result's bytes."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        names = [scenario.name for scenario in self.scenarios]
+        if len(set(names)) != len(names) or "calm" in names:
+            raise ConfigError(f"scenarios: expected different names, none of them calm, found {names}")
+        if self.num_threads < 1 or self.seed < 0:
+            raise ConfigError("inference: expected num_threads >= 1 and seed >= 0")
+
+
+class Stage(NamedTuple):
+    """What the strategies of a job need."""
+
+    cfg: InferenceConfig
+    panel: Panel
+    setting: Setting
+    quantiles: dict[str, Float64Array]
+    """By model, from bar `first` on."""
+    first: int
+    locked: tuple[int, int]
+    desk: PolicyDesk
+
+
+def open_stage(job: Job) -> Stage:
+    """Read the job's inputs and put up the market.
+
+    Raises  JobError for a missing input; ArtifactError for inputs that do not belong together.
+    """
+    for name in ("windows", "policy", "forecasts"):
+        if name not in job.inputs:
+            raise JobError(f"{job.task}: input {name!r} is missing; name the directory of its artifact")
+    cfg = config.parse(InferenceConfig, job.config.get("inference"), "job.config.inference")
+    simulation = config.parse(SimulationConfig, job.config.get("simulation"), "job.config.simulation")
+    guard = config.parse(GuardrailsConfig, job.config.get("guardrails"), "job.config.guardrails")
+    market = config.parse(MarketConfig, job.config.get("market"), "job.config.market")
+    torch.set_num_threads(cfg.num_threads)
+    panel = load_panel(job.inputs["windows"])
+    first, locked = panel.folds[0].test[0], panel.folds[-1].test
+    if locked[1] - locked[0] < 2:
+        raise ArtifactError(f"trace: expected a locked window of at least 2 bars, found {locked}; use fewer folds or more bars")
+    bars = {name: getattr(panel, f"{name}_NT") for name in BARS}
+    arrays = market_arrays(panel.ts_ns_T, bars, panel.sigma_NT, panel.tradable_NT, market, simulation.adv_bars, simulation.fallback_sigma)
+    table = artifacts.open_artifact(job.inputs["forecasts"]).path / FORECASTS
+    quantiles = {model: read_quantiles(table, panel, model, (first, locked[1]), cfg.sizing.horizon_index) for model in MODELS}
+    artifacts.open_artifact(job.inputs["policy"])
+    desk = PolicyDesk(load_bundle(job.inputs["policy"]), panel, locked)
+    return Stage(cfg, panel, Setting(arrays, panel.bar_ns, simulation, market.costs, guard), quantiles, first, locked, desk)
+
+
+def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
+    """Every strategy over the locked window, in the order of the table."""
+    span, cfg = stage.locked, stage.cfg
+    calm = unguarded(setting)
+    models = {
+        model: run_strategy(setting, span, sized(values, stage.first, setting.guard, cfg.sizing))
+        for model, values in stage.quantiles.items()
+    }
+    present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
+    return {
+        "no_trade": run_strategy(calm, span, no_trade),
+        "buy_and_hold": run_strategy(calm, span, buy_and_hold(setting, span)),
+        "random": run_strategy(setting, span, random_like(models["hybrid"], present_TA, span[0], cfg.seed)),
+        "sized_linear": models["linear"],
+        "sized_hybrid": models["hybrid"],
+        "policy": run_strategy(setting, span, by_policy(stage.desk, span[0])),
+    }
+
+
+def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
+    """Run all strategies and publish account, orders, positions and what is to be known about them."""
+    stage = open_stage(job)
+    ledgers = run_locked(stage, stage.setting)
+    whole = (stage.first, stage.locked[1])
+    if whole[0] < stage.locked[0]:
+        for model in MODELS:
+            decide = sized(stage.quantiles[model], stage.first, stage.setting.guard, stage.cfg.sizing)
+            ledgers[f"sized_{model}_{WALK_FORWARD}"] = run_strategy(stage.setting, whole, decide)
+        ledgers[f"buy_and_hold_{WALK_FORWARD}"] = run_strategy(unguarded(stage.setting), whole, buy_and_hold(stage.setting, whole))
+    telemetry = {name: describe(ledger, limit_of(name, stage)) for name, ledger in ledgers.items()}
+    for name, numbers in telemetry.items():
+        progress.report(name, **numbers["numbers"])
+    metrics = {f"{name}.{key}": value for name, entry in telemetry.items() for key, value in entry["numbers"].items()}
+    summary = {**_facts(stage), "strategies": telemetry}
+
+    def fill(directory: Path) -> None:
+        for table, columns in _tables(ledgers, stage.panel).items():
+            write_parquet(directory / f"{table}.parquet", columns)
+            summary["fields"][table] = list(columns)
+        artifacts.write_atomic(directory / "trace.json", artifacts.canonical_json(summary))
+        artifacts.write_atomic(directory / "metrics.json", artifacts.canonical_json(metrics))
+
+    lineage = {**job.lineage, **{name: artifacts.open_artifact(path, verify=False).sha256 for name, path in job.inputs.items()}}
+    artifacts.publish(job.store, job.key, fill, {"task": job.task, "config": job.config, "lineage": lineage})
+    return {"metrics": metrics, "history": []}
+
+
+def limit_of(strategy: str, stage: Stage) -> float:
+    """Largest weight that a strategy may ask for in one asset."""
+    if strategy == "policy":
+        return stage.desk.limit
+    return stage.setting.guard.max_weight if strategy.startswith("sized") else 1.0
+
+
+def describe(ledger: Ledger, limit: float) -> dict[str, Any]:
+    """Telemetry of a run: plain numbers, and counts by status, reason and guard reason."""
+    orders, account = ledger.orders(), ledger.account()
+    weight = np.abs(ledger.positions()["weight"])
+    asked = orders["qty_ordered"] > 0
+    ratio = orders["qty_filled"][asked] / orders["qty_ordered"][asked]
+    costs = {f"{name}_ccy": float(account[name].sum()) for name in COSTS}
+    numbers = {
+        "final_equity": float(account["equity"][-1]),
+        "return": float(account["equity"][-1] / account["equity"][0] - 1.0),
+        "max_drawdown": float(account["drawdown"].max()),
+        "turnover_mean": float(account["turnover"][1:].mean()),
+        "gross_mean": float((account["gross"] / np.maximum(account["equity"], 1e-9)).mean()),
+        "num_orders": float(asked.sum()),
+        "fill_ratio": float(ratio.mean()) if ratio.size else 0.0,
+        "saturated_frac": float((weight > 0.99 * limit).mean()) if weight.size else 0.0,
+        "liquidated": float(ledger.liquidated),
+        "residual_max": float(np.abs(ledger.residual()).max()),
+        **costs,
+    }
+    return {
+        "numbers": numbers,
+        "limit": limit,
+        "status": _count(orders["status"], STATUSES),
+        "reason": _count(orders["reason"], REASONS),
+        "guard": _count(ledger.steps.guard[ledger.steps.guard > 0], GUARD_REASONS),
+        "guard_state": _count(ledger.guard_state, STATES),
+        "proxy": {name: float((ledger.proxy & bit > 0).mean()) for bit, name in PROXIES.items()},
+    }
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    """One table, fixed compression, no metadata of the writer's moment: equal columns, equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(dict(columns)), path, compression="zstd", compression_level=3, version="2.6")
+
+
+def _count(codes: Any, names: Mapping[int, str]) -> dict[str, int]:
+    values, counts = np.unique(codes, return_counts=True)
+    return {names[int(value)]: int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _facts(stage: Stage) -> dict[str, Any]:
+    panel, setting = stage.panel, stage.setting
+    spans = {"locked": stage.locked, WALK_FORWARD: (stage.first, stage.locked[1])}
+    return {
+        "asset_class": panel.asset_class,
+        "symbols": panel.symbols,
+        "periods_per_year": panel.periods_per_year,
+        "spans": {
+            name: {"start_ns": int(panel.ts_ns_T[a]), "end_ns": int(panel.ts_ns_T[b - 1]), "num_bars": b - a}
+            for name, (a, b) in spans.items()
+        },
+        "folds": [{"index": f.index, "start_ns": int(panel.ts_ns_T[f.test[0]]), "num_bars": f.test[1] - f.test[0]} for f in panel.folds],
+        "initial_capital_ccy": setting.simulation.initial_capital_ccy,
+        "costs": config.to_dict(setting.costs),
+        "identity": f"equity change = price_pnl - {' - '.join(COSTS)}; fees hold liquidation",
+        "fields": {},
+    }
+
+
+def _span(panel: Panel, span: tuple[int, int]) -> dict[str, int]:
+    return {"start_ns": int(panel.ts_ns_T[span[0]]), "end_ns": int(panel.ts_ns_T[span[1] - 1]), "num_bars": span[1] - span[0]}
+
+
+def _tables(ledgers: Mapping[str, Ledger], panel: Panel) -> dict[str, Columns]:
+    parts: dict[str, list[Columns]] = {"account": [], "orders": [], "positions": []}
+    names = np.array(panel.symbols, dtype=object)
+    for strategy in sorted(ledgers):
+        ledger = ledgers[strategy]
+        account, orders, positions = ledger.account(), ledger.orders(), ledger.positions()
+        fold = _fold_of(panel, ledger)
+        parts["account"].append({"strategy": _name(strategy, account["ts_ns"]), "fold": fold, **account})
+        slot = orders.pop("slot")
+        orders["symbol"] = names[slot]
+        for name, words in (("status", STATUSES), ("reason", REASONS), ("guard", GUARD_REASONS)):
+            orders[name] = _words(orders[name], words)
+        filled = orders["fill_ns"] >= 0
+        orders["fill_ns"] = np.ma.masked_array(orders["fill_ns"], mask=~filled)
+        orders["side"] = np.where(orders["side"] > 0, "buy", "sell").astype(object)
+        parts["orders"].append({"strategy": _name(strategy, slot), **orders})
+        place = positions.pop("slot")
+        positions["guard"] = _words(positions["guard"], GUARD_REASONS)
+        parts["positions"].append({"strategy": _name(strategy, place), "symbol": names[place], **positions})
+    return {table: {name: _join([part[name] for part in some]) for name in some[0]} for table, some in parts.items()}
+
+
+def _name(strategy: str, like: Any) -> Any:
+    return np.full(len(like), strategy, dtype=object)
+
+
+def _words(codes: Any, words: Mapping[int, str]) -> Any:
+    lookup = np.array([words.get(code, "") for code in range(max(words) + 1)], dtype=object)
+    return lookup[codes]
+
+
+def _join(arrays: list[Any]) -> Any:
+    import pyarrow as pa
+
+    chunks = [pa.array(np.ma.getdata(a), mask=np.ma.getmaskarray(a)) if isinstance(a, np.ma.MaskedArray) else _plain(a) for a in arrays]
+    return pa.concat_arrays(chunks)
+
+
+def _plain(array: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array(array, type=pa.string()) if array.dtype == object else pa.array(array)
+
+
+def _fold_of(panel: Panel, ledger: Ledger) -> Any:
+    """Fold in whose test span the decision behind each row was taken; the opening row belongs to the first."""
+    bars = np.concatenate(([ledger.start], ledger.start + np.arange(len(ledger.ts_ns) - 1)))
+    starts = np.array([fold.test[0] for fold in panel.folds])
+    index = np.array([fold.index for fold in panel.folds], dtype=np.int32)
+    return index[np.searchsorted(starts, bars, side="right") - 1]
