@@ -45,7 +45,7 @@ def build(bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
 
     Shapes  the rows of bars, in their order.
     Units   ret_log_h log return; target_h = ret_log_h / (sigma sqrt(h)); sigma a bar, from returns to the bar only.
-    Looks   ahead max(horizons, barrier_horizon) bars: never an input. known_ns is when the whole row is known.
+    Looks   ahead max(horizons, 2 barrier_horizon - 1) bars: never an input. known_ns is when the whole row is known.
     NaN     none: null at the last h bars of a symbol, and where sigma is unknown or 0.
     Raises  ContractError when a column is missing or bars are not sorted.
     """
@@ -53,7 +53,8 @@ def build(bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
     price = pl.col("close_adj").log()
     ret = price - price.shift(1).over("symbol")
     mean_square = (ret * ret).ewm_mean(half_life=cfg.sigma_halflife_bars, adjust=True, ignore_nulls=True, min_samples=cfg.sigma_min_count)
-    farthest = max(*cfg.horizons, cfg.barrier_horizon)
+    # The weight of a label also counts labels that begin before it ends.
+    farthest = max(*cfg.horizons, 2 * cfg.barrier_horizon - 1)
     out = bars.select(
         "symbol",
         "ts_ns",
