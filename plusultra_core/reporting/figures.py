@@ -1,0 +1,153 @@
+"""Charts as Plotly figures: transparent, in the page's font, coloured for light and dark by the page itself."""
+
+import html
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from plusultra_core.reporting.charts import COLOURS, Chart, Series
+from plusultra_core.reporting.tables import money
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def figure(chart: Chart) -> go.Figure:
+    """The chart for the page. Names are data: they are escaped, and never read as markup, numbers or dates."""
+    traces = {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap}[chart.kind](chart)
+    return go.Figure(data=traces, layout=_layout(chart))
+
+
+def _lines(chart: Chart) -> list[Any]:
+    form = ".1%" if chart.percent else ".4~g"
+    markers = max(len(series.x) for series in chart.series) <= 40 and not chart.dates
+    return [
+        go.Scatter(
+            x=list(series.x),
+            y=series.y,
+            name=_safe(series.name),
+            mode="lines+markers" if markers and not series.dashed else "lines",
+            line={"color": series.colour, "width": 1.4 if series.dashed else 2.0, "dash": "dot" if series.dashed else "solid"},
+            hovertemplate=f"%{{y:{form}}}",
+        )
+        for series in chart.series
+    ]
+
+
+def _bars(chart: Chart) -> list[Any]:
+    if len(chart.series) == 1:
+        only = chart.series[0]
+        shades = [COLOURS["gain"] if value >= 0 else COLOURS["loss"] for value in only.y.tolist()]
+        return [
+            go.Bar(x=only.y, y=_labels(only), orientation="h", marker={"color": shades}, name=_safe(only.name), hovertemplate="%{x:,.0f}")
+        ]
+    form = ".1%" if chart.percent else ".2f"
+    return [
+        go.Bar(x=_labels(series), y=series.y, name=_safe(series.name), marker={"color": series.colour}, hovertemplate=f"%{{y:{form}}}")
+        for series in chart.series
+    ]
+
+
+def _intervals(chart: Chart) -> list[Any]:
+    traces: list[Any] = []
+    for series in chart.series:
+        low, high = series.low, series.high
+        assert low is not None and high is not None
+        error = {"type": "data", "symmetric": False, "array": high - series.y, "arrayminus": series.y - low, "thickness": 2, "width": 5}
+        traces.append(
+            go.Scatter(
+                x=series.y,
+                y=_labels(series),
+                mode="markers",
+                name=_safe(series.name),
+                marker={"color": series.colour, "size": 11},
+                error_x={**error, "color": series.colour},
+                hovertemplate=f"%{{x:.2f}} ({float(low[0]):.2f} to {float(high[0]):.2f})",
+                showlegend=False,
+            )
+        )
+    return traces
+
+
+def _waterfall(chart: Chart) -> list[Any]:
+    only = chart.series[0]
+    return [
+        go.Waterfall(
+            x=_labels(only),
+            y=only.y,
+            measure=[*["relative"] * (len(only.x) - 1), "total"],
+            name=_safe(only.name),
+            increasing={"marker": {"color": COLOURS["gain"]}},
+            decreasing={"marker": {"color": COLOURS["loss"]}},
+            totals={"marker": {"color": COLOURS["total"]}},
+            connector={"line": {"color": COLOURS["reference"], "width": 1}},
+            text=[money(value) for value in only.y.tolist()],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y:,.0f}",
+            showlegend=False,
+        )
+    ]
+
+
+def _heatmap(chart: Chart) -> list[Any]:
+    grid = np.stack([series.y for series in chart.series])
+    return [
+        go.Heatmap(
+            x=_labels(chart.series[0]),
+            y=[_safe(series.name) for series in chart.series],
+            z=grid,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0.0, "rgba(47,111,237,0.04)"], [1.0, "rgba(47,111,237,0.9)"]],
+            showscale=False,
+            text=[[f"{value:.0%}" for value in row] for row in grid.tolist()],
+            texttemplate="%{text}",
+            hovertemplate="%{y} to %{x}: %{z:.1%}<extra></extra>",
+            xgap=2,
+            ygap=2,
+        )
+    ]
+
+
+def _layout(chart: Chart) -> dict[str, Any]:
+    sideways = chart.kind == "interval" or (chart.kind == "bar" and len(chart.series) == 1)
+    rows = len(chart.series) if chart.kind == "interval" else len(chart.series[0].x)
+    height = max(220, 90 + 26 * rows) if sideways else 280 if chart.kind == "heatmap" else 360
+    layout: dict[str, Any] = {
+        "font": {"family": _FONT, "size": 13},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 56, "r": 16, "t": 12, "b": 44 if chart.x_label else 28},
+        "height": height,
+        "hovermode": "x unified" if chart.kind == "line" else "closest",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "xaxis": {"title": {"text": chart.x_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
+        "yaxis": {"title": {"text": chart.y_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
+    }
+    if chart.percent and chart.kind != "heatmap":
+        layout["yaxis"]["tickformat"] = ".1~%"
+    if chart.dates:
+        layout["xaxis"]["type"] = "date"
+    elif chart.kind in ("bar", "waterfall", "heatmap") and not sideways:
+        layout["xaxis"]["type"] = "category"
+    if sideways or chart.kind == "heatmap":
+        layout["yaxis"]["type"] = "category"
+    if sideways:
+        layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 2}
+    if chart.kind == "heatmap":
+        layout["yaxis"]["autorange"] = "reversed"
+    if chart.reference is not None:
+        line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
+        at = {"y0": chart.reference, "y1": chart.reference, "x0": 0, "x1": 1}
+        layout["shapes"] = [{"type": "line", "xref": "paper", "line": line, **at}]
+    layout["showlegend"] = chart.kind in ("line", "bar") and len(chart.series) > 1
+    return layout
+
+
+def _labels(series: Series) -> list[str]:
+    return [_safe(str(label)) for label in series.x]
+
+
+def _safe(text: str) -> str:
+    return html.escape(text, quote=False)
