@@ -12,13 +12,12 @@ from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.job import Job, Progress
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle, load_forecaster
+from plusultra_core.models.policy import FORECASTER
 from plusultra_core.windows.panel import Fold, Panel, anchors_in, load_panel
 from plusultra_core.windows.tensors import input_tensors
 
 FILE = "forecasts.parquet"
 BATCH = 2_048
-POLICY_PREFIX = "forecaster."
-"""Under this name a policy bundle holds the forecaster it was trained with."""
 
 
 class Forecasts(NamedTuple):
@@ -40,7 +39,7 @@ def predict(bundle: Bundle, panel: Panel, n_B: Int64Array, t_B: Int64Array, devi
     Raises  ArtifactError when the panel is not what the bundle was trained on.
     """
     check_fit(bundle, panel)
-    model = load_forecaster(bundle, POLICY_PREFIX if bundle.kind == "policy" else "").to(device)
+    model = load_forecaster(bundle, FORECASTER if bundle.kind == "policy" else "").to(device)
     inputs = input_tensors(panel, bundle.scaler.center, bundle.scaler.scale, bundle.scaler.clip, device)
     temperature_K1 = torch.tensor(bundle.temperature, device=device)[:, None]
     n, t = torch.from_numpy(n_B).to(device), torch.from_numpy(t_B).to(device)
