@@ -26,16 +26,16 @@ def class_series(bars: pl.DataFrame, features: pl.DataFrame, momentum: str) -> p
         pl.col("mom").sum().alias("sum_mom"),
     )
     parts = parts.sort("ts_ns", "known_ns").with_columns(
-        pl.col("num_ret", "sum_ret", "sum_squares", "num_mom", "sum_mom").cum_sum().over("ts_ns"),
-        (pl.col("ts_ns") != pl.col("ts_ns").shift(-1)).fill_null(True).alias("final"),
+        pl.col("num_ret", "sum_ret", "sum_squares", "num_mom", "sum_mom").cum_sum().over("ts_ns")
     )
     mean = pl.when(pl.col("num_ret") > 0).then(pl.col("sum_ret") / pl.col("num_ret")).otherwise(0.0)
-    done = pl.when("final").then(mean).otherwise(0.0).cum_sum().shift(1).fill_null(0.0)
+    # What a row adds to what was thought of its bar before, summed in the order in which it became known.
+    parts = parts.with_columns((mean - mean.shift(1).over("ts_ns").fill_null(0.0)).alias("change")).sort("known_ns", "ts_ns")
     spread = (pl.col("sum_squares") - pl.col("sum_ret") ** 2 / pl.col("num_ret")).clip(lower_bound=0.0)
     return parts.select(
         "ts_ns",
-        pl.col("known_ns").cum_max(),
-        (done + mean).alias("level"),
+        "known_ns",
+        pl.col("change").cum_sum().alias("level"),
         pl.when(pl.col("num_mom") > 0).then(pl.col("sum_mom") / pl.col("num_mom")).alias("mom"),
         pl.when(pl.col("num_ret") > 1).then((spread / (pl.col("num_ret") - 1)).sqrt()).alias("dispersion"),
     )
