@@ -42,7 +42,7 @@ class Trace:
     orders: pl.DataFrame
     steps: pl.DataFrame
     """One row a strategy and step: fold, decision_ns (close at which it was decided), ts_ns (close at which it ended),
-    step (its number), equity_before, drawdown_before, done (the last step of its fold)."""
+    step (its number), equity_before, drawdown_before, done (the last step of the strategy's account)."""
     positions: pl.DataFrame
     """Rows of the ledger with `net_pnl`; a symbol that was neither held nor asked for in a step has no row."""
 
@@ -56,7 +56,7 @@ def read_trace(path: Path) -> Trace:
     artifact = open_artifact(path)
     orders = _read(path / "orders.parquet", _ORDERS, ("strategy", "order_id"))
     positions = _read(path / "positions.parquet", _POSITIONS, ("strategy", "symbol", "ts_ns"))
-    account = _read(path / "account.parquet", _ACCOUNT, ("strategy", "fold", "ts_ns"))
+    account = _read(path / "account.parquet", _ACCOUNT, ("strategy", "ts_ns"))
     positions = positions.with_columns(net_pnl=pl.col("price_pnl") - pl.sum_horizontal(COSTS))
     steps = _steps(account)
     _check_identity(steps, positions)
@@ -162,15 +162,14 @@ def _read(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> pl.Data
 
 
 def _steps(account: pl.DataFrame) -> pl.DataFrame:
-    """The account's rows paired with the row before: a step goes from one close to the next of its fold."""
-    episode = ["strategy", "fold"]
-    before = {name: pl.col(name).shift(1).over(episode) for name in ("ts_ns", "equity", "drawdown")}
+    """The account's rows paired with the row before; a strategy has one account, through all folds."""
+    before = {name: pl.col(name).shift(1).over("strategy") for name in ("ts_ns", "equity", "drawdown")}
     return (
         account.with_columns(
             decision_ns=before["ts_ns"],
             equity_before=before["equity"],
             drawdown_before=before["drawdown"],
-            done=pl.col("ts_ns") == pl.col("ts_ns").max().over(episode),
+            done=pl.col("ts_ns") == pl.col("ts_ns").max().over("strategy"),
         )
         .filter(pl.col("decision_ns").is_not_null())
         .sort("strategy", "ts_ns")
@@ -179,8 +178,6 @@ def _steps(account: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_identity(steps: pl.DataFrame, positions: pl.DataFrame) -> None:
-    if repeated := len(steps) - steps.n_unique(subset=["strategy", "ts_ns"]):
-        raise ContractError(f"account.parquet: {repeated} steps of one strategy end at the same close; folds must not overlap")
     explained = positions.group_by("strategy", "ts_ns").agg(pl.col("net_pnl").sum())
     if stray := len(explained.join(steps, on=["strategy", "ts_ns"], how="anti")):
         raise ContractError(f"positions.parquet: {stray} closes are in no step of the account; trace the strategies again")

@@ -104,9 +104,8 @@ def build_transitions(trace: Trace, vetoes: pl.DataFrame) -> pl.DataFrame:
     rows = grid.join(held, on=key, how="left", maintain_order="left").with_columns(
         pl.col("weight", "target_weight", "net_pnl").fill_null(0.0), pl.col("recorded").fill_null(False)
     )
-    episode = ["strategy", "symbol", "fold"]
     return (
-        rows.with_columns(weight_before=pl.col("weight").shift(1, fill_value=0.0).over(episode))
+        rows.with_columns(weight_before=pl.col("weight").shift(1, fill_value=0.0).over("strategy", "symbol"))
         .join(vetoes, on=["strategy", "symbol", "decision_ns"], how="left", maintain_order="left")
         .select(
             "strategy",

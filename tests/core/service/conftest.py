@@ -56,6 +56,7 @@ class Door:
     journal: sqlite3.Connection
     keys: dict[str, str]
     cfg: ServiceConfig
+    key_file: KeysConfig
     now_ns: list[int] = field(default_factory=lambda: [NOW_NS])
 
     def ask(self, method: str, path: str, key: str | None = "desk", **rest: Any) -> httpx.Response:
@@ -85,8 +86,9 @@ def empty_door(tmp_path: Path, cfg: ServiceConfig) -> Iterator[Door]:
     journal = open_journal(tmp_path / "journal.sqlite")
     state = ServiceState(open_fake)
     now_ns = [NOW_NS]
-    app = create_app(state, cfg, KeysConfig(keys=tuple(key for _, key in made.values())), journal, clock=lambda: now_ns[0])
-    yield Door(app, state, journal, {name: text for name, (text, _) in made.items()}, cfg, now_ns)
+    key_file = KeysConfig(keys=tuple(key for _, key in made.values()))
+    app = create_app(state, cfg, key_file, journal, clock=lambda: now_ns[0])
+    yield Door(app, state, journal, {name: text for name, (text, _) in made.items()}, cfg, key_file, now_ns)
     journal.close()
 
 

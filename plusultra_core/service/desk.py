@@ -1,0 +1,158 @@
+"""From a served directory to forecasts of the newest bars and the desk's decision: inference, sizing, guardrails.
+
+The same `latest`, sizing rule and rulebook as in the backtest; nothing here has an opinion of its own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from plusultra_core import config
+from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.artifacts import Artifact
+from plusultra_core.errors import ArtifactError
+from plusultra_core.guardrails.check import Holding, check_targets
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.inference.decide import size_forecast
+from plusultra_core.inference.predict import Forecasts, latest
+from plusultra_core.inference.trace import InferenceConfig
+from plusultra_core.market import MarketConfig
+from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle
+from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256
+from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.simulation.market import BARS, market_arrays
+from plusultra_core.windows.panel import Panel, load_panel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeskSettings:
+    """The configs that were promoted with the bundle; `settings` in the manifest of a served directory."""
+
+    market: MarketConfig
+    simulation: SimulationConfig
+    guardrails: GuardrailsConfig
+    inference: InferenceConfig
+
+
+def open_desk(path: Path, artifact: Artifact) -> Served:
+    """Load a verified directory and forecast every symbol once.
+
+    Raises  ArtifactError when bundle and panel do not fit or a forecast is not finite; ConfigError for other settings.
+    """
+    settings = config.parse(DeskSettings, artifact.manifest.get("settings"), f"{path}: settings")
+    bundle, panel = load_bundle(path / BUNDLE), load_panel(path / PANEL)
+    if settings.inference.sizing.horizon_index >= len(panel.horizons):
+        raise ArtifactError(f"{path}: sizing.horizon_index: expected below {len(panel.horizons)}, found another; promote fitting settings")
+    newest = forecast_newest(bundle, panel)
+    outlooks = build_outlooks(bundle, panel, newest, average_notional(panel, settings.market, settings.simulation))
+    return Served(
+        sha256=artifact.sha256,
+        bundle_sha256=part_sha256(path, BUNDLE),
+        panel_sha256=part_sha256(path, PANEL),
+        lineage={**bundle.lineage, **artifact.manifest.get("lineage", {})},
+        bar_ns=panel.bar_ns,
+        outlooks=outlooks,
+        decide=build_decide(bundle, panel, newest, outlooks, settings),
+    )
+
+
+class Latest(NamedTuple):
+    """Forecasts of the newest windows: asset and time of each row."""
+
+    n_B: Int64Array
+    t_B: Int64Array
+    forecasts: Forecasts
+
+
+def forecast_newest(bundle: Bundle, panel: Panel) -> Latest:
+    """Forecast every symbol from its newest window.
+
+    Raises  ArtifactError when the bundle is no supervised one, the panel is not what it was trained on, or has no window.
+    """
+    if bundle.kind != "supervised":
+        raise ArtifactError(f"served bundle: expected kind supervised, found {bundle.kind}; the desk sizes forecasts")
+    newest = Latest(*latest(bundle, panel))
+    if not len(newest.n_B):
+        raise ArtifactError("served panel: no symbol has a window to forecast from; build the windows again")
+    return newest
+
+
+def build_outlooks(bundle: Bundle, panel: Panel, newest: Latest, adv_N: Float64Array) -> dict[str, Outlook]:
+    """Forecasts by symbol, in log returns.
+
+    Shapes  adv_N (N,) average notional per bar of the panel's symbols.
+    Raises  ArtifactError when a forecast is not finite.
+    """
+    outlooks = {}
+    for row, (n, t) in enumerate(zip(newest.n_B.tolist(), newest.t_B.tolist(), strict=True)):
+        sigma = float(panel.sigma_NT[n, t])
+        outlooks[panel.symbols[n]] = Outlook(
+            symbol=panel.symbols[n],
+            ts_ns=int(panel.ts_ns_T[t]),
+            known_ns=int(panel.known_ns_NT[n, t]),
+            sigma_per_bar=sigma,
+            adv_ccy=float(adv_N[n]),
+            horizons=tuple(_horizon(bundle, newest.forecasts, row, k, sigma) for k in range(len(panel.horizons))),
+        )
+    for outlook in outlooks.values():
+        numbers = [outlook.sigma_per_bar, *(value for h in outlook.horizons for value in (*h.quantiles_ret_log.values(), *h[2:]))]
+        if not all(math.isfinite(number) for number in numbers) or outlook.sigma_per_bar <= 0:
+            raise ArtifactError(f"served bundle: forecast of {outlook.symbol!r} is not finite; train or build the windows again")
+    return outlooks
+
+
+def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping[str, Outlook], settings: DeskSettings) -> Decide:
+    """Sizing and guardrails as the backtest has them: the whole panel is sized, then the symbols asked for are checked.
+
+    A symbol whose newest window does not end at the panel's newest bar has no forecast there: it is not sized and not fresh.
+    """
+    levels = forecaster_config(bundle).quantile_levels
+    quantiles_NQ: Float64Array = np.full((len(panel.symbols), len(levels)), np.nan)
+    current_B = newest.t_B == len(panel.ts_ns_T) - 1
+    quantiles_NQ[newest.n_B[current_B]] = newest.forecasts.quantiles_BKQ[current_B, settings.inference.sizing.horizon_index]
+    current = {panel.symbols[n] for n in newest.n_B[current_B]}
+    guard, sizing = settings.guardrails, settings.inference.sizing
+
+    def decide(asked: Sequence[str], held: Mapping[str, Held], books: Books) -> tuple[dict[str, Verdict], str]:
+        weight_N = np.array([held[name].weight or 0.0 if name in held else 0.0 for name in panel.symbols])
+        target_N = size_forecast(quantiles_NQ, levels, weight_N, guard.max_weight, guard.max_gross, sizing)
+        wished = dict(zip(panel.symbols, target_N.tolist(), strict=True))
+        holdings = {
+            name: Holding(
+                weight=row.weight,
+                fresh=row.fresh and name in current,
+                adv_ccy=outlooks[name].adv_ccy if name in outlooks else None,
+            )
+            for name, row in held.items()
+        }
+        proposed = {name: None if math.isnan(wished[name]) else wished[name] for name in asked}
+        checked = check_targets(proposed, holdings, books.equity_ccy, books.peak_ccy, books.state, guard)
+        return {name: Verdict(proposed[name], checked.targets[name], checked.reasons[name]) for name in asked}, checked.state
+
+    return decide
+
+
+def average_notional(panel: Panel, market: MarketConfig, cfg: SimulationConfig) -> Float64Array:
+    """Average notional per bar at the newest time, as the simulator counts it. Shapes  result (N,)."""
+    bars_NT = {name: getattr(panel, f"{name}_NT") for name in BARS}
+    arrays = market_arrays(panel.ts_ns_T, bars_NT, panel.sigma_NT, panel.tradable_NT, market, cfg.adv_bars, cfg.fallback_sigma)
+    adv_N: Float64Array = np.asarray(arrays.adv_ccy[-1], dtype=np.float64)
+    return adv_N
+
+
+def _horizon(bundle: Bundle, forecasts: Forecasts, row: int, k: int, sigma: float) -> Horizon:
+    scale = sigma * math.sqrt(bundle.horizons[k])
+    levels = forecaster_config(bundle).quantile_levels
+    down, flat, up = (float(value) for value in forecasts.probability_BKC[row, k])
+    return Horizon(
+        horizon_bars=bundle.horizons[k],
+        quantiles_ret_log={f"{level:g}": float(q) * scale for level, q in zip(levels, forecasts.quantiles_BKQ[row, k], strict=True)},
+        p_down=down,
+        p_flat=flat,
+        p_up=up,
+        confidence=float(forecasts.confidence_BK[row, k]),
+    )
