@@ -162,15 +162,17 @@ def _latest_known(*frames: pl.DataFrame) -> Int64Array:
     return latest
 
 
-def _check_known(derived_NT: Int64Array, known_NT: Int64Array, grid: _Grid) -> Int64Array:
-    """When a row's inputs and its bar were known; the inputs must not be later than the bar."""
-    late_NT = (derived_NT > known_NT) & (known_NT >= 0)
+def _check_known(derived_NT: Int64Array, bar_NT: Int64Array, grid: _Grid) -> Int64Array:
+    """When each row's inputs were known; none may be later than every bar of the class up to that time."""
+    seen_T = np.maximum.accumulate(bar_NT.max(axis=0))
+    late_NT = (derived_NT > seen_T) & (bar_NT >= 0)
     if late_NT.any():
         n, t = (int(axis[0]) for axis in np.nonzero(late_NT))
         raise LookaheadError(
             f"windows: inputs of {grid.symbols[n]} at {iso(int(grid.ts_ns_T[t]))} were known at {iso(int(derived_NT[n, t]))}, "
-            f"after the bar ({iso(int(known_NT[n, t]))}); {int(late_NT.sum())} such rows; join on known_ns"
+            f"after the bar ({iso(int(seen_T[t]))}); {int(late_NT.sum())} such rows; join on known_ns"
         )
+    known_NT: Int64Array = np.where(bar_NT >= 0, np.maximum(bar_NT, derived_NT), -1)
     return known_NT
 
 
