@@ -104,7 +104,9 @@ class Lab:
     """Names for the tests, since test files cannot import one another."""
 
     run: Run = RUN
-    world: Any = staticmethod(planted_world)
+
+    def world(self, **changes: Any) -> World:
+        return planted_world(**changes)
 
     def changed(self, **train: Any) -> Run:
         return RUN._replace(train=replace(RUN.train, **train))

@@ -1,0 +1,129 @@
+"""PPO's environment is the simulator: its numbers are a backtest's, its episodes stay in their span, its state is whole."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plusultra_core.errors import ContractError
+from plusultra_core.rl import env as module
+from plusultra_core.rl.env import TradingEnv, sleeve
+from plusultra_core.simulation.engine import backtest
+from plusultra_core.simulation.observation import OWN_STATE
+
+
+def make(lab: Any, world: Any, num: int = 8, span: tuple[int, int] | None = (10, 200), bars: int = 20, band: float = 0.0) -> TradingEnv:
+    return TradingEnv(world, num, span, bars, band, lab.run.reward)
+
+
+def test_an_episode_earns_what_the_backtest_of_its_actions_earns(lab: Any) -> None:
+    world = lab.world()
+    env = make(lab, world, num=1, span=None)
+    env.start_at(np.array([2]), np.array([30]))
+    action = np.random.default_rng(0).uniform(-1, 1, 20)
+    equity = [env.env.accounts.equity_E[0]]
+    growth = 0.0
+    for a in action:
+        growth += env.step(np.array([a]), None).ret_E[0]
+        equity.append(env.env.accounts.equity_E[0])
+    targets = np.full((20, 4), np.nan)
+    targets[:, 2] = action
+    ledger = backtest(world.market, targets, 30, world.bar_ns, world.simulation, world.costs, world.guard)
+    assert np.array_equal(ledger.equity, equity)
+    assert growth == pytest.approx(np.log(equity[-1] / equity[0]))
+
+
+def test_the_simulator_is_the_one_kernel_and_not_a_copy() -> None:
+    assert module.Environment.step.__module__ == "plusultra_core.simulation.engine"
+
+
+def test_episodes_start_anywhere_and_never_leave_their_span(lab: Any) -> None:
+    env = make(lab, lab.world(), num=64, span=(50, 90), bars=15)
+    rng = np.random.default_rng(3)
+    env.reset(rng)
+    starts = set()
+    for _ in range(60):
+        starts |= set(env.start_E.tolist())
+        env.step(rng.uniform(-1, 1, 64), rng)
+        assert env.env.accounts.t_E.min() >= 50
+        assert env.env.accounts.t_E.max() < 90
+    assert min(starts) == 50
+    assert max(starts) == 74
+
+
+def test_an_episode_ends_after_its_length_and_the_next_begins_flat(lab: Any) -> None:
+    env = make(lab, lab.world(), num=4, bars=5)
+    rng = np.random.default_rng(3)
+    env.reset(rng)
+    for step in range(1, 11):
+        outcome = env.step(np.full(4, 0.8), rng)
+        assert outcome.ended_E.tolist() == [step % 5 == 0] * 4
+        assert not outcome.terminated_E.any()
+        if step % 5 == 0:
+            assert np.all(env.env.accounts.position_EA == 0)
+            own = env.obs_EP[:, -len(OWN_STATE) :]
+            assert np.array_equal(own, np.tile(np.array([0, 0, 0, 0, 1], np.float32), (4, 1)))
+            assert np.all(outcome.final_obs_EP[:, -len(OWN_STATE)] > 0.5)
+
+
+def test_the_observation_holds_the_rows_of_now_and_the_position_held(lab: Any) -> None:
+    world = lab.world()
+    env = make(lab, world, num=1, span=None)
+    obs = env.start_at(np.array([1]), np.array([40]))
+    assert np.array_equal(obs[0, :6], world.table_TNF[40, 1])
+    env.step(np.array([0.7]), None)
+    assert np.array_equal(env.obs_EP[0, :6], world.table_TNF[41, 1])
+    assert env.obs_EP[0, 6] == pytest.approx(0.7, abs=0.02)
+
+
+def test_what_is_held_matters_so_that_this_is_no_bandit(lab: Any) -> None:
+    world = lab.world(half_spread_bps=20.0)
+    rewards = []
+    for before in (0.0, 0.9):
+        env = make(lab, world, num=1, span=None)
+        env.start_at(np.array([1]), np.array([40]))
+        env.step(np.array([before]), None)
+        rewards.append(env.step(np.array([0.9]), None).ret_E[0])
+    assert rewards[1] - rewards[0] > 1e-3
+
+
+def test_within_the_band_and_without_a_forecast_nothing_is_done(lab: Any) -> None:
+    world = lab.world()
+    world.present_TN[41] = False
+    env = make(lab, world, num=1, span=None, band=0.2)
+    env.start_at(np.array([1]), np.array([39]))
+    for action, traded in ((0.1, False), (0.5, True), (-0.5, False), (-0.5, True)):
+        env.step(np.array([action]), None)
+        assert (env.env.last.fill[0, 0] != 0) == traded
+
+
+def test_a_state_that_is_put_back_goes_on_bit_for_bit(lab: Any) -> None:
+    world = lab.world()
+    first, second = make(lab, world), make(lab, world)
+    first.reset(np.random.default_rng(0))
+    for t in range(13):
+        first.step(np.full(8, 0.3), np.random.default_rng(t))
+    second.load_state(first.state())
+    assert np.array_equal(first.obs_EP, second.obs_EP)
+    for t in range(20):
+        a, b = (env.step(np.full(8, -0.3), np.random.default_rng(t)) for env in (first, second))
+        for left, right in zip(a, b, strict=True):
+            assert np.array_equal(left, right)
+
+
+def test_a_span_that_is_too_short_or_empty_is_refused(lab: Any) -> None:
+    with pytest.raises(ContractError, match="longer than 20 bars"):
+        make(lab, lab.world(), span=(10, 30))
+    world = lab.world()
+    world.present_TN[:] = False
+    with pytest.raises(ContractError, match="no asset has a forecast"):
+        make(lab, world)
+
+
+def test_a_sleeve_has_its_share_of_the_capital_and_leaves_drawdowns_to_the_portfolio(lab: Any) -> None:
+    world = lab.world()
+    own, free = sleeve(world.simulation, replace(world.guard, max_weight=0.1, halt_drawdown=1.0), 0.25)
+    assert own.initial_capital_ccy == 0.25e6
+    assert free.max_weight == 1.0
+    assert free.halt_drawdown == 1.0
