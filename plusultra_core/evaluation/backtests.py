@@ -3,6 +3,7 @@
 Everything is checked against the ledger identity first: what does not add up is refused, not reported.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ _POSITIONS = ("strategy", "ts_ns", "symbol", "weight", "target_weight", *TERMS)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Tables of a trace artifact; every account row adds up."""
+    """Tables of a trace artifact; every account row adds up. `limits` holds the largest weight a strategy may ask for."""
 
     account: pl.DataFrame
     orders: pl.DataFrame
     positions: pl.DataFrame
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,15 @@ def load_trace(directory: Path) -> Trace:
             raise ContractError(f"{name}: missing column {missing[0]!r}; write the columns of a trace")
     _check_account(frames["account"])
     _check_positions(frames["positions"], frames["account"])
-    return Trace(account=_bars_only(frames["account"]), orders=frames["orders"], positions=frames["positions"])
+    return Trace(_bars_only(frames["account"]), frames["orders"], frames["positions"], _limits(directory / "trace.json"))
+
+
+def _limits(path: Path) -> dict[str, float]:
+    """Limits by strategy from the trace's summary; none where it has no summary."""
+    if not path.is_file():
+        return {}
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {name: float(entry["limit"]) for name, entry in summary.get("strategies", {}).items() if "limit" in entry}
 
 
 def _bars_only(account: pl.DataFrame) -> pl.DataFrame:
@@ -120,7 +130,7 @@ def spans(trace: Trace) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame
     return dict(sorted(locked.items())), dict(sorted(stitched.items()))
 
 
-def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_year: float, weight_limit: float | None) -> Track:
+def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_year: float) -> Track:
     """Metrics, costs, attribution and fills of the account rows of one strategy.
 
     Looks   nowhere: every number is of bars that have closed.
@@ -140,7 +150,7 @@ def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_y
         "metrics": metrics.performance(ret_T, periods_per_year, turnover_T=turnover_T, exposure_T=exposure_T),
         "costs": waterfall(rows),
         "attribution": attribution(positions, rows, regimes),
-        "saturated_frac": saturated_frac(positions, weight_limit),
+        "saturated_frac": saturated_frac(positions, trace.limits.get(name)),
         "fills": fill_statistics(orders, int(ts_ns_T[0]), int(ts_ns_T[-1])),
     }
     return Track(ts_ns_T, ret_T, rows["fold"].to_numpy().astype(np.int64), turnover_T, exposure_T, result)

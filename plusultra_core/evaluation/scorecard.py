@@ -55,20 +55,18 @@ def build_scorecard(
     cfg: EvaluationConfig,
     lineage: Mapping[str, str],
     targets: pl.DataFrame | None = None,
-    weight_limit: float | None = None,
 ) -> dict[str, Any]:
     """The scorecard: strategies on the locked window and over all folds, forecasts, regimes, data, warnings.
 
-    `lineage` names digests of what was used; its `snapshot` becomes the card's. `targets` gives climatology its train span;
-    `weight_limit` is the guardrail's largest weight of one asset, against which saturation is counted.
+    `lineage` names digests of what was used; its `snapshot` becomes the card's. `targets` gives climatology its train span.
     NaN     none: what is undefined is null.
     Raises  ContractError when the trace, the forecasts or the regimes do not keep their contract.
     """
     trace = backtests.load_trace(trace_dir)
     locked, stitched = backtests.spans(trace)
     year = market.periods_per_year
-    tracks = {name: backtests.track(trace, rows, regimes, year, weight_limit) for name, rows in locked.items()}
-    walked = {name: backtests.track(trace, rows, regimes, year, weight_limit) for name, rows in stitched.items()}
+    tracks = {name: backtests.track(trace, rows, regimes, year) for name, rows in locked.items()}
+    walked = {name: backtests.track(trace, rows, regimes, year) for name, rows in stitched.items()}
     returns = {name: track.ret_T for name, track in tracks.items()}
     cis, index_RT, block = bootstrap.bootstrap_all(returns, year, cfg.bootstrap, cfg.seed)
     paired = _paired(returns, index_RT, year, cfg)

@@ -193,9 +193,9 @@ def transitions(card: Mapping[str, Any], kind: str) -> Chart | None:
 
 def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Loss (or reward) of a training stage by epoch: a chart for each model, a line for each fold and split."""
-    step = next((name for name in ("epoch", "update", "iteration", "step") if rows and name in rows[0]), None)
-    wanted = ("train_loss", "valid_loss", "loss", "mean_reward", "reward", "episode_return")
-    columns = [name for name in wanted if rows and isinstance(rows[0].get(name), int | float)]
+    step = next((name for name in ("epoch", "update", "step") if rows and name in rows[0]), None)
+    wanted = ("train_loss", "valid_loss", "valid_reward")
+    columns = [name for name in wanted if any(isinstance(row.get(name), int | float) for row in rows)]
     if step is None or not columns:
         return []
     drawn: list[Chart] = []
@@ -204,11 +204,12 @@ def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         series: list[Series] = []
         for index, fold in enumerate(dict.fromkeys(row.get("fold") for row in own)):
             part = [row for row in own if row.get("fold") == fold]
-            x = tuple(float(row[step]) for row in part)
             shade = _CYCLE[index % len(_CYCLE)]
             for column in columns:
+                known = [row for row in part if row.get(column) is not None]
                 label = plain(column) if fold is None else f"fold {fold}, {plain(column)}"
-                series.append(Series(label, x, _f32([row.get(column) for row in part]), shade, dashed=column.startswith("train")))
+                x = tuple(float(row[step]) for row in known)
+                series.append(Series(label, x, _f32([row[column] for row in known]), shade, dashed=column.startswith("train")))
         name = plain(stage) if model == stage else f"{plain(stage)}, {plain(model)}"
         identifier = re.sub(r"[^A-Za-z0-9_-]", "_", f"history_{stage}_{model}")
         drawn.append(

@@ -1,5 +1,6 @@
 """A small world with a planted signal, run through a ten-line ledger and written as the stations write it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,8 @@ class World:
                     tables[table].append(frame)
         for table, frames in tables.items():
             pl.concat(frames).write_parquet(directory / f"{table}.parquet")
+        limits = {name: {"limit": 0.25} for name in ("policy", "sized_linear", "sized_hybrid")}
+        (directory / "trace.json").write_text(json.dumps({"strategies": limits}))
         return directory
 
     def _run(self, strategy: str, target: np.ndarray, span: np.ndarray) -> dict[str, pl.DataFrame]:

@@ -29,7 +29,7 @@ def track_of(world_trace, name: str, stitched: bool = False):  # type: ignore[no
     world, directory = world_trace
     trace = backtests.load_trace(directory)
     rows = backtests.spans(trace)[1 if stitched else 0][name]
-    return backtests.track(trace, rows, world.regimes(), 252.0, 0.25)
+    return backtests.track(trace, rows, world.regimes(), 252.0)
 
 
 def test_returns_are_the_change_of_equity_after_costs(world_trace) -> None:  # type: ignore[no-untyped-def]
@@ -140,6 +140,7 @@ def test_saturated_targets_are_counted_against_the_limit(world_trace) -> None:  
     positions = pl.read_parquet(world_trace[1] / "positions.parquet").filter(pl.col("strategy") == "policy")
     assert frac == pytest.approx((positions["target_weight"].abs() > 0.2475).mean()) and 0.5 < frac < 1.0
     assert track_of(world_trace, "sized_linear").result["saturated_frac"] == 0.0
+    assert track_of(world_trace, "random").result["saturated_frac"] is None
 
 
 def test_money_from_nowhere_is_refused(copied) -> None:  # type: ignore[no-untyped-def]
@@ -160,7 +161,7 @@ def test_costs_that_are_on_no_symbol_are_refused(world_trace, copied) -> None:  
     cheaper = copied("positions", lambda frame: frame.with_columns(pl.col("fees") * 0.5))
     trace = backtests.load_trace(cheaper)
     with pytest.raises(ContractError, match=r"positions policy.fees: differs from the account"):
-        backtests.track(trace, backtests.spans(trace)[0]["policy"], world_trace[0].regimes(), 252.0, None)
+        backtests.track(trace, backtests.spans(trace)[0]["policy"], world_trace[0].regimes(), 252.0)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_strategies_on_other_spans_are_not_compared(copied) -> None:  # type: ig
     trace = backtests.load_trace(copied("positions", lambda frame: frame))
     shorter = trace.account.filter((pl.col("strategy") != "policy") | (pl.col("ts_ns") < trace.account["ts_ns"].max()))
     with pytest.raises(ContractError, match="run all on one span"):
-        backtests.spans(backtests.Trace(shorter, trace.orders, trace.positions))
+        backtests.spans(backtests.Trace(shorter, trace.orders, trace.positions, {}))
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

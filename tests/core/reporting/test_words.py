@@ -1,0 +1,43 @@
+"""The verdict follows the interval, not the wish."""
+
+import copy
+
+import pytest
+
+from plusultra_core.reporting import words
+
+
+@pytest.fixture
+def card(evidence):  # type: ignore[no-untyped-def]
+    return copy.deepcopy(evidence.scorecard)
+
+
+def test_a_win_is_called_a_win_with_its_interval(card) -> None:  # type: ignore[no-untyped-def]
+    assert words.headline(card).startswith("Policy beat the best baseline") or "beat the best baseline" in words.headline(card)
+    text = " ".join(words.verdict(card))
+    low, high = card["verdict"]["sharpe"]["ci"]
+    assert f"{low:.2f} to {high:.2f}" in text and "after costs by" in text
+
+
+def test_a_policy_that_does_not_beat_its_baselines_is_said_to_have_lost(card) -> None:  # type: ignore[no-untyped-def]
+    card["verdict"]["outcome"] = "baseline"
+    assert words.headline(card).startswith("The baseline") and "beat every model" in words.headline(card)
+    card["verdict"]["outcome"] = "undecided"
+    assert "can be told apart" in words.headline(card)
+    card["verdict"] = {"outcome": "unknown", "best_model": None, "best_baseline": None, "sharpe": None}
+    assert "Nothing can be concluded" in words.headline(card) and len(words.verdict(card)) == 1
+
+
+def test_an_undefined_sharpe_is_explained(card) -> None:  # type: ignore[no-untyped-def]
+    card["verdict"]["best_baseline"] = "no_trade"
+    assert any("its Sharpe is taken as 0" in sentence for sentence in words.verdict(card))
+
+
+def test_skill_is_better_worse_or_no_different_by_its_interval(card) -> None:  # type: ignore[no-untyped-def]
+    found = card["forecasts"]["hybrid"]["1"]
+    for ci, phrase in (([0.01, 0.02], "better than"), ([-0.02, -0.01], "worse than"), ([-0.01, 0.01], "no different")):
+        found["skill_vs_ewma_ci"] = ci
+        assert phrase in words.forecasts(card)[0]
+    found["skill_vs_climatology"] = None
+    assert "without comparison to climatology" in words.forecasts(card)[0]
+    assert words.forecasts({**card, "forecasts": {}}) == ["No forecast could be scored."]
