@@ -30,9 +30,7 @@ class SourceConfig:
 
     table: str
     fields: tuple[str, ...]
-    """Fields of the side table; the first that has a value at a bar is taken."""
-    fallback_symbol: str | None
-    """Symbol whose rows serve a symbol that has none of its own; rows without symbol serve all."""
+    """Fields of the side table; the first that has a value at a bar is taken. Rows without symbol serve every symbol."""
     max_staleness_hours: float
     scale: float
     """Factor on the value: 0.01 turns percent into a fraction."""
@@ -68,6 +66,9 @@ class AlternativeConfig:
     funding_interval_hours: float
     """Hours between payments where the table does not say (`interval_hours`)."""
     implied_vol: SourceConfig
+    """Implied volatility of the symbol itself, a fraction a year."""
+    market_vol: SourceConfig
+    """Implied volatility of the market as a whole."""
     rate_short: SourceConfig
     rate_long: SourceConfig
     macro: MacroConfig
@@ -132,10 +133,7 @@ def _fields(side: pl.DataFrame, source: SourceConfig) -> list[pl.DataFrame]:
 def _aligned(keys: pl.DataFrame, rows: pl.DataFrame, source: SourceConfig) -> Float64Array:
     limit = int(source.max_staleness_hours * NS_PER_HOUR)
     out = as_of(keys, rows.filter(pl.col("symbol").is_not_null()), limit, by_symbol=True)
-    shared = pl.col("symbol").is_null()
-    if source.fallback_symbol is not None:
-        shared = shared | (pl.col("symbol") == source.fallback_symbol)
-    wide = rows.filter(shared)
+    wide = rows.filter(pl.col("symbol").is_null())
     if wide.is_empty():
         return out
     return np.where(np.isnan(out), as_of(keys, wide, limit, by_symbol=False), out)
@@ -195,6 +193,7 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, cfg: AlternativeConfig) 
     return {
         "funding": _funding(keys, side, cfg),
         "implied_vol": _source(keys, side, cfg.implied_vol),
+        "market_vol": _source(keys, side, cfg.market_vol),
         "rate_short": _source(keys, side, cfg.rate_short),
         "rate_long": _source(keys, side, cfg.rate_long),
         "macro_age_days": age_days,
@@ -272,13 +271,24 @@ def funding_z(b: BarArrays) -> Float64Array:
 
 
 def implied_spread(b: BarArrays) -> Float64Array:
-    """Implied less EWMA volatility, both a year: the price of variance."""
+    """Implied volatility of the symbol less its EWMA volatility, both a year: the price of variance."""
     return b.side["implied_vol"] - vol_ewma(b)
 
 
 def implied_change(b: BarArrays) -> Float64Array:
-    """Log change of implied volatility over `short` bars."""
+    """Log change of the symbol's implied volatility over `short` bars."""
     implied = log(b.side["implied_vol"])
+    return implied - kernels.shift(implied, b.starts, b.short)
+
+
+def market_vol_level(b: BarArrays) -> Float64Array:
+    """Log of the market's implied volatility."""
+    return log(b.side["market_vol"])
+
+
+def market_vol_change(b: BarArrays) -> Float64Array:
+    """Log change of the market's implied volatility over `short` bars."""
+    implied = log(b.side["market_vol"])
     return implied - kernels.shift(implied, b.starts, b.short)
 
 

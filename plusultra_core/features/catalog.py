@@ -115,6 +115,8 @@ CATALOG: tuple[FeatureSpec, ...] = (
     FeatureSpec(alternative.funding_z, ("side:funding",), "long", ("alternative",), "deviations"),
     FeatureSpec(alternative.implied_spread, ("close_adj", "side:implied_vol"), _ALL, ("alternative",), "a year"),
     FeatureSpec(alternative.implied_change, ("side:implied_vol",), "short + 1", ("alternative",), "log"),
+    FeatureSpec(alternative.market_vol_level, ("side:market_vol",), "1", ("alternative",), "log"),
+    FeatureSpec(alternative.market_vol_change, ("side:market_vol",), "short + 1", ("alternative",), "log"),
     FeatureSpec(alternative.rate_level, ("side:rate_short",), "1", ("alternative",), "a year"),
     FeatureSpec(alternative.rate_change, ("side:rate_long",), "medium + 1", ("alternative",), "a year"),
     FeatureSpec(alternative.rate_slope, ("side:rate_long", "side:rate_short"), "1", ("alternative",), "a year"),

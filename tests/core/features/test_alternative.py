@@ -110,14 +110,16 @@ def test_funding_carry_is_a_rate_a_year(bars: pl.DataFrame, of: Of, hours: float
     assert features["funding_z"].count() == 0, "a constant rate has no deviations"
 
 
-def test_implied_volatility_of_the_market_serves_symbols_without_their_own(bars: pl.DataFrame, of: Of) -> None:
-    rows = [("options_implied_vol", "^GSPC", "iv_30d", t, t, 0.3) for t in bars["ts_ns"].unique()]
+def test_implied_volatility_of_the_market_is_not_taken_for_that_of_a_symbol(bars: pl.DataFrame, of: Of) -> None:
+    rows = [("options_implied_vol", None, "^GSPC.iv_30d", t, t, 0.3) for t in bars["ts_ns"].unique()]
     rows += [("options_implied_vol", "S00", "iv_30d", t, t, 0.5) for t in bars["ts_ns"].unique()]
     features = of(bars, side=side_rows(rows))
-    implied = features["implied_spread"] + features["vol_ewma"]
     own = features["symbol"] == "S00"
+    implied = features["implied_spread"] + features["vol_ewma"]
     np.testing.assert_allclose(implied.filter(own).drop_nulls().to_numpy(), 0.5)
-    np.testing.assert_allclose(implied.filter(~own).drop_nulls().to_numpy(), 0.3)
+    assert implied.filter(~own).count() == 0
+    np.testing.assert_allclose(features["market_vol_level"].to_numpy(), np.log(0.3))
+    assert features["market_vol_change"].drop_nulls().unique().to_list() == [0.0]
 
 
 def test_rates_in_percent_become_fractions_and_their_slope(bars: pl.DataFrame, of: Of) -> None:
@@ -149,7 +151,7 @@ def test_a_macro_event_is_surprising_by_its_own_past_and_only_once_known(bars: p
 
 
 def test_an_extra_source_is_a_column_in_deviations_from_its_past(bars: pl.DataFrame, smoke: FeaturesConfig, of: Of) -> None:
-    source = SourceConfig(table="sentiment", fields=("score",), fallback_symbol=None, max_staleness_hours=48.0, scale=1.0)
+    source = SourceConfig(table="sentiment", fields=("score",), max_staleness_hours=48.0, scale=1.0)
     cfg = dataclasses.replace(smoke, alternative=dataclasses.replace(smoke.alternative, extra={"sentiment": source}))
     scores = np.random.default_rng(3).standard_normal(bars.height)
     rows = [("sentiment", s, "score", t, t, float(v)) for (s, t), v in zip(bars.select("symbol", "ts_ns").iter_rows(), scores, strict=True)]
