@@ -1,5 +1,6 @@
 """Bars of one asset class on the grid of the class, raw and adjusted, and what their history looks like."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import polars as pl
 from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.contract import empty, sort
-from plusultra_core.data.dump import Finding, describe
+from plusultra_core.data.dump import Finding, describe, plain
 from plusultra_core.data.timestamps import to_ns
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig
@@ -74,7 +75,7 @@ def build_bars(
     native = dated.filter(pl.col("length_ns") == grid_ns).drop("length_ns")
     finer = dated.filter(pl.col("length_ns") < grid_ns).drop("length_ns")
     if finer.height:
-        closed_ns = int(series["ts_ns"].max())  # type: ignore[arg-type]
+        closed_ns = int(series["known_ns"].max())  # type: ignore[arg-type]
         native = pl.concat([native, resample(finer, market).filter(pl.col("ts_ns") <= closed_ns)])
     if native.is_empty():
         return empty("bars")
@@ -131,8 +132,10 @@ def _session_closes(ts_ns: pl.Series, calendar: str) -> pl.Series:
     import exchange_calendars
 
     first, last = (pl.from_epoch(pl.Series([value]), time_unit="ns")[0] for value in (ts_ns.min(), ts_ns.max()))
-    sessions = exchange_calendars.get_calendar(calendar, start=(first.date()).isoformat(), end=f"{last.year + 1}-01-31")
-    closes = pl.Series("close_ns", sessions.closes.to_numpy().astype("datetime64[ns]").astype("int64"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about what exchange_calendars does inside
+        sessions = exchange_calendars.get_calendar(calendar, start=first.date().isoformat(), end=f"{last.year + 1}-01-31")
+    closes = pl.Series("close_ns", sessions.closes.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype("int64"))
     return closes.gather(closes.search_sorted(ts_ns, side="left"))
 
 
@@ -167,7 +170,8 @@ def check_history(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFram
     `bars` has symbol, ts_ns, close; `actions` has symbol, ts_ns of known corporate actions.
     """
     absent = assets.select("symbol").join(bars.select("symbol"), on="symbol", how="anti").sort("symbol")
-    told = [("no_bars", absent, "bars for every asset"), *_history(bars, actions, cfg)]
+    known = bars.join(assets.select("symbol"), on="symbol", how="semi")
+    told = [("no_bars", absent, "bars for every asset"), *_history(known, actions, cfg)]
     return [finding for code, found, expected in told for finding in _warn(found, code, expected, sample_rows)]
 
 
@@ -225,7 +229,7 @@ def _iso(column: str) -> pl.Expr:
 def _warn(found: pl.DataFrame, code: str, expected: str, sample_rows: int) -> list[Finding]:
     if found.is_empty():
         return []
-    shown = tuple(found.head(sample_rows).to_dicts())
+    shown = tuple({name: plain(value) for name, value in row.items()} for row in found.head(sample_rows).to_dicts())
     message = describe("series.close" if "price" in code else "series.timestamp", found.height, shown, expected, "kept as it is")
     symbols = tuple(found["symbol"].unique().sort().to_list())
     return [Finding("warning", code, "series", "close" if "price" in code else "timestamp", message, shown, symbols)]

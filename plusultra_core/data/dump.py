@@ -259,6 +259,7 @@ _SQLITE_REASONS = (
     ("unable to open", "unreadable", "SQLite cannot open it", "give read permission to it and its log"),
     ("prohibited", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
     ("not authorized", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
+    ("authorization denied", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
     ("unsafe use", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
 )
 

@@ -113,6 +113,7 @@ SHAPES = {
             nonnegative=("size",),
             finite=("fees", "slippage_bp", "pnl"),
             rules=(
+                Rule("bad_key", "error", "trade_id", "typeof(\"trade_id\") <> 'integer'", "an integer"),
                 Rule("bad_side", "error", "side", "\"side\" IS NULL OR \"side\" NOT IN ('long', 'short', 'flat')", "long, short or flat"),
             ),
         ),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 import polars as pl
 
@@ -27,6 +28,7 @@ _BARS = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 _MAX_BOUND = 10_000  # symbols bound to one query; above it everything is read and filtered
 _ASSET_TEXT = ("symbol", "sector", "currency", "exchange", "metadata")
 _MAX_SYMBOL = 128
+_METADATA = "a JSON object whose bar and price_adjustment, where given, are known (an unknown adjustment counts as split+dividend)"
 _CONTROL = r"[\p{C}\p{Zl}\p{Zp}]"
 
 
@@ -188,7 +190,7 @@ def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
 def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
     """Every asset, with its class and where the class comes from (`class_from`: metadata, rule or other).
 
-    `bar` is null where the metadata does not say it; `metadata_ok` is false where it is no JSON object.
+    `bar` is null where the metadata does not say it; `metadata_ok` is false where part of it cannot be used.
     """
     present = {row[1].lower() for row in db.execute("PRAGMA table_xinfo(assets)")}
     text = [f"CASE WHEN typeof({name}) = 'text' THEN {name} END" if name in present else "NULL" for name in _ASSET_TEXT]
@@ -218,18 +220,24 @@ def _facts(
         stated = parsed if isinstance(parsed, dict) else {}
     except (ValueError, RecursionError):
         readable = False
-    bar = stated.get("bar")
-    try:
-        bar = bar if isinstance(bar, str) and bar_ns(bar) else None
-    except ConfigError:
-        bar = None
-    adjusted = stated.get("price_adjustment", "none")
-    adjustment = adjusted if adjusted in ADJUSTMENTS else "none" if adjusted is None else ADJUSTMENTS[-1]
+    bar, adjusted = stated.get("bar"), stated.get("price_adjustment")
+    if bar is not None and not _is_bar(bar):
+        bar, readable = None, False
+    if adjusted is not None and adjusted not in ADJUSTMENTS:
+        readable = False
+    adjustment = "none" if adjusted is None else str(adjusted) if adjusted in ADJUSTMENTS else ADJUSTMENTS[-1]
     asset_class = stated.get("asset_class")
     if asset_class in ASSET_CLASSES:
-        return str(asset_class), "metadata", bar, str(adjustment), readable
+        return str(asset_class), "metadata", bar, adjustment, readable
     by_rule = _class_by_rule(symbol or "", exchange or "", markets)
-    return by_rule or "other", "rule" if by_rule else "other", bar, str(adjustment), readable
+    return by_rule or "other", "rule" if by_rule else "other", bar, adjustment, readable
+
+
+def _is_bar(value: object) -> TypeGuard[str]:
+    try:
+        return isinstance(value, str) and bar_ns(value) > 0
+    except ConfigError:
+        return False
 
 
 def _class_by_rule(symbol: str, exchange: str, markets: Mapping[str, MarketConfig]) -> str | None:
@@ -284,7 +292,7 @@ def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cf
     findings += _tell(
         *where, identity.is_duplicated() & identity.is_not_null(), "error", "duplicate_asset", "asset_id", "each id once", "keep one"
     )
-    findings += _tell(*where, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", "a JSON object", "read as empty")
+    findings += _tell(*where, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", _METADATA, "the rest is ignored")
     by_rule, by_none = pl.col("class_from") == "rule", pl.col("class_from") == "other"
     findings += _tell(
         *where, by_rule, "warning", "class_by_rule", "asset_class", "an asset_class in metadata", "taken from the rules in configs/markets"
@@ -299,6 +307,9 @@ def _tell(
     found = frame.filter(wrong)
     if found.is_empty():
         return []
-    rows = tuple({name: plain(value) for name, value in row.items()} for row in found.select("symbol", column).head(sample_rows).to_dicts())
+    rows = tuple(
+        {name: plain(value) for name, value in row.items()}
+        for row in found.select(*dict.fromkeys(("symbol", column))).head(sample_rows).to_dicts()
+    )
     symbols = tuple(found["symbol"].drop_nulls().unique().sort().to_list()) if level == "warning" else None
     return [Finding(level, code, "assets", column, describe(f"assets.{column}", found.height, rows, expected, remedy), rows, symbols)]

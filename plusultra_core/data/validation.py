@@ -237,6 +237,7 @@ class _Inspection:
         self.findings: list[Finding] = []
         self.counts: dict[str, int] = {}
         self.ranges: dict[str, dict[str, str]] = {}
+        self.traded: frozenset[str] = frozenset()
 
     def run(self) -> DumpReport:
         shapes, self.findings = find_tables(self.db, self.cfg.shapes())
@@ -253,6 +254,7 @@ class _Inspection:
         bars = keys["series"]
         if bars is not None and {"symbol", "ts_ns", "close"} <= set(bars.columns):
             actions = keys.get(self.cfg.corporate_actions.table)
+            self.traded = rules.symbols & frozenset(bars["symbol"].drop_nulls().unique())
             sample = self.cfg.validation.sample_rows
             self.findings += check_history(bars, actions if actions is not None else bars.clear(), assets, self.cfg.history, sample)
             self.findings += check_frequency(assets, self.markets)
@@ -294,6 +296,9 @@ class _Inspection:
 
     def _report(self, classes: Mapping[str, int]) -> DumpReport:
         findings, quarantined = _set_aside(self.findings, self.cfg.validation)
+        if quarantined and self.traded <= set(quarantined):
+            message = f"series: all {len(self.traded)} symbols with bars would be quarantined; fix the dump"
+            findings = (*findings, Finding("error", "no_symbols_left", "series", None, message))
         accepted = all(finding.level == "warning" for finding in findings)
         return DumpReport(accepted, findings, self.counts, self.ranges, dict(classes), quarantined if accepted else ())
 
@@ -307,7 +312,7 @@ def _set_aside(findings: Sequence[Finding], cfg: ValidationConfig) -> tuple[tupl
     for finding in findings:
         if finding.level == "error" and finding.symbols:
             symbols |= set(finding.symbols)
-            message = f"{finding.message} (quarantined: {', '.join(finding.symbols)})"
+            message = f"{finding.message}; {len(finding.symbols)} symbols quarantined"
             finding = replace(finding, level="warning", message=message)
         softened.append(finding)
     return tuple(softened), tuple(sorted(symbols))

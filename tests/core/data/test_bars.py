@@ -1,0 +1,253 @@
+"""Bars on the class's grid: nothing lost, nothing invented, nothing known too soon."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
+from plusultra_core.data.bars import BarsConfig, HistoryConfig, build_bars, check_frequency, check_history, resample
+from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.snapshot import take_snapshot
+from plusultra_core.data.tables import DataConfig, build_table
+from plusultra_core.data.timestamps import to_ns
+from plusultra_core.errors import ConfigError
+from plusultra_core.leakage import check_truncation
+from plusultra_core.market import MarketConfig
+
+CFG = BarsConfig(as_of=None)
+MONDAY = int(to_ns(pl.Series(["2020-01-06 00:00:00"]), "monday")[0])
+
+
+def _series(symbol: str, ts_ns: list[int], seed: int = 7, **columns: object) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(rng.normal(0, 0.01, len(ts_ns)).cumsum())
+    opened = close * np.exp(rng.normal(0, 0.01, len(ts_ns)))
+    spread = np.abs(rng.normal(0, 0.5, len(ts_ns)))
+    frame = pl.DataFrame(
+        {"symbol": symbol, "ts_ns": ts_ns, "known_ns": ts_ns, "open": opened, "high": np.maximum(opened, close) + spread}
+        | {"low": np.minimum(opened, close) - spread, "close": close, "volume": rng.integers(1, 99, len(ts_ns)).astype(float)}
+        | {"vwap": close, "turnover": close * 10.0}
+    )
+    return frame.with_columns(**{name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()}).cast(
+        {"open": pl.Float64, "high": pl.Float64, "low": pl.Float64, "volume": pl.Float64, "vwap": pl.Float64, "turnover": pl.Float64}
+    )
+
+
+def _assets(**bars: str) -> pl.DataFrame:
+    rows = [
+        {"asset_id": n, "symbol": s, "asset_class": "crypto", "bar": bar, "price_adjustment": "none"}
+        for n, (s, bar) in enumerate(bars.items())
+    ]
+    return pl.DataFrame(rows)
+
+
+def _build(series: pl.DataFrame, market: MarketConfig, **bars: str) -> pl.DataFrame:
+    return validate("bars", build_bars(series, _assets(**bars), empty("corporate_actions"), market, CFG))
+
+
+@pytest.fixture
+def crypto(markets: dict[str, MarketConfig]) -> MarketConfig:
+    return markets["crypto"]
+
+
+def _hours(count: int, first: int = 1) -> list[int]:
+    return [MONDAY + (first + index) * NS_PER_HOUR for index in range(count)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(1, 120), min_size=1, max_size=80), st.integers(0, 2**31))
+def test_resampling_agrees_with_a_loop(hours: set[int], seed: int) -> None:
+    series = _series("A", [MONDAY + hour * NS_PER_HOUR for hour in sorted(hours)], seed)
+    windows: dict[int, list[dict[str, float]]] = {}
+    for row in series.iter_rows(named=True):
+        end = MONDAY + -(-(row["ts_ns"] - MONDAY) // NS_PER_DAY) * NS_PER_DAY
+        windows.setdefault(end, []).append(row)
+    out = resample(series, _daily())
+    assert out["ts_ns"].to_list() == sorted(windows) and out["known_ns"].to_list() == sorted(windows)
+    for row in out.iter_rows(named=True):
+        rows = windows[row["ts_ns"]]
+        assert row["open"] == rows[0]["open"] and row["close"] == rows[-1]["close"]
+        assert row["high"] == max(r["high"] for r in rows) and row["low"] == min(r["low"] for r in rows)
+        assert row["volume"] == sum(r["volume"] for r in rows) and row["turnover"] == pytest.approx(sum(r["turnover"] for r in rows))
+        assert row["vwap"] == pytest.approx(sum(r["vwap"] * r["volume"] for r in rows) / row["volume"])
+    assert out["volume"].sum() == series["volume"].sum()
+
+
+def _daily() -> MarketConfig:
+    from plusultra_core.market import CostsConfig
+
+    costs = CostsConfig(
+        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    )
+    return MarketConfig(
+        asset_class="crypto",
+        bar="1d",
+        calendar="24/7",
+        session_tz="UTC",
+        periods_per_year=365.0,
+        currency="USD",
+        costs=costs,
+        fallback_adv_ccy=1.0,
+        context_classes=(),
+        symbol_rules=(),
+        exchange_rules=(),
+    )
+
+
+def test_windows_end_at_midnight_and_hold_their_end(crypto: MarketConfig) -> None:
+    out = resample(_series("A", _hours(48)), crypto)
+    assert [iso(ts) for ts in out["ts_ns"]] == ["2020-01-07T00:00:00Z", "2020-01-08T00:00:00Z"]
+
+
+def test_a_day_that_has_not_ended_is_no_bar(crypto: MarketConfig) -> None:
+    series = _series("A", _hours(24 + 23))
+    assert _build(series, crypto, A="1h").height == 1
+    assert _build(_series("A", _hours(24 + 24)), crypto, A="1h").height == 2
+    closed_by_another = pl.concat([series, _series("B", [MONDAY + NS_PER_DAY, MONDAY + 2 * NS_PER_DAY])])
+    assert _build(closed_by_another, crypto, A="1h", B="1d").filter(pl.col("symbol") == "A").height == 2
+
+
+def test_late_rows_make_late_bars(crypto: MarketConfig) -> None:
+    late = pl.when(pl.col("ts_ns") == MONDAY + 3 * NS_PER_HOUR).then(pl.col("ts_ns") + NS_PER_DAY).otherwise("ts_ns")
+    out = _build(_series("A", _hours(48)).with_columns(known_ns=late), crypto, A="1h")
+    assert ((out["known_ns"] - out["ts_ns"]) / NS_PER_HOUR).to_list() == [3.0, 0.0]
+
+
+def test_coarser_symbols_are_left_out_and_named(crypto: MarketConfig) -> None:
+    series = pl.concat([_series("A", [MONDAY + NS_PER_DAY * i for i in range(3)]), _series("B", [MONDAY, MONDAY + 7 * NS_PER_DAY])])
+    assert _build(series, crypto, A="1d", B="1w")["symbol"].unique().to_list() == ["A"]
+    (finding,) = check_frequency(_assets(A="1d", B="1w"), {"crypto": crypto})
+    assert finding.code == "coarse_bars" and finding.symbols == ("B",)
+
+
+def test_hours_stay_hours_where_the_grid_is_hourly(crypto: MarketConfig) -> None:
+    hourly = replace(crypto, bar="1h")
+    series = pl.concat([_series("A", _hours(5)), _series("B", [MONDAY + (i + 1) * NS_PER_HOUR // 4 for i in range(20)])])
+    out = _build(series, hourly, A="1h", B="15m")
+    assert out.group_by("symbol").len().sort("symbol").rows() == [("A", 5), ("B", 5)]
+    assert out.filter(pl.col("symbol") == "A")["close"].to_list() == series.filter(pl.col("symbol") == "A")["close"].to_list()
+
+
+def test_weeks_end_on_monday(crypto: MarketConfig) -> None:
+    out = resample(_series("A", [MONDAY + NS_PER_DAY * i for i in range(1, 15)]), replace(crypto, bar="1w"))
+    assert [iso(ts) for ts in out["ts_ns"]] == ["2020-01-13T00:00:00Z", "2020-01-20T00:00:00Z"]
+
+
+def test_intraday_bars_of_an_exchange_end_at_its_close(markets: dict[str, MarketConfig]) -> None:
+    stamps = [
+        "2019-11-27 15:00:00",
+        "2019-11-27 21:00:00",
+        "2019-11-29 15:00:00",
+        "2019-11-29 18:00:00",
+        "2020-07-01 14:00:00",
+        "2020-07-01 20:00:00",
+    ]
+    out = resample(_series("A", to_ns(pl.Series(stamps), "t").to_list()), markets["equity"])
+    assert [iso(ts) for ts in out["ts_ns"]] == ["2019-11-27T21:00:00Z", "2019-11-29T18:00:00Z", "2020-07-01T20:00:00Z"]
+    with pytest.raises(ConfigError, match="equity.bar: resampling to 1w"):
+        resample(_series("A", [MONDAY]), replace(markets["equity"], bar="1w"))
+
+
+def test_close_only_symbols_have_no_range(crypto: MarketConfig) -> None:
+    days = [MONDAY + NS_PER_DAY * i for i in range(3)]
+    out = _build(_series("A", days, open=None, high=None, low=None, volume=None), crypto, A="1d")
+    assert out["has_ohl"].any() is False and out["has_volume"].any() is False
+    for name in ("open", "high", "low", "open_adj", "high_adj", "low_adj", "volume", "volume_adj"):
+        assert out[name].null_count() == 3
+    partly = _build(_series("A", days, open=None), crypto, A="1d")
+    assert partly["high"].null_count() == 3 and partly["has_ohl"].any() is False and partly["close_adj"].null_count() == 0
+
+
+def test_resampled_close_only_rows_invent_no_range_and_no_volume(crypto: MarketConfig) -> None:
+    out = resample(_series("A", _hours(48), open=None, volume=None, turnover=None), crypto)
+    for name in ("open", "high", "low", "volume", "vwap", "turnover"):
+        assert out[name].null_count() == 2
+
+
+def test_gaps_are_counted_on_the_grid_of_the_class(crypto: MarketConfig) -> None:
+    days = [MONDAY + NS_PER_DAY * i for i in range(10)]
+    series = pl.concat([_series("A", days), _series("B", [days[2], days[3], days[7], days[9]])])
+    out = _build(series, crypto, A="1d", B="1d")
+    assert out.filter(pl.col("symbol") == "A")["gap_bars"].to_list() == [0] * 10
+    assert out.filter(pl.col("symbol") == "B")["gap_bars"].to_list() == [0, 0, 3, 1]
+
+
+def test_nothing_is_filled_and_nothing_stands_before_the_first_bar(crypto: MarketConfig) -> None:
+    days = [MONDAY + NS_PER_DAY * i for i in range(10)]
+    series = pl.concat([_series("A", days), _series("B", days[6:])])
+    out = _build(series, crypto, A="1d", B="1d")
+    assert out.height == 14 and out.filter(pl.col("symbol") == "B")["ts_ns"].min() == days[6]
+    assert out.select("symbol", "ts_ns", "close").equals(series.select("symbol", "ts_ns", "close"))
+
+
+def test_an_adjusted_bar_is_worth_what_the_raw_one_is(crypto: MarketConfig) -> None:
+    days = [MONDAY + NS_PER_DAY * i for i in range(4)]
+    action = {
+        "symbol": ["A"],
+        "ts_ns": [days[2]],
+        "known_ns": [days[2]],
+        "action": ["split"],
+        "amount": [None],
+        "ratio": [4.0],
+        "currency": [None],
+    }
+    actions = pl.DataFrame(action, schema=empty("corporate_actions").schema)
+    out = validate("bars", build_bars(_series("A", days), _assets(A="1d"), actions, crypto, CFG))
+    assert out["adj_factor"].to_list() == [1.0, 1.0, 4.0, 4.0]
+    np.testing.assert_allclose(out["close_adj"] * out["volume_adj"], out["close"] * out["volume"], rtol=1e-15)
+    as_of = replace(CFG, as_of="2020-01-07 23:00:00")
+    assert build_bars(_series("A", days), _assets(A="1d"), actions, crypto, as_of)["adj_factor"].to_list() == [1.0] * 4
+
+
+def test_a_class_without_series_has_no_bars(crypto: MarketConfig) -> None:
+    assert _build(empty("series"), crypto, A="1d").height == 0
+
+
+def test_the_date_of_the_actions_is_a_time() -> None:
+    with pytest.raises(ConfigError, match="as_of: 1 timestamps cannot be read"):
+        BarsConfig(as_of="soon")
+
+
+def test_bars_of_the_past_do_not_move_when_the_future_is_cut(
+    real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    snapshot = take_snapshot(real_dump("market_2017_a"), tmp_path, data_cfg, markets)
+    for asset_class in ("forex", "equity"):
+        frames = {
+            name: build_table(name, snapshot.path, asset_class, markets, data_cfg) for name in ("series", "assets", "corporate_actions")
+        }
+
+        def build(inputs: dict[str, pl.DataFrame], market: MarketConfig = markets[asset_class]) -> pl.DataFrame:
+            return build_bars(inputs["series"], inputs["assets"], inputs["corporate_actions"], market, data_cfg.bars)
+
+        check_truncation(build, frames, num_cuts=3, seed=7)
+
+
+def test_hourly_forex_meets_daily_forex_on_one_grid(
+    real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    snapshot = take_snapshot(real_dump("market_2017_a"), tmp_path, data_cfg, markets)
+    series, assets = (build_table(name, snapshot.path, "forex", markets, data_cfg) for name in ("series", "assets"))
+    bars = build_bars(series, assets, empty("corporate_actions"), markets["forex"], data_cfg.bars)
+    days = {symbol: set(bars.filter(pl.col("symbol") == symbol)["ts_ns"]) for symbol in ("EURUSD", "GBPUSD")}
+    assert len(days["EURUSD"]) > 400 and days["EURUSD"] <= days["GBPUSD"]
+    assert iso(int(bars["ts_ns"].max())) == "2017-06-30T00:00:00Z"  # type: ignore[arg-type]
+    hours = series.filter((pl.col("symbol") == "EURUSD") & (pl.col("ts_ns") <= max(days["EURUSD"])))
+    euro = bars.filter(pl.col("symbol") == "EURUSD")
+    assert euro["high"].max() == hours["high"].max() and euro["low"].min() == hours["low"].min()
+    assert euro["close"][-1] == hours["close"][-1] and euro["open"][0] == hours["open"][0]
+
+
+def test_history_thresholds_must_make_sense() -> None:
+    good = {"stale_days": 1, "long_gap_days": 1, "long_gap_bars": 1, "constant_bars": 2, "jump_ratio": 2.0}
+    cfg = HistoryConfig(**good)  # type: ignore[arg-type]
+    assert check_history(pl.DataFrame({"symbol": [], "ts_ns": [], "close": []}), pl.DataFrame(), pl.DataFrame({"symbol": []}), cfg, 3) == []
+    for name, bad in (("stale_days", 0), ("jump_ratio", 1.0)):
+        with pytest.raises(ConfigError, match=name):
+            HistoryConfig(**{**good, name: bad})  # type: ignore[arg-type]

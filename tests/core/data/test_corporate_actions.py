@@ -1,0 +1,128 @@
+"""Adjustment looks forward only: no bar knows a later action, and returns are those of a holder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.data.bars import build_bars
+from plusultra_core.data.contract import empty
+from plusultra_core.data.corporate_actions import adjust
+from plusultra_core.data.snapshot import take_snapshot
+from plusultra_core.data.tables import DataConfig, build_table
+from plusultra_core.data.timestamps import to_ns
+from plusultra_core.errors import ContractError
+from plusultra_core.market import MarketConfig
+
+
+def _bars(close: list[float], symbol: str = "A") -> pl.DataFrame:
+    ts_ns = [index * NS_PER_DAY for index in range(len(close))]
+    return pl.DataFrame({"symbol": symbol, "ts_ns": ts_ns, "known_ns": ts_ns, "close": close})
+
+
+def _assets(adjustment: str = "none", symbol: str = "A") -> pl.DataFrame:
+    return pl.DataFrame({"symbol": [symbol], "price_adjustment": [adjustment]})
+
+
+def _action(day: float, action: str, value: float, known_day: float | None = None, symbol: str = "A") -> pl.DataFrame:
+    ts_ns, known_ns = int(day * NS_PER_DAY), int((day if known_day is None else known_day) * NS_PER_DAY)
+    amount, ratio = (value, None) if action == "dividend" else (None, value)
+    row = {"symbol": symbol, "ts_ns": ts_ns, "known_ns": known_ns, "action": action, "amount": amount, "ratio": ratio, "currency": None}
+    return pl.DataFrame(
+        [row], schema=empty("corporate_actions").select("symbol", "ts_ns", "known_ns", "action", "amount", "ratio", "currency").schema
+    )
+
+
+def test_a_split_multiplies_from_its_bar_on() -> None:
+    out = adjust(_bars([100.0, 102.0, 51.5, 52.0]), _action(1.6, "split", 2.0), _assets(), None)
+    assert out["adj_factor"].to_list() == [1.0, 1.0, 2.0, 2.0]
+
+
+def test_a_dividend_is_reinvested_at_the_close_before() -> None:
+    out = adjust(_bars([100.0, 102.0, 100.0, 101.0]), _action(1.6, "dividend", 2.0), _assets(), None)
+    np.testing.assert_allclose(out["adj_factor"].to_numpy(), [1, 1, 102 / 100, 102 / 100], rtol=1e-15)
+
+
+def test_actions_in_one_bar_and_in_many_multiply() -> None:
+    actions = pl.concat([_action(1.2, "split", 2.0), _action(1.3, "dividend", 1.0), _action(2.5, "split", 3.0)])
+    out = adjust(_bars([100.0, 100.0, 50.0, 17.0]), actions, _assets(), None)
+    np.testing.assert_allclose(out["adj_factor"].to_numpy(), [1, 1, 2 / 0.99, 6 / 0.99], rtol=1e-15)
+
+
+@pytest.mark.parametrize("day", [-1.0, 0.0, 3.5])
+def test_actions_before_the_first_bar_and_after_the_last_change_nothing(day: float) -> None:
+    assert adjust(_bars([100.0] * 4), _action(day, "split", 2.0), _assets(), None)["adj_factor"].to_list() == [1.0] * 4
+
+
+def test_an_action_across_missing_bars_falls_on_the_next_bar() -> None:
+    bars = _bars([100.0] * 5).filter(pl.col("ts_ns") != 2 * NS_PER_DAY)
+    assert adjust(bars, _action(1.5, "split", 2.0), _assets(), None)["adj_factor"].to_list() == [1.0, 1.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("adjustment", "factor"), [("none", 2.0 / 0.99), ("split", 1 / 0.99), ("split+dividend", 1.0)])
+def test_what_the_source_has_adjusted_is_not_adjusted_again(adjustment: str, factor: float) -> None:
+    actions = pl.concat([_action(1.2, "split", 2.0), _action(1.3, "dividend", 1.0)])
+    out = adjust(_bars([100.0] * 4), actions, _assets(adjustment), None)
+    np.testing.assert_allclose(out["adj_factor"][-1], factor, rtol=1e-15)
+
+
+def test_actions_known_after_the_date_are_left_out() -> None:
+    action = _action(1.5, "split", 2.0, known_day=2.5)
+    bars = _bars([100.0, 100.0, 50.0, 50.0])
+    assert adjust(bars, action, _assets(), int(2.4 * NS_PER_DAY))["adj_factor"].to_list() == [1.0] * 4
+    assert adjust(bars, action, _assets(), int(2.5 * NS_PER_DAY))["adj_factor"].to_list() == [1.0, 1.0, 2.0, 2.0]
+
+
+def test_a_bar_is_known_no_sooner_than_the_actions_in_it() -> None:
+    out = adjust(_bars([100.0, 100.0, 50.0, 50.0]), _action(1.5, "split", 2.0, known_day=2.5), _assets(), None)
+    assert (out["known_ns"] / NS_PER_DAY).to_list() == [0.0, 1.0, 2.5, 3.0]
+
+
+def test_symbols_keep_their_own_actions() -> None:
+    bars = pl.concat([_bars([100.0] * 3, "A"), _bars([100.0] * 3, "B")])
+    assets = pl.concat([_assets(symbol="A"), _assets(symbol="B")])
+    out = adjust(bars, _action(1.5, "split", 2.0, symbol="B"), assets, None)
+    assert out["adj_factor"].to_list() == [1.0, 1.0, 1.0, 1.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [100.0, 150.0])
+def test_a_dividend_above_the_price_is_refused(value: float) -> None:
+    with pytest.raises(ContractError, match=r"A 1970-01-02T12:00:00Z: dividend, amount 1[05]0.0.*below the close before \(100.0\)"):
+        adjust(_bars([100.0] * 3), _action(1.5, "dividend", value), _assets(), None)
+
+
+def test_the_past_does_not_move_when_actions_are_added() -> None:
+    rng = np.random.default_rng(7)
+    bars = _bars(list(100 * np.exp(rng.normal(0, 0.02, 60).cumsum())))
+    days = sorted(rng.uniform(1, 59, 8))
+    actions = pl.concat([_action(day, "dividend" if i % 2 else "split", 1.5) for i, day in enumerate(days)]).sort("ts_ns")
+    full = adjust(bars, actions, _assets(), None)
+    for cut in range(5, 60, 6):
+        seen = adjust(
+            bars.filter(pl.col("ts_ns") <= cut * NS_PER_DAY), actions.filter(pl.col("known_ns") <= cut * NS_PER_DAY), _assets(), None
+        )
+        assert seen.equals(full.head(cut + 1))
+
+
+def test_the_split_of_aapl_in_2014(
+    real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    snapshot = take_snapshot(real_dump("market_2017_a"), tmp_path, data_cfg, markets)
+    frames = {name: build_table(name, snapshot.path, "equity", markets, data_cfg) for name in ("series", "assets", "corporate_actions")}
+    bars = build_bars(frames["series"], frames["assets"], frames["corporate_actions"], markets["equity"], data_cfg.bars)
+    apple = bars.filter(pl.col("symbol") == "AAPL")
+    raw, adjusted = apple["close"].to_numpy(), apple["close_adj"].to_numpy()
+    day = int(apple["ts_ns"].search_sorted(to_ns(pl.Series(["2014-06-09 00:00:00"]), "day")[0]))
+    assert raw[day] / raw[day - 1] < 0.15 and adjusted[day] / adjusted[day - 1] == pytest.approx(7 * raw[day] / raw[day - 1], rel=1e-12)
+    assert np.abs(np.diff(np.log(adjusted))).max() < 0.14 and apple["adj_factor"][0] == 1.0
+    actions = frames["corporate_actions"].filter((pl.col("symbol") == "AAPL") & (pl.col("ts_ns") > apple["ts_ns"][0]))
+    expected = 1.0
+    for action in actions.iter_rows(named=True):
+        before = raw[int(apple["ts_ns"].search_sorted(action["ts_ns"])) - 1]
+        expected *= action["ratio"] if action["action"] == "split" else 1 / (1 - action["amount"] / before)
+    assert apple["adj_factor"][-1] == pytest.approx(expected, rel=1e-12) and expected > 7
+    others = bars.filter(~pl.col("symbol").is_in(["AAPL", "MSFT"]))
+    assert "KO" in frames["corporate_actions"]["symbol"] and others["adj_factor"].unique().to_list() == [1.0]
