@@ -150,7 +150,7 @@ def test_intraday_bars_of_an_exchange_end_at_its_close(markets: dict[str, Market
     ]
     out = resample(_series("A", to_ns(pl.Series(stamps), "t").to_list()), markets["equity"])
     assert [iso(ts) for ts in out["ts_ns"]] == ["2019-11-27T21:00:00Z", "2019-11-29T18:00:00Z", "2020-07-01T20:00:00Z"]
-    with pytest.raises(ConfigError, match="equity.bar: resampling to 1w"):
+    with pytest.raises(ConfigError, match=r"equity.bar: resampling to 1w"):
         resample(_series("A", [MONDAY]), replace(markets["equity"], bar="1w"))
 
 

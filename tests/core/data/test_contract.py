@@ -109,16 +109,16 @@ def test_values_out_of_range(name: str, column: str, value: object) -> None:
 def test_warm_up_may_be_missing_in_features_but_not_in_bars() -> None:
     frame = _filled("features").with_columns(momentum=pl.Series([None, float("nan"), 1.0, float("inf")]))
     assert validate("features", frame) is frame
-    with pytest.raises(ContractError, match="features.momentum: .*Float64"):
+    with pytest.raises(ContractError, match=r"features.momentum: .*Float64"):
         validate("features", frame.with_columns(momentum=pl.lit(1, pl.Int64)))
 
 
 def test_families_of_columns_are_checked_by_their_pattern() -> None:
     frame = _filled("targets").with_columns(pl.lit(1, pl.Int8).alias("direction_5"), pl.lit(0.5).alias("ret_log_5"))
     assert validate("targets", frame) is frame
-    with pytest.raises(ContractError, match="targets.direction_5: 4 failures"):
+    with pytest.raises(ContractError, match=r"targets.direction_5: 4 failures"):
         validate("targets", frame.with_columns(pl.lit(3, pl.Int8).alias("direction_5")))
-    with pytest.raises(ContractError, match="targets.direction: unknown column"):
+    with pytest.raises(ContractError, match=r"targets.direction: unknown column"):
         validate("targets", frame.with_columns(direction=pl.lit(1, pl.Int8)))
 
 
@@ -137,7 +137,7 @@ def test_flags_of_bars_tell_the_truth() -> None:
 def test_symbols_must_be_assets_and_rows_those_of_the_bars() -> None:
     bars, assets = _filled("bars"), _filled("assets").with_columns(symbol=pl.Series(["a", "b", "c", "d"]))
     assert validate("bars", bars, assets=assets) is bars
-    with pytest.raises(ContractError, match="bars.symbol: 4 rows, first .*expected a symbol of assets"):
+    with pytest.raises(ContractError, match=r"bars.symbol: 4 rows, first .*expected a symbol of assets"):
         validate("bars", bars, assets=assets.tail(3))
     features = _filled("features")
     assert validate("features", features, bars=bars) is features

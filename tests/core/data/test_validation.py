@@ -79,17 +79,30 @@ REFUSED = {
         "trades",
         "side",
     ),
-    "split without ratio": ("INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'split', 1, NULL, NULL)", "bad_action")
-    + ("corporate_actions", "ratio"),
+    "split without ratio": (
+        "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'split', 1, NULL, NULL)",
+        "bad_action",
+        "corporate_actions",
+        "ratio",
+    ),
     "dividend without amount": (
         "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'dividend', NULL, 1, NULL)",
         "bad_action",
-    )
-    + ("corporate_actions", "amount"),
-    "unknown action": ("INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'merger', 1, 1, NULL)", "bad_action")
-    + ("corporate_actions", "action"),
-    "side table twice": ("INSERT INTO macro_rates SELECT '2020-01-05 21:00:00', 'UST', 1.0 FROM assets LIMIT 2", "duplicate_key")
-    + ("macro_rates", "timestamp"),
+        "corporate_actions",
+        "amount",
+    ),
+    "unknown action": (
+        "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'merger', 1, 1, NULL)",
+        "bad_action",
+        "corporate_actions",
+        "action",
+    ),
+    "side table twice": (
+        "INSERT INTO macro_rates SELECT '2020-01-05 21:00:00', 'UST', 1.0 FROM assets LIMIT 2",
+        "duplicate_key",
+        "macro_rates",
+        "timestamp",
+    ),
     "infinite rate": ("INSERT INTO macro_rates VALUES ('2020-01-05 21:00:00', 'UST', 9e999)", "not_finite", "macro_rates", "value"),
     "orphan funding": (
         "INSERT INTO funding_rates VALUES ('2020-01-05 21:00:00', 'ZZZ', 0.1, 8)",
