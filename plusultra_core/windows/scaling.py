@@ -8,20 +8,22 @@ from plusultra_core.arrays import BoolArray, Float32Array
 
 IQR_OF_NORMAL = 1.3489795003921634
 """Distance between the quartiles of a standard normal: scale = IQR / this is a standard deviation for normal data."""
+SILENT = 1e30
+"""Scale of a feature that the train span does not know: whatever comes later is divided to zero."""
 
 
 def fit_scaler(x_NTF: Float32Array, row_NT: BoolArray) -> tuple[Float32Array, Float32Array]:
     """Median and normalised interquartile range of each feature over the rows of `row_NT`.
 
-    A feature that is constant there (zero range) is scaled by its standard deviation if it has one, else by 1;
-    a feature that is missing there has centre 0 and scale 1.
+    A feature without range there is scaled by its standard deviation if it has one. One that is constant or missing
+    there is silenced: nothing can be learned of it, and an untrained weight must not read it later.
     Shapes  x (N, T, F), rows (N, T); results (F,).
     NaN     is left out; the results are finite.
     """
     rows_RF = x_NTF[row_NT].astype(np.float64)
     num_features = x_NTF.shape[2]
     center_F = np.zeros(num_features)
-    scale_F = np.ones(num_features)
+    scale_F = np.full(num_features, SILENT)
     for f in range(num_features):
         column = rows_RF[:, f]
         column = column[np.isfinite(column)]
@@ -32,7 +34,7 @@ def fit_scaler(x_NTF: Float32Array, row_NT: BoolArray) -> tuple[Float32Array, Fl
         floor = 1e-9 * max(1.0, abs(center_F[f]))
         if scale <= floor:
             scale = float(column.std())
-        scale_F[f] = scale if scale > floor else 1.0
+        scale_F[f] = scale if scale > floor else SILENT
     return center_F.astype(np.float32), scale_F.astype(np.float32)
 
 

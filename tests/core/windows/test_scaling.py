@@ -14,16 +14,23 @@ def test_centre_and_scale_are_those_of_a_normal_sample() -> None:
     assert abs(scale[0] - 2) < 0.03
 
 
-def test_constant_rare_and_missing_columns_get_a_usable_scale() -> None:
-    x = np.zeros((1, 1_000, 3), np.float32)
+def test_a_rare_column_is_scaled_by_its_standard_deviation() -> None:
+    x = np.zeros((1, 1_000, 1), np.float32)
+    x[0, :5, 0] = 1
+    _, scale = fit_scaler(x, np.ones((1, 1_000), np.bool_))
+    assert scale[0] == np.float32(x.std(dtype=np.float64))
+
+
+def test_a_column_that_train_does_not_know_is_silent_ever_after() -> None:
+    x = np.full((1, 200, 2), np.nan, np.float32)
     x[..., 0] = 7
-    x[0, :5, 1] = 1
-    x[..., 2] = np.nan
-    center, scale = fit_scaler(x, np.ones((1, 1_000), np.bool_))
-    assert center.tolist() == [7, 0, 0]
-    assert scale[0] == 1
-    assert scale[1] == np.float32(x[0, :, 1].std(dtype=np.float64))
-    assert scale[2] == 1
+    rows = np.zeros((1, 200), np.bool_)
+    rows[:, :100] = True
+    x[:, 100:] = 1_000
+    center, scale = fit_scaler(x, rows)
+    assert center.tolist() == [7, 0]
+    assert np.isfinite(scale).all()
+    assert np.abs(apply_scale(x, center, scale, 5.0)).max() < 1e-20
 
 
 def test_rows_outside_the_train_windows_change_nothing() -> None:
