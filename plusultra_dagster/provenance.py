@@ -113,9 +113,9 @@ def digests(recipe: Mapping[str, Any], partition: Partition, config: Station | N
     return found
 
 
-def provenance(recipe: Mapping[str, Any], configs: Mapping[str, str], versions: Mapping[str, str], partition: Partition) -> str:
+def provenance(asset: str, recipe: Mapping[str, Any], configs: Mapping[str, str], versions: Mapping[str, str], partition: Partition) -> str:
     """16 hex digits: equal ones mean that the content would come out equal."""
-    return digest_of({"code": recipe["code"], "configs": configs, "inputs": versions, "partition": partition.key})
+    return digest_of({"asset": asset, "code": recipe["code"], "configs": configs, "inputs": versions, "partition": partition.key})
 
 
 def unpassed(instance: dg.DagsterInstance, assets: Iterable[str], partition: str) -> list[str]:

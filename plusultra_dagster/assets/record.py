@@ -67,7 +67,7 @@ class Record:
         recipe = context.assets_def.metadata_by_key[context.asset_key][provenance_module.RECIPE]
         self.inputs = provenance_module.inputs(context.instance, self.asset, self.parents, self.partition)
         self.configs = provenance_module.digests(recipe, self.partition, config)
-        self.provenance = provenance_module.provenance(recipe, self.configs, self.inputs, self.partition)
+        self.provenance = provenance_module.provenance(self.asset, recipe, self.configs, self.inputs, self.partition)
 
     @property
     def market(self) -> MarketConfig:

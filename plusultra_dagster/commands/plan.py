@@ -65,4 +65,4 @@ def _is_current(
     recipe = metadata[provenance.RECIPE]
     recipe = getattr(recipe, "value", recipe)
     versions = provenance.inputs(instance, name, parents, partition)
-    return newest.provenance == provenance.provenance(recipe, provenance.digests(recipe, partition), versions, partition)
+    return newest.provenance == provenance.provenance(name, recipe, provenance.digests(recipe, partition), versions, partition)

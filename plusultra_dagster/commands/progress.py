@@ -2,12 +2,14 @@
 
 import logging
 import os
+import textwrap
 import time
 from typing import TextIO
 
 import dagster as dg
 
 _SLOW_CHECK_S = 2.0
+_WIDTH = 130
 
 
 def terminal() -> TextIO:
@@ -31,7 +33,7 @@ class ProgressHandler(logging.Handler):
         if event is None:
             text = str(meta.get("orig_message", record.getMessage())).strip()
             if step and record.levelno == logging.INFO and not text.startswith("[pipes]"):
-                self.say(f"      {text}")
+                self.say("      " + textwrap.shorten(text, _WIDTH, placeholder=" ..."))
             return
         kind = event.event_type_value
         if kind == "STEP_START":
