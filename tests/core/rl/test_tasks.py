@@ -1,0 +1,155 @@
+"""The job: a self-contained bundle, trained between the first test span and the last, the same bytes twice."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from plusultra_core import artifacts, config
+from plusultra_core.artifacts import Artifact
+from plusultra_core.errors import ArtifactError, JobError
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.job import Job, run_job
+from plusultra_core.market import MarketConfig
+from plusultra_core.models.bundle import Bundle, Scaler, load_bundle, save_bundle
+from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
+from plusultra_core.models.linear import LinearConfig
+from plusultra_core.rl.tasks import TASKS, RLConfig, slot_limit
+from plusultra_core.rl.world import build_world, spans_of
+from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.windows.panel import Panel, publish_panel
+from plusultra_core.windows.panel import replace as replace_panel
+
+LINEAR = LinearConfig(width=4, trend_bars=4, lags=3)
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+class Silent:
+    """Progress that nobody reads, and can stop the run at a given report."""
+
+    def __init__(self, stop_at: int = -1) -> None:
+        self.left = stop_at
+
+    def report(self, message: str, **numbers: float) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def teacher(panel: Panel) -> Bundle:
+    cfg = ForecasterConfig(kind="linear", hybrid=None, linear=LINEAR, quantile_levels=LEVELS, num_classes=3)
+    shape = InputShape(
+        num_features=len(panel.features), lookback=panel.lookback, num_states=panel.num_states, num_horizons=len(panel.horizons)
+    )
+    return Bundle(
+        kind="supervised",
+        config={"forecaster": config.to_dict(cfg)},
+        shape=shape,
+        features=panel.features,
+        tokens=panel.tokens,
+        symbols=panel.symbols,
+        horizons=panel.horizons,
+        scaler=Scaler(center=tuple(map(float, panel.folds[0].center_F)), scale=tuple(map(float, panel.folds[0].scale_F)), clip=5.0),
+        temperature=(1.0,) * len(panel.horizons),
+        lineage={},
+        tensors=build_forecaster(cfg, shape, seed=0).state_dict(),
+    )
+
+
+@pytest.fixture(scope="module")
+def panel(planted: Callable[..., Any]) -> Panel:
+    made: Panel = planted(num_assets=3, num_times=160).panel
+    return made
+
+
+def settings(root: Path) -> dict[str, Any]:
+    smoke = root / "configs" / "smoke"
+    return {
+        "rl": config.to_dict(config.load(RLConfig, smoke / "rl.yaml")),
+        "simulation": config.to_dict(config.load(SimulationConfig, smoke / "simulation.yaml")),
+        "guardrails": config.to_dict(config.load(GuardrailsConfig, smoke / "guardrails.yaml")),
+        "market": config.to_dict(config.load(MarketConfig, root / "configs" / "markets" / "equity.yaml")),
+    }
+
+
+def run(panel: Panel, base: Path, root: Path, stop_at: int = -1) -> Artifact:
+    windows = publish_panel(panel, base / "store", "windows", {}).path
+    supervised = artifacts.publish(base / "store", "supervised", lambda to: save_bundle(to / "fold_0" / "hybrid", teacher(panel)), {}).path
+    job = Job("policy", "policy-key", settings(root), {"windows": windows, "supervised": supervised}, base / "store", base / "work", {})
+    return run_job(job, TASKS, Silent(stop_at))
+
+
+def test_the_bundle_holds_forecaster_actor_critic_and_what_serving_needs(panel: Panel, tmp_path: Path, root: Path) -> None:
+    artifact = run(panel, tmp_path, root)
+    bundle = load_bundle(artifact.path)
+    assert bundle.kind == "policy"
+    source = teacher(panel)
+    for name, tensor in source.tensors.items():
+        assert torch.equal(bundle.tensors[f"forecaster.{name}"], tensor)
+    assert bundle.config["limit"] == 0.25
+    assert bundle.config["band"] == 0.1
+    history = json.loads((artifact.path / "history.json").read_text())
+    assert [row["update"] for row in history] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_two_runs_and_a_killed_one_give_the_same_bytes(panel: Panel, tmp_path: Path, root: Path) -> None:
+    first, second = run(panel, tmp_path / "a", root), run(panel, tmp_path / "b", root)
+    with pytest.raises(KeyboardInterrupt):
+        run(panel, tmp_path / "c", root, stop_at=2)
+    third = run(panel, tmp_path / "c", root)
+    assert first.manifest["files"] == second.manifest["files"] == third.manifest["files"]
+
+
+def test_the_policy_trains_after_its_forecaster_and_before_the_locked_window(panel: Panel) -> None:
+    spans = spans_of(panel, 0.25)
+    first, last = panel.folds[0], panel.folds[-1]
+    assert first.valid[1] <= spans.train[0] < spans.train[1] == spans.valid[0] < spans.valid[1]
+    assert spans.valid[1] <= last.test[0] - max(panel.horizons)
+
+
+def test_nothing_of_the_locked_window_reaches_the_policy(panel: Panel, tmp_path: Path, root: Path) -> None:
+    locked = panel.folds[-1].test[0]
+    later = {name: getattr(panel, name).copy() for name in ("x_NTF", "close_NT", "open_NT", "high_NT", "low_NT", "sigma_NT")}
+    rng = np.random.default_rng(0)
+    for name in ("close_NT", "open_NT", "high_NT", "low_NT"):
+        later[name][:, locked:] *= 3.0
+    later["x_NTF"][:, locked:] = rng.normal(size=later["x_NTF"][:, locked:].shape)
+    later["sigma_NT"][:, locked:] *= 2.0
+    other = replace_panel(panel, **later)
+    a, b = run(panel, tmp_path / "a", root), run(other, tmp_path / "b", root)
+    assert a.manifest["files"]["model.safetensors"] == b.manifest["files"]["model.safetensors"]
+
+
+def test_the_market_rows_are_scaled_by_the_train_span_alone(panel: Panel, root: Path) -> None:
+    parts = settings(root)
+    simulation = config.parse(SimulationConfig, parts["simulation"], "")
+    guard = config.parse(GuardrailsConfig, parts["guardrails"], "")
+    market = config.parse(MarketConfig, parts["market"], "")
+    cfg = config.parse(RLConfig, parts["rl"], "")
+    spans = spans_of(panel, 0.25)
+    world, policy, rows = build_world(panel, teacher(panel), spans, simulation, market, guard, 0.25, cfg.policy, 7)
+    assert torch.allclose(rows.rows_RF.mean(dim=0), torch.zeros(rows.rows_RF.shape[1]), atol=0.05)
+    assert world.simulation.initial_capital_ccy == 0.25 * simulation.initial_capital_ccy
+    assert not world.present_TN[: spans.train[0]].any()
+    assert not world.present_TN[spans.valid[1] :].any()
+    assert float(policy.scale_F.min()) > 0
+
+
+def test_a_slot_gets_its_share_of_the_gross_limit(root: Path) -> None:
+    guard = config.parse(GuardrailsConfig, settings(root)["guardrails"], "")
+    assert slot_limit(guard, 2) == 0.25
+    assert slot_limit(guard, 10) == pytest.approx(0.1)
+    assert slot_limit(replace(guard, max_gross=2.0), 10) == pytest.approx(0.2)
+
+
+def test_a_panel_with_one_fold_or_a_missing_input_is_refused(panel: Panel, tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ArtifactError, match="at least 2 folds"):
+        spans_of(replace_panel(panel, folds=panel.folds[:1]), 0.25)
+    with pytest.raises(JobError, match="'supervised' is missing"):
+        windows = publish_panel(panel, tmp_path / "store", "windows", {}).path
+        run_job(Job("policy", "k", settings(root), {"windows": windows}, tmp_path / "store", tmp_path / "work", {}), TASKS, Silent())
