@@ -151,7 +151,7 @@ def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_y
         "costs": waterfall(rows),
         "attribution": attribution(positions, rows, regimes),
         "saturated_frac": saturated_frac(positions, trace.limits.get(name)),
-        "fills": fill_statistics(orders, int(ts_ns_T[0]), int(ts_ns_T[-1])),
+        "fills": fill_statistics(orders, _began(keys), int(ts_ns_T[-1])),
     }
     return Track(ts_ns_T, ret_T, rows["fold"].to_numpy().astype(np.int64), turnover_T, exposure_T, result)
 
@@ -263,6 +263,12 @@ def _turnover(orders: pl.DataFrame, rows: pl.DataFrame, opening_T: Float64Array)
 def _scale(rows: pl.DataFrame) -> float:
     """Size of the account, against which rounding is measured."""
     return max(float(rows["equity"].abs().to_numpy().max()), 1.0)
+
+
+def _began(keys: pl.DataFrame) -> int:
+    """When the first bar began, and with it the first decision was taken."""
+    first = keys["began_ns"][0]
+    return int(keys["ts_ns"][0] if first is None else first)
 
 
 def _bar(grid_T: Int64Array) -> int:

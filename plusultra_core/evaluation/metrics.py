@@ -134,7 +134,7 @@ def hit_rate(ret_T: Float64Array, periods_per_year: float) -> Float64Array:
 
 def value_at_risk(ret_T: Float64Array, periods_per_year: float) -> Float64Array:
     """Historical VaR at 95 % per bar: the least loss exceeded with probability at most 5 %; positive is a loss."""
-    loss_T = np.sort(-ret_T, axis=-1)
+    loss_T = np.sort(0.0 - ret_T, axis=-1)
     rank = math.ceil((1.0 - TAIL_FRAC) * ret_T.shape[-1] - 1e-9)
     return np.asarray(loss_T[..., max(rank, 1) - 1])
 

@@ -20,6 +20,7 @@ from plusultra_core.evaluation.trials import Trial, sharpe_per_bar
 from plusultra_core.market import MarketConfig
 
 SCHEMA_VERSION = 1
+_SHORT_YEARS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ def build_scorecard(
         "data": data,
         "series": _series(tracks, walked),
         "lineage": dict(sorted(lineage.items())),
-        "warnings": sorted([*notes, *_warnings(tracks, data, cfg)]),
+        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg)]),
     }
     canonical_json(card)
     return card
@@ -228,11 +229,13 @@ def _data(bars: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], cfg: EvaluationConfig) -> list[str]:
+def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], year: float, cfg: EvaluationConfig) -> list[str]:
     num_bars = next(iter(tracks.values())).ret_T.size
     notes: list[str] = []
     if num_bars < cfg.min_locked_bars:
         notes.append(f"the locked window has {num_bars} bars, fewer than {cfg.min_locked_bars}: its numbers say little")
+    if num_bars < _SHORT_YEARS * year:
+        notes.append(f"the locked window is {num_bars / year:.2g} years long: what is stated a year is stretched from that")
     missing = [name for name in (*cfg.models, *cfg.baselines) if name not in tracks]
     if missing:
         notes.append(f"strategies not in the trace: {', '.join(missing)}")

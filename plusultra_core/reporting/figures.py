@@ -141,7 +141,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
         at = {"y0": chart.reference, "y1": chart.reference, "x0": 0, "x1": 1}
         layout["shapes"] = [{"type": "line", "xref": "paper", "line": line, **at}]
-    layout["showlegend"] = chart.kind in ("line", "bar") and len(chart.series) > 1
+    layout["showlegend"] = chart.kind == "line" or (chart.kind == "bar" and len(chart.series) > 1)
     return layout
 
 

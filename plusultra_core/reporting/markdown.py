@@ -134,7 +134,7 @@ def _dress(axes: Axes, chart: Chart, sideways: bool) -> None:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if chart.reference is not None:
         axes.axhline(chart.reference, color=COLOURS["reference"], linewidth=1.0, linestyle="--")
-    if chart.kind in ("line", "bar") and len(chart.series) > 1:
+    if chart.kind == "line" or (chart.kind == "bar" and len(chart.series) > 1):
         axes.legend(fontsize=8, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 

@@ -24,19 +24,20 @@ def strategies(card: Mapping[str, Any], max_points: int) -> Section:
         f"A year has {number(card['periods_per_year'], 2)} bars. Models stand out."
     )
     return Section(
-        "strategies", "Strategies on the locked window", charts=tuple(drawn), tables=(*_metric_tables(card), _paired(card)), notes=(note,)
+        "strategies",
+        "Strategies on the locked window",
+        charts=tuple(drawn),
+        tables=(_return_table(card), _shape_table(card), _paired(card)),
+        notes=(note,),
     )
 
 
-def _metric_tables(card: Mapping[str, Any]) -> tuple[Table, Table]:
-    names = _ordered(card)
-    marks = frozenset(row for row, name in enumerate(names) if name in card["models"])
-    main: list[tuple[str, ...]] = []
-    more: list[tuple[str, ...]] = []
-    for name in names:
+def _return_table(card: Mapping[str, Any]) -> Table:
+    rows = []
+    for name in _ordered(card):
         entry = card["strategies"][name]
         m, ci = entry["metrics"], entry["ci"]
-        main.append(
+        rows.append(
             (
                 plain(name),
                 estimate(m["sharpe"], ci["sharpe"], number),
@@ -48,47 +49,35 @@ def _metric_tables(card: Mapping[str, Any]) -> tuple[Table, Table]:
                 probability(entry["psr"]),
             )
         )
-        more.append(
+    columns = ("strategy", "Sharpe", "CAGR", "total return", "volatility", "max drawdown", "hit rate", "PSR")
+    return Table("Return and risk after costs", columns, tuple(rows), marks=_marks(card))
+
+
+def _shape_table(card: Mapping[str, Any]) -> Table:
+    rows = []
+    for name in _ordered(card):
+        entry = card["strategies"][name]
+        m, ci = entry["metrics"], entry["ci"]
+        rows.append(
             (
                 plain(name),
-                number(m["sortino"]),
-                number(m["calmar"]),
-                percent(m["ulcer"], 2),
-                percent(m["var_95_historical"], 2),
+                *(number(m[key]) for key in ("sortino", "calmar")),
+                *(percent(m[key], 2) for key in ("ulcer", "var_95_historical")),
                 estimate(m["cvar_95_historical"], ci["cvar_95_historical"], lambda value: percent(value, 2)),
-                number(m["tail_ratio"]),
-                number(m["skew"]),
-                number(m["kurtosis"]),
-                number(m.get("turnover_year"), 1),
-                percent(m.get("exposure_mean"), 0),
-                percent(entry.get("saturated_frac"), 0),
+                *(number(m[key]) for key in ("tail_ratio", "skew", "kurtosis")),
+                number(m["turnover_year"], 1),
+                percent(m["exposure_mean"], 0),
+                percent(entry["saturated_frac"], 0),
             )
         )
-    first = ("strategy", "Sharpe", "CAGR", "total return", "volatility", "max drawdown", "hit rate", "PSR")
-    second = (
-        "strategy",
-        "Sortino",
-        "Calmar",
-        "Ulcer",
-        "VaR 95",
-        "CVaR 95",
-        "tail ratio",
-        "skew",
-        "kurtosis",
-        "turnover / year",
-        "exposure",
-        "at limit",
-    )
-    return (
-        Table("Return and risk after costs", first, tuple(main), marks=marks),
-        Table(
-            "Shape, tails and activity",
-            second,
-            tuple(more),
-            marks=marks,
-            note="Turnover is one-way, in multiples of equity. At limit: targets above 99 % of the largest weight allowed.",
-        ),
-    )
+    risk = ("strategy", "Sortino", "Calmar", "Ulcer", "VaR 95", "CVaR 95", "tail ratio", "skew", "kurtosis")
+    note = "Turnover is one-way, in multiples of equity. At limit: targets above 99 % of the largest weight allowed."
+    columns = (*risk, "turnover / year", "exposure", "at limit")
+    return Table("Shape, tails and activity", columns, tuple(rows), marks=_marks(card), note=note)
+
+
+def _marks(card: Mapping[str, Any]) -> frozenset[int]:
+    return frozenset(row for row, name in enumerate(_ordered(card)) if name in card["models"])
 
 
 def _paired(card: Mapping[str, Any]) -> Table:

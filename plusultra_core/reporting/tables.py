@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 DASH = "–"
+_PERCENT = "\u00a0%"
 
 Number = float | int | None
 Format = Callable[[Number], str]
@@ -37,8 +38,8 @@ def small(value: Number) -> str:
 
 
 def percent(value: Number, digits: int = 1) -> str:
-    """`12.3 %` of a fraction; a dash for None."""
-    return DASH if value is None else f"{number(100.0 * value, digits)} %"
+    """`12.3 %` of a fraction, on one line; a dash for None."""
+    return DASH if value is None else f"{number(100.0 * value, digits)}{_PERCENT}"
 
 
 def money(value: Number) -> str:
@@ -62,7 +63,7 @@ def probability(value: Number) -> str:
 
 def interval(values: Sequence[float] | None, form: Format) -> str:
     """`0.1 to 2.3`; a dash for None."""
-    return DASH if not values else f"{form(values[0]).removesuffix(' %')} to {form(values[1])}"
+    return DASH if not values else f"{form(values[0]).removesuffix(_PERCENT)} to {form(values[1])}"
 
 
 def estimate(value: Number, values: Sequence[float] | None, form: Format) -> str:

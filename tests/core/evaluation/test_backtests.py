@@ -41,6 +41,7 @@ def test_returns_are_the_change_of_equity_after_costs(world_trace) -> None:  # t
 def test_the_opening_row_is_no_bar(world_trace) -> None:  # type: ignore[no-untyped-def]
     world, directory = world_trace
     rows = pl.read_parquet(directory / "account.parquet").filter(pl.col("strategy") == "no_trade")
+    assert track_of(world_trace, "buy_and_hold").result["fills"]["num_orders"] > 0
     assert track_of(world_trace, "no_trade").ret_T.size == rows.height - 1 == (world.folds == 1).sum() - 1
 
 
@@ -191,3 +192,8 @@ def test_strategies_on_other_spans_are_not_compared(copied) -> None:  # type: ig
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"account.parquet: expected a file of a trace"):
         backtests.load_trace(tmp_path)
+
+
+def test_the_order_of_the_first_decision_counts(world_trace) -> None:  # type: ignore[no-untyped-def]
+    orders = pl.read_parquet(world_trace[1] / "orders.parquet").filter(pl.col("strategy") == "buy_and_hold")
+    assert track_of(world_trace, "buy_and_hold").result["fills"]["num_orders"] == orders.height

@@ -108,6 +108,7 @@ def test_weak_evidence_is_said_in_words(make_world, market, cfg, tmp_path) -> No
     text = " | ".join(card["warnings"])
     for words in (
         "bars, fewer than 60",
+        "years long",
         "strategies not in the trace: absent",
         "100% of the bars have no volume",
         "a close only",

@@ -15,13 +15,13 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 def test_percentages_money_and_probabilities() -> None:
-    assert tables.percent(-0.1234) == "−12.3 %" and tables.percent(None) == "–"
+    assert tables.percent(-0.1234) == "−12.3\u00a0%" and tables.percent(None) == "–"
     assert tables.money(-1234567.8) == "−1,234,568"
     assert [tables.probability(p) for p in (0.0, 0.5, 1.0, None)] == ["< 0.001", "0.500", "> 0.999", "–"]
 
 
 def test_intervals_and_signs() -> None:
-    assert tables.interval([0.01, 0.02], tables.percent) == "1.0 to 2.0 %"
+    assert tables.interval([0.01, 0.02], tables.percent) == "1.0 to 2.0\u00a0%"
     assert tables.estimate(1.0, [0.5, 1.5], tables.number) == "1.00 (0.50 to 1.50)"
     assert tables.estimate(1.0, None, tables.number) == "1.00" and tables.interval(None, tables.number) == "–"
     assert (
