@@ -127,7 +127,7 @@ CATALOG: tuple[FeatureSpec, ...] = (
 BUNDLES: tuple[str, ...] = ("all", "core", "returns", "volatility", "trend", "volume", "spectral", "calendar", "alternative")
 
 
-def as_markdown() -> str:
+def render() -> str:
     """The catalogue as a page."""
     lines = [
         "# Features",
@@ -148,4 +148,4 @@ def as_markdown() -> str:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / "docs" / "features.md"
-    target.write_text(as_markdown(), encoding="utf-8")
+    target.write_text(render(), encoding="utf-8")

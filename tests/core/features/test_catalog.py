@@ -29,7 +29,7 @@ def test_every_feature_says_what_it_is_and_stands_in_a_bundle() -> None:
 
 
 def test_the_page_of_features_is_the_catalogue(root: Path) -> None:
-    assert (root / "docs" / "features.md").read_text() == catalog.as_markdown(), "run python -m plusultra_core.features.catalog"
+    assert (root / "docs" / "features.md").read_text() == catalog.render(), "run python -m plusultra_core.features.catalog"
 
 
 def test_a_feature_reads_no_further_back_than_it_says(panel: pl.DataFrame, of: Of, smoke: FeaturesConfig) -> None:
