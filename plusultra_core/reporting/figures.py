@@ -136,7 +136,8 @@ def _layout(chart: Chart) -> dict[str, Any]:
     if sideways:
         layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 2}
     if chart.kind == "heatmap":
-        layout["yaxis"]["autorange"] = "reversed"
+        layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
+        layout["xaxis"]["showgrid"] = False
     if chart.reference is not None:
         line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
         at = {"y0": chart.reference, "y1": chart.reference, "x0": 0, "x1": 1}

@@ -163,11 +163,15 @@ def promotion(decision: Mapping[str, Any] | None) -> Section:
     if decision is None:
         return Section("promotion", "Promotion", text=("No decision has been taken on this scorecard.",))
     rows = [
-        ("holds" if check["passed"] else "fails", str(check["name"]), small(check["found"]), small(check["required"]))
+        ("holds" if check["passed"] else "fails", str(check["name"]), _size(check["found"]), _size(check["required"]))
         for check in decision["checks"]
     ]
     table = Table("The rule", ("result", "condition", "found", "required"), tuple(rows), text_columns=2)
     return Section("promotion", "Promotion", (f"{plain(str(decision['strategy']))}: {decision['reason']}.",), (), (table,))
+
+
+def _size(value: float | None) -> str:
+    return count(value) if value is not None and abs(value) >= 10 else number(value)
 
 
 def lineage(card: Mapping[str, Any]) -> Section:
