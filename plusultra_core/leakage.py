@@ -251,6 +251,8 @@ def _poison(frame: pl.DataFrame, cut_ns: int, rng: np.random.Generator) -> pl.Da
     after = numbered.filter(pl.col(when) > cut_ns)
     fixed = {*_keys(frame), *(name for name in frame.columns if name.endswith("_ns"))}
     free = [name for name in frame.columns if name not in fixed]
+    if not free:
+        return frame
     groups = after.select(name for name in _keys(frame) if name != "ts_ns")
     group = groups.to_struct().rank("dense").to_numpy() if groups.width else np.zeros(after.height)
     source = np.empty(after.height, dtype=np.int64)

@@ -277,3 +277,8 @@ def test_the_standard_error_knows_of_overlap_and_common_moves() -> None:
     assert np.isfinite(null_ic(slow_TN, target_TN, 100, 1).ic)
     with pytest.raises(ConfigError, match="20 times"):
         null_ic(slow_TN[:5], target_TN[:5], 100, 1)
+
+
+def test_a_frame_of_keys_alone_has_nothing_to_poison(inputs: Frames) -> None:
+    keys = inputs["bars"].select("symbol", "ts_ns", "known_ns")
+    assert check_poison(lambda frames: frames["keys"].with_columns(one=pl.lit(1.0)), {"keys": keys}, 2, 7).num_rows > 0
