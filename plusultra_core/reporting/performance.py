@@ -12,6 +12,7 @@ _STATES = ("low", "mid", "high", "unknown")
 
 
 def strategies(card: Mapping[str, Any], max_points: int) -> Section:
+    """Curves, metrics with intervals, and paired differences on the locked window."""
     locked = card["series"]["locked"]
     runs = {name: {"ts_ns": locked["ts_ns"], "ret": locked["ret"][name]} for name in _ordered(card)}
     drawn = [*charts.equity_and_drawdown(runs, "locked", "locked window", max_points)]
@@ -100,6 +101,7 @@ def _paired(card: Mapping[str, Any]) -> Table:
 
 
 def walk_forward(card: Mapping[str, Any], max_points: int) -> Section:
+    """The stitched runs over all test spans, fold by fold."""
     runs = card["series"]["walk_forward"]
     if not runs:
         return Section("walk-forward", "All test spans", text=("No strategy was run over more than the locked window.",))
@@ -132,6 +134,7 @@ def walk_forward(card: Mapping[str, Any], max_points: int) -> Section:
 
 
 def costs(card: Mapping[str, Any]) -> Section:
+    """The waterfall of the best model, and costs and fills of all strategies."""
     names = _ordered(card)
     terms = tuple(TERM_NAMES)
     rows: list[tuple[str, ...]] = []
@@ -165,6 +168,7 @@ def costs(card: Mapping[str, Any]) -> Section:
 
 
 def attribution(card: Mapping[str, Any], max_rows: int) -> Section:
+    """Net gain of the best model by symbol and by regime."""
     name = card["verdict"]["best_model"] or _ordered(card)[0]
     found = card["strategies"][name]["attribution"]
     ranked = sorted(found["by_symbol"], key=lambda row: (-abs(row["net_ccy"]), row["name"]))

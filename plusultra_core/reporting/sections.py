@@ -46,6 +46,7 @@ class Evidence:
 
 
 def forecasts(card: Mapping[str, Any]) -> Section:
+    """What the forecasts were worth and whether their probabilities can be believed."""
     scored = card["forecasts"]
     if not scored:
         return Section("forecasts", "Forecasts and calibration", text=tuple(words.forecasts(card)))
@@ -76,6 +77,7 @@ def forecasts(card: Mapping[str, Any]) -> Section:
 
 
 def significance(found: Mapping[str, Any] | None) -> Section:
+    """The tests against luck, or that none were run."""
     if found is None:
         return Section("significance", "Could it be luck?", text=("No tests against luck were run.",))
     rows = [
@@ -117,12 +119,14 @@ def significance(found: Mapping[str, Any] | None) -> Section:
 
 
 def training(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
+    """Loss and reward of every stage by epoch."""
     drawn = tuple(chart for stage, rows in history.items() for chart in charts.history(stage, rows))
     text = () if drawn else ("No training history was handed to this report.",)
     return Section("training", "Training", text, drawn, columns=2)
 
 
 def regimes(card: Mapping[str, Any]) -> Section:
+    """Transition matrices and the share of each state."""
     drawn = tuple(chart for kind in card["regimes"] if (chart := charts.transitions(card, kind)) is not None)
     rows = [(kind, *(percent(share) for share in found["share"])) for kind, found in card["regimes"].items()]
     table = Table("Share of all bars in each state", ("regime", *next(iter(card["regimes"].values()))["states"]), tuple(rows))
@@ -130,6 +134,7 @@ def regimes(card: Mapping[str, Any]) -> Section:
 
 
 def quality(card: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]], max_rows: int) -> Section:
+    """What the tables held, what the gate found, which checks failed."""
     data = card["data"]
     facts = (
         ("symbols", count(data["num_symbols"])),
@@ -160,6 +165,7 @@ def quality(card: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], chec
 
 
 def promotion(decision: Mapping[str, Any] | None) -> Section:
+    """The decision on this scorecard, condition by condition."""
     if decision is None:
         return Section("promotion", "Promotion", text=("No decision has been taken on this scorecard.",))
     rows = [
@@ -175,6 +181,7 @@ def _size(value: float | None) -> str:
 
 
 def lineage(card: Mapping[str, Any]) -> Section:
+    """Digests of every input."""
     rows = [("snapshot", str(card["snapshot"])), ("evaluation config", str(card["config_digest"])), ("seed", str(card["seed"]))]
     rows += [(name, str(value)) for name, value in card["lineage"].items() if name != "snapshot"]
     return Section(
@@ -187,6 +194,7 @@ def lineage(card: Mapping[str, Any]) -> Section:
 
 
 def limits(card: Mapping[str, Any]) -> Section:
+    """Warnings of this scorecard, and what no scorecard can say."""
     standing = (
         "Fills are simulated: spread, impact, latency and participation come from the market's config, not from this account's own fills.",
         "One locked window is one draw of history. The intervals say how much it could have differed, not what comes next.",
