@@ -312,7 +312,7 @@ def number(column: str) -> str:
 
 
 def read_columns(
-    db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 16_384
+    db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 1_024
 ) -> pl.DataFrame:
     """A query as a frame, a few thousand rows at a time; each column must hold one type.
 
@@ -329,7 +329,7 @@ def read_columns(
         chunks.append(pl.DataFrame(columns))
     if not chunks:
         return pl.DataFrame(schema=dict.fromkeys(names, pl.Null))
-    return pl.concat(chunks, how="vertical_relaxed")
+    return pl.concat(chunks, how="vertical_relaxed", rechunk=True)
 
 
 def plain(value: object) -> object:

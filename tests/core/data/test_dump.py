@@ -1,13 +1,16 @@
 """The gate against files that are not what they seem."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from plusultra_core.data import dump
 from plusultra_core.data.dump import DumpReport, at_rest, check_dump, connect, describe, read_columns, refuse
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError, ContractError
@@ -233,3 +236,29 @@ def test_limits_must_make_sense(data_cfg: DataConfig) -> None:
         replace(data_cfg.gate, busy_timeout_s=-1.0)
     with pytest.raises(ConfigError, match="sample_rows"):
         replace(data_cfg.validation, sample_rows=0)
+
+
+def test_a_file_that_changes_while_it_is_read(make_dump: MakeDump, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_dump()
+    judged = dump.check_content
+
+    def judge_and_touch(*arguments: Any) -> DumpReport:
+        path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(1, 1))
+        return judged(*arguments)
+
+    monkeypatch.setattr(dump, "check_content", judge_and_touch)
+    assert _codes(check(path)) == ["unstable"]
+
+
+def test_text_in_another_encoding_is_text(make_dump: MakeDump, tmp_path: Path, check: Check) -> None:
+    other = sqlite3.connect(tmp_path / "wide.sqlite")
+    other.execute("PRAGMA encoding = 'UTF-16'")
+    source = sqlite3.connect(make_dump())
+    for line in source.iterdump():
+        other.execute(line)
+    other.commit()
+    other.close()
+    source.close()
+    report = check(tmp_path / "wide.sqlite")
+    assert report.findings == () and report.counts["series"] == 120

@@ -237,3 +237,16 @@ def test_unknown_names_are_refused(tmp_path: Path, data_cfg: DataConfig, markets
         build_table("gossip", tmp_path, "equity", markets, data_cfg)
     with pytest.raises(ConfigError, match="asset_class: expected one of"):
         build_table("series", tmp_path, "tulips", markets, data_cfg)
+
+
+def test_an_unknown_adjustment_is_never_applied_twice(table: Table) -> None:
+    for stated, taken in (('"magic"', "split+dividend"), ("null", "none"), ('"split"', "split"), ("7", "split+dividend")):
+        metadata = f'{{"asset_class": "equity", "price_adjustment": {stated}}}'
+        frame = table("assets", "equity", rows=[("UPDATE assets SET metadata = ? WHERE symbol = 'AAA'", (metadata,))])
+        assert frame["price_adjustment"].to_list() == [taken, "none"]
+
+
+def test_column_names_in_other_letters_are_read(table: Table) -> None:
+    usual = table("series", "equity")
+    rename = [f"ALTER TABLE {old} RENAME TO {new}" for old, new in (("series", "other"), ("other", "Series"))]
+    assert table("series", "equity", "ALTER TABLE series RENAME COLUMN close TO CLOSE", *rename).equals(usual)

@@ -219,7 +219,7 @@ def test_quarantine_needs_somebody_left(make_dump: MakeDump, check: Check) -> No
     assert not report.accepted and "no_symbols_left" in {finding.code for finding in report.errors}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.one_of(st.none(), st.text(max_size=5), st.binary(max_size=5), st.floats(), st.integers(-(2**63), 2**63 - 1)))
 def test_no_cell_can_break_the_gate(value: object, make_dump: MakeDump, check: Check) -> None:
     rows = [(f"UPDATE series SET {column} = ? WHERE {AT}", (value,)) for column in ("timestamp", "symbol", "close", "volume")]
