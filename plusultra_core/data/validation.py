@@ -32,7 +32,6 @@ from plusultra_core.market import MarketConfig
 MAX_NUMBER = 1e300
 """Beyond it a number is taken for infinite."""
 
-
 T = TypeVar("T")
 
 
@@ -254,9 +253,12 @@ class _Inspection:
         bars = keys["series"]
         if bars is not None and {"symbol", "ts_ns", "close"} <= set(bars.columns):
             actions = keys.get(self.cfg.corporate_actions.table)
+            actions = (
+                bars.clear() if actions is None else actions.rename({self.cfg.corporate_actions.symbol_column: "symbol"}, strict=False)
+            )
             self.traded = rules.symbols & frozenset(bars["symbol"].drop_nulls().unique())
             sample = self.cfg.validation.sample_rows
-            self.findings += check_history(bars, actions if actions is not None else bars.clear(), assets, self.cfg.history, sample)
+            self.findings += check_history(bars, actions, assets, self.cfg.history, sample)
             self.findings += check_frequency(assets, self.markets)
         classes = assets.group_by("asset_class").len().sort("asset_class")
         return self._report(dict(classes.iter_rows()))

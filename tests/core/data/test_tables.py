@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_S, iso
+from plusultra_core.data import tables
 from plusultra_core.data.bars import build_bars
 from plusultra_core.data.contract import FRAMES, validate
 from plusultra_core.data.dump import check_dump
@@ -250,3 +251,25 @@ def test_column_names_in_other_letters_are_read(table: Table) -> None:
     usual = table("series", "equity")
     rename = [f"ALTER TABLE {old} RENAME TO {new}" for old, new in (("series", "other"), ("other", "Series"))]
     assert table("series", "equity", "ALTER TABLE series RENAME COLUMN close TO CLOSE", *rename).equals(usual)
+
+
+def test_many_symbols_are_filtered_after_reading(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = f"INSERT INTO sentiment VALUES ('{DAY}', 'AAA', 0.5, 'x'), ('{DAY}', 'CCC', 0.4, 'x'), ('{DAY}', NULL, 0.1, 'x')"
+    usual = {name: table(name, "equity", rows) for name in ("series", "side_tables")}
+    monkeypatch.setattr(tables, "_MAX_BOUND", 1)
+    for name, frame in usual.items():
+        assert table(name, "equity", rows).equals(frame)
+
+
+def test_corporate_actions_may_have_other_names(
+    table: Table, make_dump: MakeDump, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    names = {"table": "events", "time_column": "ex", "symbol_column": "ticker", "action_column": "kind", "ratio_column": "factor"}
+    cfg = replace(data_cfg, corporate_actions=replace(data_cfg.corporate_actions, **names))
+    create = "CREATE TABLE events (ex DATETIME, ticker, kind, factor REAL)"
+    rows = "INSERT INTO events VALUES ('2020-01-16 14:30:00', 'AAA', 'split', 120.0)"
+    jump = "UPDATE series SET open = 1, high = 1, low = 1, close = 1 WHERE symbol = 'AAA' AND timestamp > '2020-01-16'"
+    frame = table("corporate_actions", "equity", create, rows, jump, "DROP TABLE corporate_actions", cfg=cfg)
+    assert frame.select("symbol", "action", "ratio", "amount").rows() == [("AAA", "split", 120.0, None)]
+    report = check_dump(make_dump(create, rows, jump), cfg, markets)
+    assert {finding.code for finding in report.findings} == {"unknown_table"}  # the old table; the jump is explained
