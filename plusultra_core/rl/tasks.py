@@ -41,7 +41,7 @@ class RLConfig:
     band: float
     """No-trade band, part of the limit; goes into the bundle."""
     num_threads: int
-    """Threads of torch; part of the result's bytes."""
+    """Threads of torch; part of the result's bytes. Below a width of about 128 one is three times as fast as two."""
     seed: int
 
     def __post_init__(self) -> None:
