@@ -31,10 +31,21 @@ class QuantileHead(nn.Module):
         self.num_levels = len(levels)
         self.project = nn.Linear(width, num_horizons * len(levels))
         with torch.no_grad():
-            self.project.weight.mul_(0.5)
+            self.project.weight.mul_(0.1)
             bias_KQ = self.project.bias.view(num_horizons, len(levels))
             bias_KQ.fill_(-1.0)
             bias_KQ[:, self.num_below] = 0.0
+
+    def set_climate(self, quantiles_KQ: Tensor) -> None:
+        """Let the biases alone answer these quantiles, whatever the input.
+
+        Shapes  quantiles (K, Q), rising along Q; steps below a thousandth are widened to it.
+        """
+        median_K1 = quantiles_KQ[:, self.num_below : self.num_below + 1]
+        step = torch.log(torch.expm1(quantiles_KQ.diff(dim=-1).clamp(min=1e-3)))
+        with torch.no_grad():
+            raw_KQ = torch.cat((step[:, : self.num_below], median_K1, step[:, self.num_below :]), dim=-1)
+            self.project.bias.copy_(raw_KQ.reshape(-1))
 
     def forward(self, h_BD: Tensor) -> Tensor:
         """Shapes  h (B, D); result (B, K, Q), rising along Q. Units: those of the target."""
@@ -55,6 +66,11 @@ class DirectionHead(nn.Module):
         self.project = nn.Linear(width, num_horizons * num_classes)
         nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(width))
         nn.init.zeros_(self.project.bias)
+
+    def set_climate(self, share_KC: Tensor) -> None:
+        """Let the biases alone answer these class probabilities. Shapes  share (K, C), positive."""
+        with torch.no_grad():
+            self.project.bias.copy_(share_KC.log().reshape(-1))
 
     def forward(self, h_BD: Tensor) -> Tensor:
         """Shapes  h (B, D); result (B, K, C)."""

@@ -79,7 +79,6 @@ class HybridBackbone(nn.Module):
         self.state = StateEmbedding(num_states, cfg.width) if embeds else None
         self.stem = nn.ModuleList(CausalConv(cfg.width, cfg.kernel_bars, dilation) for dilation in cfg.dilations)
         self.ssm = DiagonalSSM(cfg.width, cfg.ssm_states) if cfg.ssm_states else None
-        self.norm_stem = nn.LayerNorm(cfg.width)
         self.patch = nn.Linear(cfg.patch_bars * cfg.width, cfg.width)
         self.blocks = nn.ModuleList(AttentionBlock(cfg, num_patches) for _ in range(cfg.num_blocks))
         self.norm_out = nn.LayerNorm(cfg.width)
@@ -97,7 +96,7 @@ class HybridBackbone(nn.Module):
             bars_BTD = bars_BTD + conv(bars_BTD)
         if self.ssm is not None:
             bars_BTD = bars_BTD + self.ssm(bars_BTD)
-        bars_BTD = functional.pad(self.norm_stem(bars_BTD), (0, 0, self.pad_bars, 0))
+        bars_BTD = functional.pad(bars_BTD, (0, 0, self.pad_bars, 0))
         mask_BT = functional.pad(mask_BT, (self.pad_bars, 0))
         num_batch, num_times, width = bars_BTD.shape
         num_patches = num_times // self.patch_bars

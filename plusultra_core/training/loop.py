@@ -1,7 +1,7 @@
 """One training loop, on Lightning Fabric: AdamW, warm-up and cosine, clipped gradients, early stopping, exact resume.
 
-Every epoch draws its order and its dropout from (seed, epoch), and the state after every epoch lies in one checkpoint:
-a run that was killed goes on from its last whole epoch and ends with the bytes of a run that was not.
+An epoch is cut into checks. Order and dropout are drawn from (seed, epoch, check), and the state after every check lies
+in one checkpoint: a run that was killed goes on from its last check and ends with the bytes of a run that was not.
 """
 
 import io
@@ -27,8 +27,10 @@ class FitConfig:
 
     max_epochs: int
     """Epochs at most."""
+    checks_per_epoch: int
+    """Validations, and checkpoints, in an epoch: weak signals are learned, and over-learned, within one."""
     patience: int
-    """Epochs without a better validation loss before the fit stops; the best weights are kept."""
+    """Checks without a better validation loss before the fit stops; the best weights are kept."""
     batch_size: int
     """Windows per step."""
     learning_rate: float
@@ -41,7 +43,7 @@ class FitConfig:
     """Largest norm of the gradient."""
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size"):
+        for name in ("max_epochs", "checks_per_epoch", "patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected >= 1, found {getattr(self, name)}")
         if self.learning_rate <= 0 or self.grad_clip <= 0 or self.weight_decay < 0 or not 0 <= self.warmup_frac < 1:
@@ -77,18 +79,18 @@ class Objective(Protocol):
 
 
 class Fit(NamedTuple):
-    """Best weights, one row per epoch, and the epoch the weights are from."""
+    """Best weights, one row per check, and the row the weights are from."""
 
     tensors: dict[str, Tensor]
     history: list[Row]
-    best_epoch: int
+    best_check: int
 
 
 class _State(NamedTuple):
     history: list[Row]
     best: dict[str, Tensor]
     best_loss: float
-    best_epoch: int
+    best_check: int
 
 
 @contextmanager
@@ -117,32 +119,35 @@ def fit(
 ) -> Fit:
     """Fit `model` in place and leave it with its best weights.
 
-    `checkpoint` is written after every epoch and read at the start if it is there. `report` gets each epoch's row.
+    `checkpoint` is written after every check and read at the start if it is there. `report` gets each check's row.
     Raises  JobError when a loss is not finite.
     """
     optimizer = torch.optim.AdamW(_parameter_groups(model, cfg.weight_decay), lr=cfg.learning_rate)
     state = _restore(checkpoint, model, optimizer)
     wrapped, stepper = fabric.setup(model, optimizer)
-    steps = math.ceil(objective.num_samples / cfg.batch_size)
-    while len(state.history) < cfg.max_epochs and len(state.history) - 1 - state.best_epoch < cfg.patience:
-        epoch = len(state.history)
-        train_loss = _train_epoch(fabric, wrapped, stepper, objective, cfg, mix_seed(seed, epoch), epoch * steps, steps * cfg.max_epochs)
+    while len(state.history) < cfg.max_epochs * cfg.checks_per_epoch and len(state.history) - 1 - state.best_check < cfg.patience:
+        check = len(state.history)
+        train_loss = _train_until_check(fabric, wrapped, stepper, objective, cfg, seed, check)
         wrapped.eval()
         with torch.no_grad():
             scores = objective.validate(wrapped)
         if not (math.isfinite(train_loss) and math.isfinite(scores["loss"])):
-            raise JobError(f"{checkpoint.stem}, epoch {epoch}: loss is not finite ({train_loss}, {scores['loss']}); lower learning_rate")
-        row = {"epoch": float(epoch), "train_loss": train_loss, **{f"valid_{name}": value for name, value in scores.items()}}
+            raise JobError(f"{checkpoint.stem}, check {check}: loss is not finite ({train_loss}, {scores['loss']}); lower learning_rate")
+        row = {
+            "epoch": (check + 1) / cfg.checks_per_epoch,
+            "train_loss": train_loss,
+            **{f"valid_{name}": value for name, value in scores.items()},
+        }
         history = [*state.history, row]
         if scores["loss"] < state.best_loss:
-            state = _State(history, _copy(model), scores["loss"], epoch)
+            state = _State(history, _copy(model), scores["loss"], check)
         else:
             state = state._replace(history=history)
         _store(checkpoint, model, optimizer, state)
         report(row)
     model.load_state_dict(state.best)
     model.eval()
-    return Fit(_copy(model), state.history, state.best_epoch)
+    return Fit(_copy(model), state.history, state.best_check)
 
 
 def mix_seed(*parts: int) -> int:
@@ -161,26 +166,28 @@ def learning_rate_at(step: int, num_steps: int, cfg: FitConfig) -> float:
     return cfg.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
 
 
-def _train_epoch(
-    fabric: Any, model: Any, optimizer: Any, objective: Objective, cfg: FitConfig, seed: int, first_step: int, num_steps: int
-) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(objective.num_samples, generator=generator)
-    total = torch.zeros((), device=fabric.device)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
+def _train_until_check(fabric: Any, model: Any, optimizer: Any, objective: Objective, cfg: FitConfig, seed: int, check: int) -> float:
+    """The steps between two checks; returns the mean loss on the way."""
+    epoch, part = divmod(check, cfg.checks_per_epoch)
+    order = torch.randperm(objective.num_samples, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
+    batches = torch.split(order, cfg.batch_size)
+    first, last = (len(batches) * i // cfg.checks_per_epoch for i in (part, part + 1))
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch, part))
+    total, count = torch.zeros((), device=fabric.device), 0
     model.train()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(mix_seed(seed, 1))
-        for i, index_B in enumerate(torch.split(order, cfg.batch_size)):
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(mix_seed(seed, epoch, part, 1))
+        for i in range(first, last):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(first_step + i, num_steps, cfg)
-            loss = objective.loss(model, index_B.to(fabric.device), generator)
+                group["lr"] = learning_rate_at(epoch * len(batches) + i, cfg.max_epochs * len(batches), cfg)
+            loss = objective.loss(model, batches[i].to(fabric.device), generator)
             optimizer.zero_grad()
             fabric.backward(loss)
             fabric.clip_gradients(model, optimizer, max_norm=cfg.grad_clip, error_if_nonfinite=False)
             optimizer.step()
-            total += loss.detach() * len(index_B)
-    return float(total) / objective.num_samples
+            total += loss.detach() * len(batches[i])
+            count += len(batches[i])
+    return float(total) / max(1, count)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -206,6 +213,6 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        return _State(saved["history"], saved["best"], saved["best_loss"], saved["best_epoch"])
+        return _State(saved["history"], saved["best"], saved["best_loss"], saved["best_check"])
     except Exception as error:
         raise ArtifactError(f"{path}: not a checkpoint of this model ({type(error).__name__}: {error}); delete it") from error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.models.forecaster import Forecaster
 from plusultra_core.training.loop import FitConfig, Row
 from plusultra_core.training.losses import forecast_loss
 from plusultra_core.windows.panel import Fold, Panel, anchors_in
@@ -108,6 +109,19 @@ class ForecastObjective:
             cfg.direction_weight,
             cfg.target_clip,
         )
+
+
+def start_at_climate(model: Forecaster, train: Samples, levels: tuple[float, ...], target_clip: float) -> None:
+    """Set the heads' biases to the train span's own quantiles and class shares: training starts from climatology, not from noise."""
+    y_BK = train.y_BK.cpu().double().clamp(-target_clip, target_clip)
+    levels_Q = torch.tensor(levels, dtype=torch.float64)
+    known = [y_B[torch.isfinite(y_B)] for y_B in y_BK.unbind(dim=1)]
+    model.quantile_head.set_climate(
+        torch.stack([torch.quantile(y_B, levels_Q) if len(y_B) else torch.linspace(-1, 1, len(levels)).double() for y_B in known]).float()
+    )
+    classes = torch.arange(model.cfg.num_classes)
+    count_KC = (train.direction_BK.cpu()[..., None] == classes).sum(dim=0).float() + 1
+    model.direction_head.set_climate(count_KC / count_KC.sum(dim=-1, keepdim=True))
 
 
 def predict_samples(model: nn.Module, inputs: InputTensors, samples: Samples) -> Predictions:

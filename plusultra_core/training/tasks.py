@@ -24,6 +24,7 @@ from plusultra_core.training.supervised import (
     fit_temperature,
     predict_samples,
     samples_in,
+    start_at_climate,
 )
 from plusultra_core.windows.panel import Fold, Panel, anchors_in, load_panel
 from plusultra_core.windows.tensors import input_tensors
@@ -75,8 +76,8 @@ def run_pretrain(job: Job, progress: Progress) -> Mapping[str, object]:
         objective = MaskedReconstruction(inputs, n_B, t_B, cfg.pretrain, seed)
         fitted = loop.fit(fabric, model, objective, cfg.pretrain.fit, seed, job.work / "pretrain.pt", _reporter(progress, "pretrain"))
     bundle = _bundle("pretrained", cfg.model, cfg, panel, fold, (1.0,) * len(panel.horizons), _lineage(job), forecaster, BACKBONE)
-    best = fitted.history[fitted.best_epoch]
-    metrics = {"loss": best["valid_loss"], "explained": best["valid_explained"], "epochs": float(len(fitted.history))}
+    best = fitted.history[fitted.best_check]
+    metrics = {"loss": best["valid_loss"], "explained": best["valid_explained"], "epochs": fitted.history[-1]["epoch"]}
     history = [{"fold": 0, "model": "pretrain", **row} for row in fitted.history]
 
     def fill(directory: Path) -> None:
@@ -137,17 +138,18 @@ def _train(
     model = build_forecaster(model_cfg, input_shape(panel), seed)
     if backbone is not None and model_cfg.kind == cfg.model.kind:
         fill_module(model.backbone, backbone)
+    start_at_climate(model, train, model_cfg.quantile_levels, cfg.supervised.target_clip)
     objective = ForecastObjective(inputs, train, valid, model_cfg.quantile_levels, cfg.supervised)
     report = _reporter(progress, label)
     fitted = loop.fit(fabric, model, objective, kinds[model_cfg.kind], seed, job.work / f"{label}.pt", report)
     predictions = predict_samples(model.to(fabric.device), inputs, valid)
     temperature = fit_temperature(predictions.logits_BKC, valid.direction_BK)
-    best = fitted.history[fitted.best_epoch]
+    best = fitted.history[fitted.best_check]
     scores = {
         **{name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")},
         **diagnose(predictions, valid, model_cfg.quantile_levels, panel.horizons),
         **{f"temperature_h{horizon}": temperature[k] for k, horizon in enumerate(panel.horizons)},
-        "best_epoch": float(fitted.best_epoch),
+        "best_epoch": best["epoch"],
         "num_train": float(len(train.n_B)),
         "num_valid": float(len(valid.n_B)),
         "num_parameters": float(sum(p.numel() for p in model.parameters())),

@@ -52,3 +52,16 @@ def test_direction_scores_have_their_shape() -> None:
 def test_levels_without_median_or_order_are_refused(levels: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="quantile_levels: expected rising numbers"):
         check_levels(levels)
+
+
+def test_heads_can_start_from_the_climate() -> None:
+    head = QuantileHead(8, 2, LEVELS)
+    climate = torch.tensor([[-1.6, -1.3, -0.7, 0.05, 0.7, 1.3, 1.6], [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]])
+    head.set_climate(climate)
+    assert torch.allclose(head(torch.zeros(1, 8))[0], climate, atol=1e-5)
+    head.set_climate(torch.zeros(2, 7))
+    assert (head(torch.randn(50, 8)).diff(dim=-1) > 0).all()
+    direction = DirectionHead(8, 2, 3)
+    share = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]])
+    direction.set_climate(share)
+    assert torch.allclose(direction(torch.zeros(1, 8)).softmax(-1)[0], share, atol=1e-6)

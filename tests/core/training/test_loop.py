@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from plusultra_core.errors import ArtifactError, ConfigError, JobError
 from plusultra_core.training.loop import FitConfig, HardwareConfig, fit, learning_rate_at, mix_seed, open_fabric
 
-CFG = FitConfig(max_epochs=6, patience=6, batch_size=16, learning_rate=5e-2, warmup_frac=0.1, weight_decay=0.01, grad_clip=1.0)
+CFG = FitConfig(
+    max_epochs=6, checks_per_epoch=1, patience=6, batch_size=16, learning_rate=5e-2, warmup_frac=0.1, weight_decay=0.01, grad_clip=1.0
+)
 CPU = HardwareConfig(accelerator="cpu", precision="32-true", num_threads=1)
 
 
@@ -59,7 +61,7 @@ def test_a_fit_lowers_the_loss_and_reports_every_epoch(tmp_path: Path) -> None:
     rows: list[Any] = []
     result = _fit(Regression(), tmp_path / "c.pt", rows=rows)
     assert rows == result.history
-    assert [row["epoch"] for row in rows] == list(range(6))
+    assert [row["epoch"] for row in rows] == list(range(1, 7))
     assert rows[-1]["valid_loss"] < 0.5 * rows[0]["valid_loss"]
 
 
@@ -72,16 +74,32 @@ def test_every_sample_is_seen_once_an_epoch_in_another_order_each_time(tmp_path:
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.parametrize("stop_after", [1, 7, 10, 14, 30, 41])
-def test_a_fit_that_was_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
-    whole = _fit(Regression(), tmp_path / "whole.pt")
-    with pytest.raises(KeyboardInterrupt):
-        _fit(Regression(stop_after), tmp_path / "cut.pt")
+def test_checks_cut_an_epoch_without_losing_or_repeating_a_sample(tmp_path: Path) -> None:
     objective = Regression()
-    resumed = _fit(objective, tmp_path / "cut.pt")
+    result = _fit(objective, tmp_path / "c.pt", dataclasses.replace(CFG, max_epochs=2, checks_per_epoch=3))
+    assert [row["epoch"] for row in result.history] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+    steps = math.ceil(100 / 16)
+    for epoch in range(2):
+        assert sorted(index for batch in objective.seen[epoch * steps : (epoch + 1) * steps] for index in batch) == list(range(100))
+
+
+def test_more_checks_than_steps_are_no_error(tmp_path: Path) -> None:
+    result = _fit(Regression(), tmp_path / "c.pt", dataclasses.replace(CFG, batch_size=100, max_epochs=2, checks_per_epoch=3))
+    assert len(result.history) == 6
+
+
+@pytest.mark.parametrize("checks", [1, 3])
+@pytest.mark.parametrize("stop_after", [1, 7, 10, 14, 30, 41])
+def test_a_fit_that_was_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path, stop_after: int, checks: int) -> None:
+    cfg = dataclasses.replace(CFG, checks_per_epoch=checks, patience=18)
+    whole = _fit(Regression(), tmp_path / "whole.pt", cfg)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(Regression(stop_after), tmp_path / "cut.pt", cfg)
+    objective = Regression()
+    resumed = _fit(objective, tmp_path / "cut.pt", cfg)
     assert resumed.history == whole.history
     assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in whole.tensors)
-    assert len(objective.seen) == 42 - 7 * (stop_after // 7)
+    assert 42 - stop_after <= len(objective.seen) < 42 - stop_after + 7 // checks + 1
 
 
 def test_a_finished_fit_is_not_repeated(tmp_path: Path) -> None:
@@ -96,13 +114,13 @@ def test_training_stops_when_validation_gets_no_better_and_keeps_the_best_weight
     cfg = dataclasses.replace(CFG, patience=2, max_epochs=10)
     result = _fit(Regression(valid=[3.0, 1.0, 2.0, 2.0, 0.0]), tmp_path / "c.pt", cfg)
     assert len(result.history) == 4
-    assert result.best_epoch == 1
+    assert result.best_check == 1
     other = _fit(Regression(valid=[3.0, 1.0, 5.0, 5.0]), tmp_path / "e.pt", cfg)
     assert all(torch.equal(result.tensors[name], other.tensors[name]) for name in result.tensors)
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"c, epoch 0: loss is not finite .* lower learning_rate"):
+    with pytest.raises(JobError, match=r"c, check 0: loss is not finite .* lower learning_rate"):
         _fit(Regression(valid=[float("nan")]), tmp_path / "c.pt")
 
 
@@ -135,7 +153,9 @@ def test_seeds_depend_on_every_part_and_on_their_order() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize("change", [{"max_epochs": 0}, {"learning_rate": 0.0}, {"warmup_frac": 1.0}, {"grad_clip": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"max_epochs": 0}, {"checks_per_epoch": 0}, {"learning_rate": 0.0}, {"warmup_frac": 1.0}, {"grad_clip": 0.0}]
+)
 def test_impossible_configs_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         dataclasses.replace(CFG, **change)

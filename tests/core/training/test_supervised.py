@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.models.forecaster import build_forecaster
 from plusultra_core.training.supervised import (
     Predictions,
     Samples,
@@ -13,7 +14,9 @@ from plusultra_core.training.supervised import (
     fit_temperature,
     information_coefficient,
     samples_in,
+    start_at_climate,
 )
+from plusultra_core.training.tasks import input_shape
 from plusultra_core.windows.panel import replace
 
 
@@ -42,6 +45,20 @@ def test_a_span_without_labels_is_refused(planted) -> None:
     panel = planted().panel
     with pytest.raises(ContractError, match="no labelled anchor in grid bars 0 to 3"):
         samples_in(panel, (0, 3), False, "cpu")
+
+
+def test_training_starts_from_the_quantiles_and_shares_of_its_train_span(planted, training_config) -> None:
+    panel = planted().panel
+    train = samples_in(panel, panel.folds[0].train, False, "cpu")
+    model = build_forecaster(training_config.model, input_shape(panel), 0).eval()
+    start_at_climate(model, train, training_config.model.quantile_levels, 6.0)
+    with torch.no_grad():
+        quantiles = model.quantile_head(torch.zeros(1, model.width))[0].numpy()
+        share = model.direction_head(torch.zeros(1, model.width)).softmax(-1)[0].numpy()
+    for k in range(2):
+        y = train.y_BK[:, k].numpy()
+        assert np.allclose(quantiles[k], np.quantile(y, training_config.model.quantile_levels), atol=2e-3)
+        assert np.allclose(share[k], np.bincount(train.direction_BK[:, k], minlength=3) / len(y), atol=0.02)
 
 
 def test_temperature_finds_the_factor_by_which_scores_are_too_sure() -> None:

@@ -90,7 +90,7 @@ def test_a_child_process_does_the_same_as_a_call(planted, run, training_config, 
     )
     command = [sys.executable, "-m", "plusultra_core.training", str(base / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "pretrain epoch=0" in done.stdout
+    assert "pretrain epoch=1 " in done.stdout
     job = read_job(base / "job.json")
     assert run_job(job, TASKS, _Silent()).sha256 == here.sha256
 
