@@ -92,7 +92,8 @@ def sized(quantiles_TAQ: Float64Array, first: int, guard: GuardrailsConfig, cfg:
 
 
 def random_like(model: Ledger, present_TA: BoolArray, first: int, seed: int) -> Decide:
-    """Weights without a view, of the size and the turnover of `model`: redrawn as seldom as that it trades as much."""
+    """Weights without a view, of the size and the turnover of `model`: drawn at once, redrawn as seldom as
+    that it trades as much."""
     account = model.account()
     num_present = max(1.0, float(present_TA.sum(axis=1).mean()))
     size = 2.0 * float(account["gross"][1:].mean() / account["equity"][:-1].mean()) / num_present
@@ -101,6 +102,7 @@ def random_like(model: Ledger, present_TA: BoolArray, first: int, seed: int) -> 
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
     draw_TA = rng.uniform(-size, size, present_TA.shape)
     redrawn_TA = (rng.uniform(size=present_TA.shape) < probability) & present_TA
+    redrawn_TA |= present_TA & (np.cumsum(present_TA, axis=0) == 1)
     request_TA: Float64Array = np.where(redrawn_TA, draw_TA, np.nan)
     return lambda t, env, last: request_TA[t - first][None]
 
