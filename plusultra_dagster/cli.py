@@ -80,7 +80,7 @@ def demo(profile: Profile = None) -> None:
         at = prepare(profile)
         path = at.data / "demo" / "demo.sqlite"
         if not path.exists():
-            from plusultra_core.data.demo import make_demo
+            from plusultra_core.data.samples.demo import make_demo
 
             path.parent.mkdir(parents=True, exist_ok=True)
             make_demo(path)
@@ -134,7 +134,7 @@ def dump_make(
         raise typer.BadParameter("choose one of --demo and --synthetic")
     with _said():
         if is_demo:
-            from plusultra_core.data.demo import make_demo
+            from plusultra_core.data.samples.demo import make_demo
 
             written = dict(make_demo(path))
         else:

@@ -31,7 +31,7 @@ def finding_lines(report: dict[str, Any]) -> list[str]:
 
 def make_synthetic_dump(path: Path, seed: int, planted_ic: float | None, num_bars: int | None, num_symbols: int | None) -> dict[str, Any]:
     """A small synthetic world, made larger where asked."""
-    from plusultra_core.data.synthetic import make_synthetic, small_config
+    from plusultra_core.data.samples.synthetic import make_synthetic, small_config
 
     cfg = small_config(seed, planted_ic)
     if num_bars is not None:

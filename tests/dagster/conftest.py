@@ -1,30 +1,62 @@
 """Fixtures of the orchestration: a home of one's own, a tiny dump, an instance, definitions that track nothing."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from plusultra_core.data.synthetic import SyntheticConfig, make_synthetic
+from plusultra_core.data.samples.synthetic import SyntheticConfig, make_synthetic
+from plusultra_dagster import jobs
 from plusultra_dagster.build import build_defs
 from plusultra_dagster.partitions import add_snapshot, multi_key
 from plusultra_dagster.places import Places, places
 from plusultra_dagster.resources.landing import key_of
+from plusultra_dagster.resources.tracking import MlflowTracking
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 Run = Callable[..., dg.ExecuteInProcessResult]
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    """Folders of a home that nobody else has, with the smoke profile."""
-    monkeypatch.setenv("PLUSULTRA_HOME", str(tmp_path))
+def make_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """Folders under a root, which becomes the home of this process, with the smoke profile."""
+    monkeypatch.setenv("PLUSULTRA_HOME", str(root))
     monkeypatch.setenv("PLUSULTRA_PROFILE", "smoke")
     at = places()
     for folder in (at.landing, at.snapshots, at.lake, at.artifacts, at.work):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     return at
+
+
+def untracked(at: Places) -> dg.Definitions:
+    """The real definitions without MLflow."""
+    made = build_defs(at)
+    return dg.Definitions(
+        assets=made.assets,
+        asset_checks=made.asset_checks,
+        jobs=made.jobs,
+        schedules=made.schedules,
+        sensors=made.sensors,
+        resources={**(made.resources or {}), "tracking": MlflowTracking(uri="", artifacts="")},
+        executor=dg.in_process_executor,
+    )
+
+
+def runner(instance: dg.DagsterInstance, defs: dg.Definitions) -> Run:
+    """Materialises some assets of one cell through a job of the definitions."""
+
+    def go(job: str, names: list[str], snapshot: str, asset_class: str | None = None) -> dg.ExecuteInProcessResult:
+        add_snapshot(instance, snapshot)
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=multi_key(snapshot, asset_class) if asset_class else snapshot,
+            asset_selection=[dg.AssetKey(name) for name in names],
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+
+    return go
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +70,12 @@ def tiny_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """An empty home."""
+    return make_home(tmp_path / "home", monkeypatch)
+
+
+@pytest.fixture
 def landed(home: Places, tiny_dump: Path) -> str:
     """The tiny dump in the landing folder; its snapshot key."""
     path = home.landing / tiny_dump.name
@@ -46,49 +84,49 @@ def landed(home: Places, tiny_dump: Path) -> str:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A persistent instance in a temporary folder."""
-    with dg.instance_for_test() as made:
+    folder = tmp_path / "dagster"
+    folder.mkdir(exist_ok=True)
+    with dg.instance_for_test(temp_dir=str(folder)) as made:
         yield made
 
 
 @pytest.fixture
 def defs(home: Places) -> dg.Definitions:
-    """The real definitions over the temporary home, with jobs in this process and no tracking."""
+    """The real definitions over the temporary home, tracking nothing."""
     return untracked(home)
-
-
-def untracked(at: Places) -> dg.Definitions:
-    """Definitions without MLflow."""
-    from plusultra_dagster.resources.tracking import MlflowTracking
-
-    made = build_defs(at)
-    return dg.Definitions(
-        assets=made.assets,
-        asset_checks=made.asset_checks,
-        jobs=made.jobs,
-        schedules=made.schedules,
-        sensors=made.sensors,
-        resources={**(made.resources or {}), "tracking": MlflowTracking(uri="", artifacts="")},
-        executor=dg.in_process_executor,
-    )
 
 
 @pytest.fixture
 def run(instance: dg.DagsterInstance, defs: dg.Definitions) -> Run:
-    """Materialise some assets of one cell through a job of the definitions."""
+    """Materialise some assets of one cell."""
+    return runner(instance, defs)
 
-    def go(job: str, names: list[str], snapshot: str, asset_class: str | None = None) -> dg.ExecuteInProcessResult:
-        add_snapshot(instance, snapshot)
-        return defs.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            partition_key=multi_key(snapshot, asset_class) if asset_class else snapshot,
-            asset_selection=[dg.AssetKey(name) for name in names],
-            run_config=QUIET,
-            raise_on_error=False,
-        )
 
-    return go
+@pytest.fixture(scope="session")
+def made_once(tiny_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a home and an instance in which the tiny dump's snapshot and equity tables are made; its snapshot key."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        at = make_home(root / "home", patch)
+        path = Path(shutil.copyfile(tiny_dump, at.landing / tiny_dump.name))
+        key = key_of(path)
+        (root / "dagster").mkdir()
+        with dg.instance_for_test(temp_dir=str(root / "dagster")) as made:
+            go = runner(made, untracked(at))
+            assert go("take_snapshot", ["snapshot"], key).success
+            assert go("refresh_tables", list(jobs.TABLES), key, "equity").success
+    return root, key
+
+
+@pytest.fixture
+def with_tables(made_once: tuple[Path, str], tmp_path: Path) -> str:
+    """A copy of that home and instance: ask for it before `instance`, `home` and `run`."""
+    root, key = made_once
+    for name in ("home", "dagster"):
+        shutil.copytree(root / name, tmp_path / name, dirs_exist_ok=True)
+    return key
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

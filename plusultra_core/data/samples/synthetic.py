@@ -21,7 +21,7 @@ from scipy.signal import lfilter
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
-from plusultra_core.data.dump_writer import NEW_YORK, Days, long_rows, new_york_ns, new_york_sessions, write_dump
+from plusultra_core.data.samples.dump_writer import NEW_YORK, Days, long_rows, new_york_ns, new_york_sessions, write_dump
 from plusultra_core.errors import ConfigError
 
 _ALPHA_AR = 0.5

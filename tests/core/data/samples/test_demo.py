@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plusultra_core.data.demo import make_demo
+from plusultra_core.data.samples.demo import make_demo
 from plusultra_core.errors import ContractError
 
 

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from scipy.signal import lfilter
 
-from plusultra_core.data import synthetic
-from plusultra_core.data.synthetic import SyntheticConfig, make_synthetic, planted_ic_at, small_config
+from plusultra_core.data.samples import synthetic
+from plusultra_core.data.samples.synthetic import SyntheticConfig, make_synthetic, planted_ic_at, small_config
 from plusultra_core.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
-from plusultra_core.data.dump_writer import ALWAYS, SCHEMA, long_rows, new_york_ns, new_york_sessions, write_dump
+from plusultra_core.data.samples.dump_writer import ALWAYS, SCHEMA, long_rows, new_york_ns, new_york_sessions, write_dump
 from plusultra_core.errors import ConfigError, ContractError
 
 TS_NS = 1_467_403_200 * 10**9  # 2016-07-01 20:00:00 UTC

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from plusultra_core.data.dump_writer import NEW_YORK, write_dump
+from plusultra_core.data.samples.dump_writer import NEW_YORK, write_dump
 from plusultra_core.errors import ContractError
 
 DEMO_START = "2012-01-01"
