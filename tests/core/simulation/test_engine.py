@@ -262,3 +262,31 @@ def test_the_engine_refuses_what_the_kernel_could_not_survive(world: Any) -> Non
 def test_a_config_that_makes_no_sense_is_refused(world: Any, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name.split("_")[0]):
         replace(world.plain, **{name: value})
+
+
+def test_costs_of_trading_fall_on_what_is_traded_and_not_on_what_is_held(world: Any) -> None:
+    market = world.market(10, 1, half_spread_bps=5.0)
+    steps = world.run(market, [[0.5], *[[NAN]] * 8], costs=replace(world.costly, funding=False)).steps
+    for name in ("spread", "impact", "fees", "latency_drift"):
+        assert getattr(steps, name)[0, 0] != 0.0
+        assert not getattr(steps, name)[1:].any()
+
+
+def test_cash_and_what_is_held_are_the_equity_and_cash_moves_by_what_was_paid(world: Any) -> None:
+    market = world.market(40, 3, seed=11, gaps=0.1, half_spread_bps=5.0)
+    targets = np.random.default_rng(0).normal(0, 0.4, (39, 3))
+    ledger = world.run(market, targets, costs=world.costly)
+    steps = ledger.steps
+    held = (steps.position * np.nan_to_num(steps.mark)).sum(axis=1)
+    assert np.allclose(ledger.cash[1:] + held, ledger.equity[1:], rtol=1e-12)
+    paid = (steps.fill * steps.price + steps.fees + steps.funding + steps.borrow).sum(axis=1)
+    assert np.allclose(np.diff(ledger.cash), -paid, rtol=0, atol=1e-6)
+
+
+def test_a_limit_order_rests_on_the_passive_side_and_pays_no_spread(world: Any) -> None:
+    market = world.flat(4, half_spread_bps=5.0)
+    market.low[2] = 99.0
+    ledger = world.run(market, [[0.5], [NAN], [NAN]], costs=world.costly, order_type="limit", limit_offset_bps=50.0, time_in_force="carry")
+    assert ledger.steps.fill[:, 0].tolist() == [0.0, pytest.approx(5000.0), 0.0]
+    assert ledger.steps.price[1, 0] == pytest.approx(99.5)
+    assert ledger.steps.spread.sum() == ledger.steps.impact.sum() == 0.0

@@ -1,0 +1,31 @@
+"""The sizing rule and the no-trade band."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plusultra_core.simulation.sizing import IQR_OF_NORMAL, raw_weight, request_weights
+
+LEVELS = (0.25, 0.5, 0.75)
+
+
+@given(median=st.floats(-5, 5), risk=st.floats(0.01, 10), gain=st.floats(0.1, 10))
+def test_the_part_is_gain_times_median_over_risk_between_minus_one_and_one(median: float, risk: float, gain: float) -> None:
+    half = risk * IQR_OF_NORMAL / 2
+    part = raw_weight([median - half, median, median + half], LEVELS, gain)
+    assert part == pytest.approx(np.clip(gain * median / risk, -1, 1), rel=1e-6, abs=1e-6)
+
+
+def test_quantiles_without_spread_give_a_full_part_and_missing_ones_none() -> None:
+    assert raw_weight([0.1, 0.1, 0.1], LEVELS, 1.0) == 1.0
+    assert np.isnan(raw_weight([np.nan, np.nan, np.nan], LEVELS, 1.0))
+
+
+def test_a_wish_within_the_band_or_without_a_forecast_is_a_hold() -> None:
+    part = np.array([[0.5, 0.5, 0.5, np.nan]])
+    present = np.array([[True, True, False, True]])
+    held = np.array([[0.12, 0.05, 0.0, 0.0]])
+    request = request_weights(part, present, held, 0.2, 0.2)
+    assert np.isnan(request[0]).tolist() == [True, False, True, True]
+    assert request[0, 1] == pytest.approx(0.1)
