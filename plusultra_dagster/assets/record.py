@@ -116,13 +116,13 @@ class Record:
             metadata={**self.facts(), **describe(frame), **metadata},
         )
 
-    def artifact(self, artifact: Artifact, **metadata: Any) -> dg.MaterializeResult:
-        """Result of an asset that is a directory; its data version is the sha256 of its manifest."""
+    def artifact(self, artifact: Artifact, version: str | None = None, **metadata: Any) -> dg.MaterializeResult:
+        """Result of an asset that is a directory; its data version is the sha256 of its manifest, unless another says what it says."""
         size = sum(int(entry["bytes"]) for entry in artifact.manifest["files"].values())
         own = {"artifact": dg.MetadataValue.path(str(artifact.path)), "sha256": artifact.sha256, "key": artifact.path.name, "bytes": size}
         return dg.MaterializeResult(
             value=artifact,
-            data_version=dg.DataVersion(artifact.sha256[:16]),
+            data_version=dg.DataVersion(version or artifact.sha256[:16]),
             metadata={**self.facts(), **own, **metadata},
         )
 

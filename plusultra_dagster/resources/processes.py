@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 
 from plusultra_core.artifacts import Artifact, open_artifact
 from plusultra_core.errors import JobError
@@ -57,14 +58,22 @@ class Jobs(dg.ConfigurableResource):
         client = dg.PipesSubprocessClient(cwd=self.cwd, env=self.environment(), termination_timeout_seconds=20)
         try:
             client.run(context=context, command=command)
-        except dg.DagsterPipesExecutionError as error:
+        except DagsterPipesExecutionError as error:
             code = int(str(error).rsplit(" ", 1)[-1])
             if code < 0:
                 raise
-            said = f"{' '.join(command)} ended with code {code}; its error stands in the log above and in the step's stderr"
+            said = _last_error(context) or f"{' '.join(command)} ended with code {code}; its output stands in the step's stderr"
             raise dg.Failure(description=said, allow_retries=False) from error
 
     def environment(self) -> Mapping[str, str]:
         """What the child finds besides this process's own environment."""
         threads = os.environ.get("OMP_NUM_THREADS", str(self.threads))
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _last_error(context: dg.AssetExecutionContext) -> str:
+    """What the child raised; Pipes brings it into the run's log as an event of its own."""
+    logs = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    steps = [entry.dagster_event for entry in logs if entry.dagster_event and entry.step_key == context.asset_key.to_user_string()]
+    errors = [getattr(event.event_specific_data, "error", None) for event in steps]
+    return next((error.message.strip() for error in reversed(errors) if error is not None), "")

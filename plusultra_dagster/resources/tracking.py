@@ -70,7 +70,7 @@ class MlflowTracking(dg.ConfigurableResource):
             yield Tracked(client, run_id, self._url(experiment, run_id), found=True)
             return
         asset, partition = context.asset_key.to_user_string(), str(context.partition_key)
-        tags = {"dagster.run_id": context.run_id, "dagster.asset_key": asset, "dagster.partition": partition, "plusultra.key": key}
+        tags = {"dagster.run_id": context.run.run_id, "dagster.asset_key": asset, "dagster.partition": partition, "plusultra.key": key}
         run_id = client.create_run(experiment, tags=tags, run_name=f"{asset} {partition}").info.run_id
         try:
             yield Tracked(client, run_id, self._url(experiment, run_id), found=False)

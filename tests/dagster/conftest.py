@@ -129,8 +129,12 @@ def with_tables(made_once: tuple[Path, str], tmp_path: Path) -> str:
     return key
 
 
+_DAGSTER_ITSELF = ("Property `OpDefinition.version`", r"AssetExecutionContext\.run_id is deprecated")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Dagster asks its own observed sources for a property that it has deprecated."""
+    """Observed sources and Pipes ask for properties that Dagster has deprecated."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.filterwarnings("ignore:Property `OpDefinition.version`:DeprecationWarning"))
+            for text in _DAGSTER_ITSELF:
+                item.add_marker(pytest.mark.filterwarnings(f"ignore:{text}:DeprecationWarning"))

@@ -18,13 +18,6 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 TABLES = list(jobs.TABLES)
 
 
-@pytest.fixture
-def with_tables(run: Run, landed: str) -> str:
-    assert run("take_snapshot", ["snapshot"], landed).success
-    assert run("refresh_tables", TABLES, landed, "equity").success
-    return landed
-
-
 def test_tables_of_a_class_are_stored_checked_and_described(with_tables: str, instance: dg.DagsterInstance, home: Places) -> None:
     cell = Partition(with_tables, "equity")
     assert all(is_stored(home, name, cell) for name in TABLES)

@@ -7,7 +7,7 @@ import dagster as dg
 from plusultra_core.artifacts import Artifact, publish
 from plusultra_dagster.assets.automation import LEARN
 from plusultra_dagster.assets.record import Record, dressed, write_json
-from plusultra_dagster.config import Evaluation
+from plusultra_dagster.config import Evaluation, digest_of
 from plusultra_dagster.resources.registry import Registry
 
 
@@ -36,4 +36,5 @@ def champion(
     artifact = record.published()
     decision = record.read_json(artifact, "decision.json")["decision"]
     checks = [dg.TableRecord({name: str(value) for name, value in check.items()}) for check in decision["checks"]]
-    return record.artifact(artifact, promoted=decision["promoted"], reason=decision["reason"], rule=dg.MetadataValue.table(checks))
+    version = digest_of(decision)  # without the signature: every home has its own key
+    return record.artifact(artifact, version, promoted=decision["promoted"], reason=decision["reason"], rule=dg.MetadataValue.table(checks))

@@ -1,0 +1,88 @@
+"""What refreshes by itself, and what waits for the switch."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from plusultra_dagster import jobs
+from plusultra_dagster.partitions import add_snapshot
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+def requested(result: object) -> set[str]:
+    return {
+        f"{r.key.to_user_string()}[{key}]"
+        for r in result.results  # type: ignore[attr-defined]
+        if not r.true_subset.is_empty and isinstance(r.key, dg.AssetKey)
+        for key in r.true_subset.expensively_compute_partition_keys()
+    }
+
+
+def materialise(instance: dg.DagsterInstance, asset: str, key: str, version: str = "1") -> None:
+    event = dg.AssetMaterialization(asset, partition=key, tags={"dagster/data_version": version})
+    instance.report_runless_asset_event(event)
+
+
+@pytest.fixture
+def tables(defs: dg.Definitions) -> dg.Definitions:
+    """The graph down to the panel: what is evaluated often should be small."""
+    upstream = {"dump", "snapshot", *jobs.TABLES, "cross_asset_view", "windows"}
+    kept = [asset for asset in defs.assets or [] if {key.to_user_string() for key in getattr(asset, "keys", [asset.key])} <= upstream]
+    return dg.Definitions(assets=kept, asset_checks=defs.asset_checks, resources=defs.resources)
+
+
+def test_a_new_snapshot_starts_no_table_by_itself_but_a_changed_one_refreshes_what_is_there(
+    instance: dg.DagsterInstance, tables: dg.Definitions
+) -> None:
+    add_snapshot(instance, "a-1")
+    first = dg.evaluate_automation_conditions(defs=tables, instance=instance)
+    assert requested(first) == set()
+    materialise(instance, "snapshot", "a-1")
+    second = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=first.cursor)
+    assert requested(second) == set()
+    for name in ("assets", "series", "corporate_actions", "bars"):
+        materialise(instance, name, "equity|a-1")
+    third = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=second.cursor)
+    assert "bars[equity|a-1]" not in requested(third)
+    materialise(instance, "series", "equity|a-1", "2")
+    fourth = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=third.cursor)
+    assert "bars[equity|a-1]" in requested(fourth)
+    assert not any("crypto" in name for name in requested(fourth))
+
+
+def test_the_view_of_a_class_waits_for_its_own_tables_only(instance: dg.DagsterInstance, tables: dg.Definitions) -> None:
+    add_snapshot(instance, "a-1")
+    cursor = dg.evaluate_automation_conditions(defs=tables, instance=instance).cursor
+    for name in ("bars", "features", "targets"):
+        materialise(instance, name, "equity|a-1")
+    result = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=cursor)
+    asked = {name for name in requested(result) if name.startswith("cross_asset_view")}
+    assert asked == {"cross_asset_view[equity|a-1]"}
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_learning_follows_new_tables_whose_blocking_checks_have_passed(
+    with_tables: str, run: Run, instance: dg.DagsterInstance, tables: dg.Definitions, passed: bool
+) -> None:
+    cursor = dg.evaluate_automation_conditions(defs=tables, instance=instance).cursor
+    assert run("train", ["cross_asset_view"], with_tables, "equity").success
+    if not passed:
+        record = instance.fetch_materializations(dg.AssetKey("targets"), limit=1).records[0]
+        failed = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("targets"),
+            check_name="contract",
+            passed=False,
+            metadata={},
+            blocking=True,
+            partition=f"equity|{with_tables}",
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            ),
+        )
+        instance.report_runless_asset_event(failed)
+    asked = requested(dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=cursor))
+    assert (f"windows[equity|{with_tables}]" in asked) == passed
+    assert not any(name.startswith("windows[etf") for name in asked)
