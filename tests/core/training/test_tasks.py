@@ -95,6 +95,30 @@ def test_a_child_process_does_the_same_as_a_call(planted, run, training_config, 
     assert run_job(job, TASKS, _Silent()).sha256 == here.sha256
 
 
+@pytest.mark.slow
+def test_a_child_killed_in_the_middle_leaves_no_half_and_is_resumed(planted, run, training_config, tmp_path: Path) -> None:
+    longer = dataclasses.replace(training_config.supervised.hybrid, max_epochs=30, patience=30)
+    cfg = dataclasses.replace(training_config, supervised=dataclasses.replace(training_config.supervised, hybrid=longer))
+    panel = planted().panel
+    whole = run("supervised", panel, cfg=cfg)
+    base = tmp_path / "killed"
+    windows = publish_panel(panel, base / "store", "windows", {}).path
+    settings = {"training": config.to_dict(cfg)}
+    job = Job("supervised", "supervised-key", settings, {"windows": windows}, base / "store", base / "w", {"snapshot": "tiny"})
+    write_job(base / "job.json", job)
+    command = [sys.executable, "-m", "plusultra_core.training", str(base / "job.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for _ in range(4):
+            assert child.stdout.readline().startswith("fold_0-hybrid")
+        child.kill()
+    assert [path.name for path in (base / "store").iterdir()] == ["windows"]
+    assert (base / "w" / "fold_0-hybrid.pt").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.count("fold_0-hybrid") < 30
+    assert run_job(job, TASKS, _Silent()).sha256 == whole.sha256
+
+
 class _Silent:
     def report(self, message: str, **numbers: float) -> None:
         assert "already made" in message
