@@ -1,4 +1,8 @@
-"""The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step."""
+"""The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step.
+
+The codes are compiled into `kernels.py` and its cache on disk does not notice when they change here: save
+that file too (the tests of the engine fail until then).
+"""
 
 from typing import Final, NamedTuple
 
