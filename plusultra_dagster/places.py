@@ -6,8 +6,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CONFIGS = CHECKOUT / "configs"
-UI_PORT = 3000
-REPORTS_PORT = 3001
+REPORTS_PORT = int(os.environ.get("PLUSULTRA_REPORTS_PORT", "3001"))
 REPORTS = f"http://127.0.0.1:{REPORTS_PORT}"
 """Where `plusultra ui` serves the reports: a browser opens no file from a page that came by http."""
 
