@@ -1,0 +1,81 @@
+"""Write docs/scorecards.md from scorecards: `python benchmarks/scorecards.py OUT.md CARD.json ...`.
+
+The page says what `plusultra run` found, whatever it says; the numbers are those of the report.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("sharpe", "cagr", "max_drawdown", "calmar", "hit_rate", "turnover_year", "cvar_95_historical")
+HEAD = """# Scorecards
+
+What the whole graph found on the real dumps, profile `base`, after all costs. Every strategy runs through the same
+execution kernel over the same locked window, the test span of the last walk-forward fold; brackets are 95 % intervals of
+a stationary block bootstrap. Written by `python benchmarks/scorecards.py`.
+"""
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """A number for a table, a dash for what is not defined."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(bounds: Any, digits: int = 2) -> str:
+    """An interval, a dash where there is none."""
+    return "-" if not bounds else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+
+
+def verdict(card: dict[str, Any]) -> str:
+    """Who won, in a sentence."""
+    found = card["verdict"]
+    if not found["sharpe"]:
+        return "No model and baseline could be compared."
+    gap = f"{number(found['sharpe']['difference'])} {interval(found['sharpe']['ci'])}"
+    pair = f"best model `{found['best_model']}`, best baseline `{found['best_baseline']}`, difference of Sharpe {gap}"
+    words = {"model": "The model beats the baseline", "baseline": "The model loses to the baseline"}
+    return f"{words.get(found['outcome'], 'No model can be told apart from the best baseline')}: {pair}."
+
+
+def page(card: dict[str, Any]) -> str:
+    """The section of one scorecard."""
+    span = card["span"]
+    lines = [f"## {card['asset_class']}, {card['snapshot']}", ""]
+    lines += [f"Locked window {span['start']} to {span['end']}, {span['num_bars']} bars of {card['bar']}. {verdict(card)}", ""]
+    lines += ["| strategy | Sharpe | 95 % | CAGR | max drawdown | Calmar | hit rate | turnover a year | CVaR 95 | PSR |", "|" + "---|" * 10]
+    for name in (*card["models"], *card["baselines"]):
+        entry = card["strategies"][name]
+        metrics = entry["metrics"]
+        cells = [number(metrics.get("sharpe")), interval(entry["ci"].get("sharpe"))]
+        cells += [number(metrics.get(column), 4 if column.startswith("cvar") else 2 if column != "cagr" else 3) for column in COLUMNS[1:]]
+        lines.append(f"| {name} | " + " | ".join([*cells, number(entry["psr"])]) + " |")
+    lines += [
+        "",
+        "| forecast | horizon | IC | 95 % | rank IC | CRPS | skill against climatology | against EWMA | coverage 90 |",
+        "|" + "---|" * 9,
+    ]
+    for model, horizons in card["forecasts"].items():
+        for horizon, scores in horizons.items():
+            cells = [number(scores["ic"], 3), interval(scores["ic_ci"], 3), number(scores["rank_ic"], 3), number(scores["crps"], 4)]
+            cells += [number(scores[f"skill_vs_{peer}"], 4) for peer in ("climatology", "ewma")]
+            lines.append(f"| {model} | {horizon} | " + " | ".join([*cells, number(scores["coverage_90"], 3)]) + " |")
+    walked = card["walk_forward"]
+    lines += ["", "Over all test spans, refitted each fold: "]
+    lines[-1] += "; ".join(
+        f"{name} Sharpe {number(entry['metrics']['sharpe'])} {interval(entry['ci'].get('sharpe'))}" for name, entry in walked.items()
+    )
+    lines[-1] += "."
+    lines += ["", *(f"- {text}" for text in card["warnings"]), ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Write the page."""
+    out, *cards = map(Path, arguments)
+    sections = [page(json.loads(path.read_text())) for path in cards]
+    out.write_text("\n".join([HEAD, *sections]).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
