@@ -1,5 +1,6 @@
 """Hybrid backbone: causal dilated convolutions and a state space over bars, attention over patches of bars."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,9 @@ class HybridBackbone(nn.Module):
         self.patch = nn.Linear(cfg.patch_bars * cfg.width, cfg.width)
         self.blocks = nn.ModuleList(AttentionBlock(cfg, num_patches) for _ in range(cfg.num_blocks))
         self.norm_out = nn.LayerNorm(cfg.width)
+        self.skip_bars = min(cfg.patch_bars, lookback)
+        self.skip = nn.Linear(self.skip_bars * num_features, cfg.width, bias=False)
+        nn.init.normal_(self.skip.weight, std=0.1 / math.sqrt(self.skip.in_features))
 
     def encode(self, x_BTF: Tensor, state_BTS: Tensor, mask_BT: Tensor) -> Tensor:
         """Tokens of all patches, oldest first; token p reads bars up to the end of patch p.
@@ -107,6 +111,10 @@ class HybridBackbone(nn.Module):
         return token_BPD
 
     def forward(self, x_BTF: Tensor, state_BTS: Tensor, mask_BT: Tensor) -> Tensor:
-        """Shapes  as `encode`; result (B, D), the newest token."""
-        newest: Tensor = self.norm_out(self.encode(x_BTF, state_BTS, mask_BT)[:, -1])
-        return newest
+        """Shapes  as `encode`; result (B, D): the newest token, and past it a linear map of the newest patch's bars.
+
+        The skip lets what is linear be learned as fast as the floor learns it (after TiDE, Das et al. 2304.08424).
+        """
+        newest_BD = self.norm_out(self.encode(x_BTF, state_BTS, mask_BT)[:, -1])
+        result: Tensor = newest_BD + self.skip(x_BTF[:, -self.skip_bars :].flatten(1))
+        return result
