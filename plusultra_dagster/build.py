@@ -26,8 +26,8 @@ from plusultra_dagster.sensors.upkeep import dead_runs, tables_automation, train
 def resources(at: Places) -> dict[str, object]:
     """Stores, processes and tracking of one home."""
     return {
-        "tables": ParquetIO(base=str(at.lake)),
-        "artifacts": ReferenceIO(base=str(at.lake), artifacts=str(at.artifacts)),
+        "tables": ParquetIO(base=at.lake_url),
+        "artifacts": ReferenceIO(base=at.lake_url, artifacts=str(at.artifacts)),
         "landing": Landing(folder=str(at.landing)),
         "jobs": Jobs(folder=str(at.work), cwd=str(CHECKOUT)),
         "tracking": tracking(at),

@@ -43,6 +43,11 @@ class Places:
         return self.data / "lake"
 
     @property
+    def lake_url(self) -> str:
+        """The same, or another store that fsspec knows: PLUSULTRA_LAKE (`s3://bucket/lake`)."""
+        return os.environ.get("PLUSULTRA_LAKE", str(self.lake))
+
+    @property
     def artifacts(self) -> Path:
         """Content-addressed directories: `<asset>/<key>/`."""
         return self.data / "artifacts"

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from upath import UPath
 
 from plusultra_dagster import provenance
 from plusultra_dagster.partitions import Partition
@@ -42,13 +43,13 @@ def is_stored(at: Places, asset: str, partition: Partition) -> bool:
     """Whether the data of a materialisation is still there."""
     if partition.asset_class is None:
         return (at.snapshots / partition.snapshot / "manifest.json").exists()
-    table = at.lake / asset / partition.asset_class / f"{partition.snapshot}.parquet"
+    table = UPath(at.lake_url) / asset / partition.asset_class / f"{partition.snapshot}.parquet"
     return table.exists() or reference_of(at, asset, partition) is not None
 
 
 def reference_of(at: Places, asset: str, partition: Partition) -> Path | None:
     """Folder of the artifact that belongs to a partition, None where there is none."""
-    path = at.lake / asset / str(partition.asset_class) / f"{partition.snapshot}.json"
+    path = UPath(at.lake_url) / asset / str(partition.asset_class) / f"{partition.snapshot}.json"
     if not path.exists():
         return None
     reference = json.loads(path.read_bytes())
