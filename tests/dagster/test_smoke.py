@@ -88,8 +88,8 @@ def test_a_run_that_is_killed_takes_its_child_along_frees_its_slot_and_goes_on(h
     again = plusultra(home, *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "ended 1 run(s) whose process was killed" in again.stdout
-    assert "fold_0-hybrid epoch=0" not in again.stdout
-    assert "fold_1-hybrid epoch=0" in again.stdout
+    assert "fold_0-hybrid" not in again.stdout, "the first fold was trained again"
+    assert "fold_1-hybrid" in again.stdout
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
         assert {run.status.value for run in instance.get_runs()} == {"SUCCESS", "FAILURE"}
