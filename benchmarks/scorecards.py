@@ -1,4 +1,4 @@
-"""Write docs/scorecards.md from scorecards: `python benchmarks/scorecards.py OUT.md CARD.json ...`.
+"""Write docs/scorecards.md, and its summary in the README, from scorecards: `python benchmarks/scorecards.py CARD.json ...`.
 
 The page says what `plusultra run` found, whatever it says; the numbers are those of the report.
 """
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
+OPEN, CLOSE = "<!-- scorecard -->", "<!-- /scorecard -->"
 COLUMNS = ("sharpe", "cagr", "max_drawdown", "calmar", "hit_rate", "turnover_year", "cvar_95_historical")
 HEAD = """# Scorecards
 
@@ -70,11 +72,33 @@ def page(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def summary(cards: list[dict[str, Any]]) -> str:
+    """One row a class for the README."""
+    names = list(dict.fromkeys(name for card in cards for name in (*card["models"], *card["baselines"]) if name != "no_trade"))
+    lines = ["| class, locked window | " + " | ".join(names) + " | IC, 1 bar | who won |", "|" + "---|" * (len(names) + 3)]
+    words = {"model": "model", "baseline": "baseline", "undecided": "undecided", "unknown": "unknown"}
+    for card in cards:
+        span = f"{card['asset_class']}, {card['span']['start'][:10]} to {card['span']['end'][:10]}"
+        cells = [sharpe(card["strategies"].get(name)) for name in names]
+        first = card["forecasts"]["hybrid"]["1"]
+        ic = f"{number(first['ic'], 3)} {interval(first['ic_ci'], 3)}"
+        lines.append(f"| {span} | " + " | ".join([*cells, ic, words[card["verdict"]["outcome"]]]) + " |")
+    return "\n".join(lines)
+
+
+def sharpe(entry: dict[str, Any] | None) -> str:
+    """Sharpe with its interval, a dash where the strategy never traded."""
+    return f"{number(entry['metrics']['sharpe'])} {interval(entry['ci'].get('sharpe'))}" if entry else "-"
+
+
 def main(arguments: list[str]) -> None:
-    """Write the page."""
-    out, *cards = map(Path, arguments)
-    sections = [page(json.loads(path.read_text())) for path in cards]
-    out.write_text("\n".join([HEAD, *sections]).rstrip() + "\n")
+    """Write the page and the README's table."""
+    cards = [json.loads(Path(path).read_text()) for path in arguments]
+    (ROOT / "docs" / "scorecards.md").write_text("\n".join([HEAD, *map(page, cards)]).rstrip() + "\n")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(OPEN)
+    after = rest.split(CLOSE)[1]
+    readme.write_text(f"{before}{OPEN}\n{summary(cards)}\n{CLOSE}{after}")
 
 
 if __name__ == "__main__":
