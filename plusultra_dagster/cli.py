@@ -92,14 +92,14 @@ def demo(profile: Profile = None) -> None:
 
 
 @app.command()
-def ui(port: Port = 3000) -> None:
+def ui(port: Port = 3000, profile: Profile = None) -> None:
     """Dagster's UI and daemon on the same instance, until Ctrl-C."""
     with _said():
         from plusultra_dagster.commands.serve import serve_ui
         from plusultra_dagster.commands.setup import create_tracking, prepare, quiet
 
         quiet()
-        at = prepare()
+        at = prepare(profile)
         create_tracking(at)
         code = serve_ui(at, port)
     raise typer.Exit(code)

@@ -99,11 +99,10 @@ def test_a_run_that_is_killed_takes_its_child_along_frees_its_slot_and_goes_on(h
 def ui(home: Places) -> Iterator[tuple[subprocess.Popen[str], int]]:
     port = free_port()
     env = {**os.environ, "PLUSULTRA_HOME": str(home.data.parent), "PLUSULTRA_PROFILE": "smoke", "PLUSULTRA_REPORTS_PORT": str(free_port())}
-    process = subprocess.Popen([*CLI, "ui", "--port", str(port)], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-    yield process, port
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([*CLI, "ui", "--port", str(port)], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+        yield process, port
+        if process.poll() is None:
+            process.kill()
 
 
 def graphql(port: int, query: str) -> dict[str, object]:
