@@ -115,9 +115,8 @@ def sharpe_intervals(card: Mapping[str, Any]) -> Chart | None:
 def waterfall(card: Mapping[str, Any], name: str) -> Chart:
     """From price gain through every cost to the net gain of one strategy."""
     costs = card["strategies"][name]["costs"]
-    terms = [(TERM_NAMES[term], value) for term, value in costs["terms_ccy"].items()]
-    labels = (*(label for label, _ in terms), "net")
-    series = Series(plain(name), labels, _f32([*(value for _, value in terms), costs["net_ccy"]]), COLOURS["total"])
+    values = [costs["terms_ccy"][term] for term in TERM_NAMES]  # a scorecard read back from JSON has its keys in the order of the alphabet
+    series = Series(plain(name), (*TERM_NAMES.values(), "net"), _f32([*values, costs["net_ccy"]]), COLOURS["total"])
     return Chart("cost_waterfall", f"From price gain to net gain: {plain(name)}", "waterfall", (series,), y_label=card["currency"])
 
 

@@ -1,8 +1,11 @@
 """Charts hold the scorecard's numbers, and lose no peak on the way to the screen."""
 
+import json
+
 import numpy as np
 import pytest
 
+from plusultra_core.artifacts import canonical_json
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting import charts
 from plusultra_core.reporting.figures import figure
@@ -34,6 +37,14 @@ def test_the_waterfall_adds_up(evidence) -> None:  # type: ignore[no-untyped-def
     drawn = charts.waterfall(evidence.scorecard, "policy").series[0]
     assert drawn.y[:-1].sum() == pytest.approx(drawn.y[-1], rel=1e-5)
     assert drawn.x[0] == "price gain" and drawn.x[-1] == "net"
+
+
+def test_the_waterfall_begins_with_the_price_gain_also_when_the_card_was_read_from_its_artifact(evidence) -> None:  # type: ignore[no-untyped-def]
+    card = json.loads(canonical_json(evidence.scorecard))
+    drawn = charts.waterfall(card, "policy").series[0]
+    assert drawn.x == ("price gain", "spread", "impact", "latency drift", "fees", "funding", "borrow", "net")
+    terms = card["strategies"]["policy"]["costs"]["terms_ccy"]
+    assert drawn.y[:3].tolist() == pytest.approx([terms[name] for name in ("price_pnl", "spread", "impact")], rel=1e-6)
 
 
 def test_a_calibrated_forecast_lies_on_the_diagonal_and_pit_is_one(evidence) -> None:  # type: ignore[no-untyped-def]
