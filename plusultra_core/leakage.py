@@ -160,11 +160,16 @@ def _when(frame: pl.DataFrame) -> str | None:
 
 
 def _restrict(inputs: Frames, max_symbols: int | None, seed: int) -> dict[str, pl.DataFrame]:
-    """Frames with at most so many symbols each, the same for the same seed; rows without a symbol stay."""
+    """Frames with at most so many symbols each, the same for the same seed; rows without a symbol stay.
+
+    Symbols of most frames come first: one without corporate actions would show nothing of how they are applied.
+    """
     if max_symbols is None:
         return dict(inputs)
-    found = {str(s) for frame in inputs.values() if "symbol" in frame.columns for s in frame["symbol"].drop_nulls().unique()}
-    rank = dict(zip(sorted(found), np.random.default_rng(seed).permutation(len(found)).tolist(), strict=True))
+    members = [set(frame["symbol"].drop_nulls().unique().to_list()) for frame in inputs.values() if "symbol" in frame.columns]
+    found = sorted({symbol for names in members for symbol in names})
+    drawn = np.random.default_rng(seed).permutation(len(found)).tolist()
+    rank = {symbol: (-sum(symbol in names for names in members), place) for symbol, place in zip(found, drawn, strict=True)}
 
     def few(frame: pl.DataFrame) -> pl.DataFrame:
         if "symbol" not in frame.columns:

@@ -196,6 +196,22 @@ def test_few_symbols_are_enough_and_the_same_in_every_frame(inputs: Frames) -> N
     assert all(symbols == seen[0] and len(symbols) == 2 for symbols in seen)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_symbols_that_stand_in_more_frames_are_looked_at_first(inputs: Frames, seed: int) -> None:
+    """A back-adjusted price shows only where there is an action to adjust for."""
+    symbol = sorted(inputs["bars"]["symbol"].unique())[0]
+    when = inputs["bars"].filter(pl.col("symbol") == symbol)["ts_ns"].max()
+    actions = pl.DataFrame({"symbol": [symbol], "ts_ns": [when], "ratio": [2.0]})
+
+    def adjusted_backward(frames: Frames) -> pl.DataFrame:
+        factor = frames["actions"].group_by("symbol").agg(pl.col("ratio").product())
+        rows = frames["bars"].join(factor, on="symbol", how="left").sort("symbol", "ts_ns")
+        return rows.select("symbol", "ts_ns", "known_ns", pl.col("close") / pl.col("ratio").fill_null(1.0))
+
+    with pytest.raises(LookaheadError, match="the value knows its future"):
+        check_truncation(adjusted_backward, {"bars": inputs["bars"], "actions": actions}, 2, seed, max_symbols=1)
+
+
 def test_poison_moves_everything_after_and_nothing_before(inputs: Frames) -> None:
     frames: list[pl.DataFrame] = []
 
