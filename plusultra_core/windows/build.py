@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
-from plusultra_core.clock import bar_ns, iso
+from plusultra_core.clock import NS_PER_S, bar_ns, iso
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.market import MarketConfig
 from plusultra_core.windows.folds import FoldsConfig, build_folds
@@ -37,12 +37,16 @@ class WindowsConfig:
     """Least share of an asset's own features that must be there for its row to be usable."""
     label_slack_bars: int
     """A label that ends more than its horizon plus this many grid bars ahead spans a gap and is dropped."""
+    max_delay_s: int
+    """A row that became known later than this after its bar's close was not there when the bar was decided on: no window ends at it."""
     folds: FoldsConfig
     """The walk-forward."""
 
     def __post_init__(self) -> None:
         if self.lookback < 2 or self.label_slack_bars < 0:
             raise ConfigError(f"windows: expected lookback >= 2 and label_slack_bars >= 0, found {self.lookback}, {self.label_slack_bars}")
+        if self.max_delay_s < 0:
+            raise ConfigError(f"windows.max_delay_s: expected >= 0, found {self.max_delay_s}")
         for name in ("min_coverage", "min_features_frac"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"windows.{name}: expected in (0, 1], found {getattr(self, name)}")
@@ -76,7 +80,7 @@ def build(
     derived_NT = np.maximum(view_known_NT, grid.scatter(_latest_known(features, regimes), -1))
     known_NT = _check_known(derived_NT, grid.scatter(_integers(bars, "known_ns"), -1), grid)
     labels = _labels(targets, grid, cfg.label_slack_bars)
-    anchor_NT = _anchors(tradable_NT, own_NTF, labels["sigma_NT"], cfg)
+    anchor_NT = _in_time(_anchors(tradable_NT, own_NTF, labels["sigma_NT"], cfg), known_NT, grid, cfg.max_delay_s)
     x_NTF = np.concatenate((own_NTF, view_NTJ), axis=2).astype(np.float32)
     panel = Panel(
         symbols=grid.symbols,
@@ -241,6 +245,18 @@ def _anchors(tradable_NT: BoolArray, own_NTF: Float64Array, sigma_NT: Float64Arr
     enough_NT[:, : cfg.lookback - 1] = False
     anchor_NT: BoolArray = usable_NT & enough_NT & np.isfinite(sigma_NT) & (np.nan_to_num(sigma_NT) > 0)
     return anchor_NT
+
+
+def _in_time(anchor_NT: BoolArray, known_NT: Int64Array, grid: _Grid, max_delay_s: int) -> BoolArray:
+    """Anchors whose inputs were known when their bar was decided on: the market is met right after the close."""
+    kept_NT: BoolArray = anchor_NT & (known_NT <= grid.ts_ns_T + max_delay_s * NS_PER_S)
+    if anchor_NT.any() and not kept_NT.any():
+        least_s = float((known_NT - grid.ts_ns_T)[anchor_NT].min() / NS_PER_S)
+        raise LookaheadError(
+            f"windows: every row was known {least_s:g} s or more after its bar, allowed {max_delay_s} (max_delay_s); "
+            "no decision can rest on them: stamp bars when they are known, or allow the delay and give simulation.yaml that latency"
+        )
+    return kept_NT
 
 
 def _prices(bars: pl.DataFrame, grid: _Grid) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from plusultra_core.arrays import BoolArray, Float32Array
+from plusultra_core.errors import LookaheadError
 
 IQR_OF_NORMAL = 1.3489795003921634
 """Distance between the quartiles of a standard normal: scale = IQR / this is a standard deviation for normal data."""
@@ -50,6 +51,27 @@ def rows_of_windows(anchor_NT: BoolArray, span: tuple[int, int], lookback: int) 
     start_T = np.arange(num_times)
     rows_NT: BoolArray = count_NT[:, np.minimum(start_T + lookback, num_times)] > count_NT[:, start_T]
     return rows_NT
+
+
+def check_scaler(
+    x_NTF: Float32Array, anchor_NT: BoolArray, span: tuple[int, int], lookback: int, center_F: Float32Array, scale_F: Float32Array
+) -> None:
+    """The scaler is the one that the windows of the span give when nothing else is there to be seen.
+
+    Raises  LookaheadError naming the first feature whose centre or scale is another.
+    """
+    start, end = span
+    row_NT = np.zeros_like(anchor_NT[:, :end])
+    for lag in range(lookback):  # the slow way of rows_of_windows, so that an error there shows
+        row_NT[:, max(0, start - lag) : end - lag] |= anchor_NT[:, max(start, lag) : end]
+    alone = fit_scaler(np.where(row_NT[..., None], x_NTF[:, :end], np.float32(np.nan)), row_NT)
+    for name, expected_F, found_F in zip(("centre", "scale"), alone, (center_F, scale_F), strict=True):
+        if not np.array_equal(expected_F, found_F):
+            f = int(np.argmax(expected_F != found_F))
+            raise LookaheadError(
+                f"{name} of feature {f}: expected {expected_F[f]:.9g} from the train rows of bars {start} to {end}, "
+                f"found {found_F[f]:.9g}; fit the scaler on train rows only"
+            )
 
 
 def apply_scale(x: Any, center_F: Any, scale_F: Any, clip: float) -> Any:

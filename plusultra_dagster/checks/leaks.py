@@ -126,12 +126,13 @@ def _of_bars_and_features(kind: str, asset: str) -> dg.AssetChecksDefinition:
     name="overlap",
     blocking=True,
     partitions_def=snapshot_by_asset_class,
-    description="In every fold the inputs and labels of train, valid and test never meet.",
+    description="In every fold the inputs and labels of train, valid and test never meet, and the scaler is that of the train rows alone.",
 )
 def overlap(windows: Artifact) -> dg.AssetCheckResult:
-    """From the first input to the end of the last label, on the class's grid."""
+    """From the first input to the end of the last label, on the class's grid; the scaler is fitted again."""
     from plusultra_core.leakage import Intervals, check_overlap
     from plusultra_core.windows.panel import load_panel
+    from plusultra_core.windows.scaling import check_scaler
 
     panel, samples = load_panel(windows.path), 0
     last_T = panel.label_end_NTK.max(axis=(0, 2))
@@ -143,6 +144,7 @@ def overlap(windows: Artifact) -> dg.AssetCheckResult:
                 t = start + used_T[start:end].nonzero()[0]
                 spans[name] = Intervals(t - panel.lookback + 1, np.maximum(last_T[t], t))
             samples += check_overlap(spans)
+            check_scaler(panel.x_NTF, panel.anchor_NT, fold.train, panel.lookback, fold.center_F, fold.scale_F)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
     return dg.AssetCheckResult(passed=True, metadata={"folds": len(panel.folds), "samples": samples})

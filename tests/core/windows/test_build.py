@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from plusultra_core import config
-from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.clock import NS_PER_DAY, NS_PER_S
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.market import MarketConfig
 from plusultra_core.windows.build import WindowsConfig, build
@@ -162,6 +162,28 @@ def test_an_input_known_after_its_bar_is_refused() -> None:
         _build(frames)
 
 
+def _published_late(frames: dict[str, pl.DataFrame], first_day: int, delay_s: int) -> dict[str, pl.DataFrame]:
+    """The frames when bars of AAA from a day on became known so many seconds after their close, and all made of them too."""
+    late = (pl.col("symbol") == "AAA") & (pl.col("ts_ns") >= (START + first_day) * NS_PER_DAY)
+    known = pl.when(late).then(pl.col("ts_ns") + delay_s * NS_PER_S).otherwise(pl.col("known_ns")).alias("known_ns")
+    return {**frames, **{name: frames[name].with_columns(known) for name in ("bars", "features", "regimes", "targets")}}
+
+
+def test_no_window_ends_at_a_bar_that_was_not_known_when_it_was_decided_on() -> None:
+    frames = _frames()
+    plain, late = _build(frames), _build(_published_late(frames, 100, 3_600))
+    assert plain.anchor_NT[0, 100:].all() and not late.anchor_NT[0, 100:].any()
+    assert np.array_equal(plain.anchor_NT[:, :100], late.anchor_NT[:, :100]) and np.array_equal(plain.anchor_NT[1:], late.anchor_NT[1:])
+    allowed = config.load(WindowsConfig, ROOT / "configs/smoke/windows.yaml", {"max_delay_s": 3_600})
+    assert np.array_equal(_build(_published_late(frames, 100, 3_600), cfg=allowed).anchor_NT, plain.anchor_NT)
+
+
+def test_a_class_that_is_always_known_late_is_refused() -> None:
+    frames = {name: frame.filter(pl.col("symbol") == "AAA") for name, frame in _frames().items()}
+    with pytest.raises(LookaheadError, match=r"every row was known 60 s or more after its bar, allowed 0 \(max_delay_s\)"):
+        _build(_published_late(frames, 0, 60))
+
+
 def test_frames_that_lost_or_multiplied_rows_are_refused() -> None:
     frames = _frames()
     with pytest.raises(ContractError, match="features: expected the 357 rows of bars"):
@@ -214,7 +236,9 @@ def test_funding_events_are_summed_into_the_bar_that_they_close() -> None:
     assert not _build(frames, EQUITY).funding_NT.any()
 
 
-@pytest.mark.parametrize("change", [{"lookback": 1}, {"min_coverage": 0.0}, {"min_features_frac": 1.5}, {"label_slack_bars": -1}])
+@pytest.mark.parametrize(
+    "change", [{"lookback": 1}, {"min_coverage": 0.0}, {"min_features_frac": 1.5}, {"label_slack_bars": -1}, {"max_delay_s": -1}]
+)
 def test_impossible_configs_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         config.load(WindowsConfig, ROOT / "configs/smoke/windows.yaml", change)

@@ -1,9 +1,11 @@
 """The scaler sees train inputs only."""
 
 import numpy as np
+import pytest
 import torch
 
-from plusultra_core.windows.scaling import apply_scale, fit_scaler, rows_of_windows
+from plusultra_core.errors import LookaheadError
+from plusultra_core.windows.scaling import apply_scale, check_scaler, fit_scaler, rows_of_windows
 
 
 def test_centre_and_scale_are_those_of_a_normal_sample() -> None:
@@ -56,6 +58,20 @@ def test_rows_of_windows_equal_a_loop_over_anchors() -> None:
         if 10 <= t < 40:
             slow[n, t - 4 : t + 1] = True
     assert np.array_equal(rows_of_windows(anchor, (10, 40), 5), slow)
+
+
+def test_the_scaler_of_the_train_rows_passes_and_one_fitted_on_anything_more_does_not() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((3, 90, 4)).astype(np.float32)
+    anchor = rng.random((3, 90)) > 0.3
+    anchor[:, :7], anchor[:, 60] = False, True
+    check_scaler(x, anchor, (7, 60), 8, *fit_scaler(x, rows_of_windows(anchor, (7, 60), 8)))
+    for rows in (np.ones_like(anchor), rows_of_windows(anchor, (7, 61), 8)):
+        with pytest.raises(LookaheadError, match=r"of feature \d: expected .* from the train rows of bars 7 to 60, found"):
+            check_scaler(x, anchor, (7, 60), 8, *fit_scaler(x, rows))
+    center, scale = fit_scaler(x, rows_of_windows(anchor, (7, 60), 8))
+    with pytest.raises(LookaheadError, match="scale of feature 2"):
+        check_scaler(x, anchor, (7, 60), 8, center, scale * np.array([1, 1, 2, 1], np.float32))
 
 
 def test_numpy_and_torch_scale_alike_and_missing_becomes_zero() -> None:

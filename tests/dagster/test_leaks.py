@@ -1,0 +1,125 @@
+"""The blocking checks stop what they are there to stop: each leak is planted in the real station and must be found."""
+
+import dataclasses
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from plusultra_core.artifacts import Artifact
+from plusultra_core.features.returns import BarArrays
+from plusultra_core.regimes import build as regimes
+from plusultra_core.windows import build as windows
+from plusultra_core.windows.panel import Panel, publish_panel, replace
+from plusultra_core.windows.scaling import fit_scaler
+from plusultra_dagster import provenance
+from plusultra_dagster.checks.leaks import leaks, overlap, run_leak_check
+from plusultra_dagster.partitions import multi_key
+from plusultra_dagster.places import Places
+
+
+def _frames(home: Places, snapshot: str, *names: str) -> dict[str, pl.DataFrame]:
+    return {name: pl.read_parquet(home.lake / name / "equity" / f"{snapshot}.parquet") for name in names}
+
+
+def _verdict(kind: str, asset: str, snapshot: str, frames: dict[str, pl.DataFrame]) -> dg.AssetCheckResult:
+    return run_leak_check(kind, asset, multi_key(snapshot, "equity"), frames)
+
+
+@pytest.mark.parametrize("kind", ["truncation", "poison"])
+def test_a_feature_of_the_catalogue_shifted_by_minus_one_fails_the_check(
+    kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plusultra_core.features import build as features
+
+    frames = _frames(home, with_tables, "bars", "indicators", "side_tables")
+    assert _verdict(kind, "features", with_tables, frames).passed
+    spec = next(spec for spec in features.CATALOG if spec.name == "ret_1")
+
+    def ret_1(b: BarArrays) -> np.ndarray:
+        return np.append(spec.function(b)[1:], np.nan)
+
+    shifted = dataclasses.replace(spec, function=ret_1)
+    monkeypatch.setattr(features, "CATALOG", tuple(shifted if other is spec else other for other in features.CATALOG))
+    failed = _verdict(kind, "features", with_tables, frames)
+    assert not failed.passed
+    assert "ret_1" in str(failed.metadata["error"].value)
+
+
+@pytest.mark.parametrize("kind", ["truncation", "poison"])
+def test_a_band_over_the_full_sample_fails_the_check(kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = _frames(home, with_tables, "bars", "features")
+    assert _verdict(kind, "regimes", with_tables, frames).passed
+
+    def rank_of_all(features: pl.DataFrame, name: str, starts: object, bands: object) -> np.ndarray:
+        column = pl.col(name).fill_nan(None)
+        return features.select((column.rank() / column.count()).over("symbol"))[name].to_numpy()
+
+    monkeypatch.setattr(regimes, "_rank", rank_of_all)
+    failed = _verdict(kind, "regimes", with_tables, frames)
+    assert not failed.passed
+    assert "_state" in str(failed.metadata["error"].value)
+
+
+@pytest.fixture
+def panel() -> Panel:
+    """A panel with honest folds: one noisy feature, labels of three bars."""
+    rng = np.random.default_rng(0)
+    num_times, horizon = 200, 3
+    shape = (2, num_times)
+    anchor = np.ones(shape, np.bool_)
+    anchor[:, :7] = False
+    t = np.arange(num_times)
+    end = np.broadcast_to(np.where(t + horizon < num_times, t + horizon, -1)[None, :, None], (*shape, 1)).astype(np.int32)
+    x = rng.standard_normal((*shape, 2)).astype(np.float32)
+    folds = windows.FoldsConfig(num_folds=2, test_frac=0.3, valid_frac=0.12, embargo_bars=1, min_train_bars=20)
+    cfg = windows.WindowsConfig(lookback=8, min_coverage=0.5, min_features_frac=0.5, label_slack_bars=3, max_delay_s=0, folds=folds)
+    prices = {f"{name}_NT": np.full(shape, 100.0) for name in ("open", "high", "low", "close", "volume")}
+    return Panel(
+        symbols=("A", "B"), features=("f", "g"), tokens=(), num_states=(), horizons=(horizon,), asset_class="equity",
+        bar_ns=86_400 * 10**9, periods_per_year=252.0, lookback=8, ts_ns_T=(t + 1).astype(np.int64) * 86_400 * 10**9,
+        known_ns_NT=np.broadcast_to((t + 1) * 86_400 * 10**9, shape).astype(np.int64), x_NTF=x, state_NTS=np.zeros((*shape, 0), np.int8),
+        y_NTK=np.zeros((*shape, 1), np.float32), ret_NTK=np.zeros((*shape, 1), np.float32),
+        direction_NTK=np.ones((*shape, 1), np.int8), label_end_NTK=end, weight_NT=np.ones(shape, np.float32),
+        sigma_NT=np.full(shape, 0.01), tradable_NT=np.ones(shape, np.bool_), anchor_NT=anchor, **prices,
+        funding_NT=np.zeros(shape), folds=windows._folds(x, anchor, end, cfg),
+    )  # fmt: skip
+
+
+def _overlap(panel: Panel, store: Path) -> dg.AssetCheckResult:
+    artifact: Artifact = publish_panel(panel, store, "panel", {})
+    result = overlap(artifact)
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
+def test_honest_folds_pass(panel: Panel, tmp_path: Path) -> None:
+    assert _overlap(panel, tmp_path).passed
+
+
+def test_a_scaler_fitted_on_everything_fails_the_check(panel: Panel, tmp_path: Path) -> None:
+    center, scale = fit_scaler(panel.x_NTF, panel.tradable_NT)
+    folds = (panel.folds[0], dataclasses.replace(panel.folds[1], center_F=center, scale_F=scale))
+    failed = _overlap(replace(panel, folds=folds), tmp_path)
+    assert not failed.passed
+    assert "fit the scaler on train rows only" in str(failed.metadata["error"].value)
+
+
+@pytest.mark.parametrize("name", ["train", "valid"])
+def test_one_anchor_too_many_before_the_next_span_fails_the_check(panel: Panel, tmp_path: Path, name: str) -> None:
+    """The purge leaves an embargo of one bar: two anchors more make a label meet an input of the next span."""
+    fold = panel.folds[0]
+    start, end = getattr(fold, name)
+    longer = dataclasses.replace(fold, **{name: (start, end + 2)})
+    failed = _overlap(replace(panel, folds=(longer, panel.folds[1])), tmp_path)
+    assert not failed.passed
+    assert "widen the purge" in str(failed.metadata["error"].value)
+
+
+def test_every_leak_check_blocks_and_is_asked_for_by_what_learns() -> None:
+    made = {(key.asset_key.to_user_string(), key.name) for check in leaks for key in check.check_keys}
+    asked = {(asset, name) for asset, names in provenance.GATES.items() for name in names if name != "contract"}
+    assert made == asked
+    assert all(spec.blocking for check in leaks for spec in check.check_specs)
