@@ -22,7 +22,7 @@ Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
 
 @contextmanager
 def _said() -> Iterator[None]:
-    """Errors of the project as one line, exit code 1."""
+    """Errors of the project as one line, exit code 1; Ctrl-C ends everything, exit code 130."""
     from plusultra_core.errors import PlusUltraError
 
     try:
@@ -30,6 +30,9 @@ def _said() -> Iterator[None]:
     except PlusUltraError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as interrupt:
+        typer.echo("interrupted: the next run goes on from here", err=True)
+        raise typer.Exit(130) from interrupt
 
 
 @app.command()

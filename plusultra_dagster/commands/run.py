@@ -20,6 +20,7 @@ from plusultra_dagster.repair import PROCESS, end_dead_runs, process_tag, sweep_
 from plusultra_dagster.resources.landing import Landing, key_of, same_content
 from plusultra_dagster.sensors.arrivals import DOOR
 
+_INTERRUPTED = "DagsterExecutionInterruptedError"
 _QUIET = {"loggers": {"progress": {}}}
 
 
@@ -80,6 +81,8 @@ class Desk:
         if not result.success:
             outcome.status, outcome.error = "failure", failure_of(result)
             self.say(f"    {outcome.error}")
+            if _INTERRUPTED in outcome.error:
+                raise KeyboardInterrupt
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:

@@ -38,7 +38,7 @@ class Tracked:
 
         named = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in sorted(flatten(params).items())]
         points = [Metric(f"final/{name}", float(value), 0, 0) for name, value in sorted(metrics.items())]
-        points += [point for number, row in enumerate(history) for point in _points(row, number, Metric)]
+        points += [Metric(name, value, 0, step) for name, value, step in _points(history)]
         for start in range(0, len(named), _PARAMS_A_BATCH):
             self._client.log_batch(self.run_id, params=named[start : start + _PARAMS_A_BATCH])
         for start in range(0, len(points), _METRICS_A_BATCH):
@@ -106,10 +106,14 @@ class MlflowTracking(dg.ConfigurableResource):
         return f"{self.ui}/#/experiments/{experiment}/runs/{run_id}"
 
 
-def _points(row: Mapping[str, float], number: int, metric: Any) -> list[Any]:
-    """A row of a history as metrics at its step, which it says itself or which is its number."""
-    step = int(next((row[name] for name in STEPS if name in row), number))
-    return [metric(name, float(value), 0, step) for name, value in sorted(row.items()) if name not in STEPS]
+def _points(history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of every number of a history; the step is the how-manieth of its name, since epochs may be fractions."""
+    counts: dict[str, int] = {}
+    for row in history:
+        for name, value in sorted(row.items()):
+            if name not in STEPS:
+                yield name, float(value), counts.setdefault(name, 0)
+                counts[name] += 1
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
