@@ -10,11 +10,12 @@ import numpy as np
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.errors import ArtifactError
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.inference.decide import PolicyDesk, SizingConfig, size_forecast
+from plusultra_core.inference.decide import Book, PolicyDesk, SizingConfig, size_forecast
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import Environment, SimulationConfig, open_account
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.records import MarketArrays, Step, empty_step
+from plusultra_core.simulation.sizing import working_weights
 from plusultra_core.windows.panel import Panel
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -81,12 +82,16 @@ def buy_and_hold(setting: Setting, span: tuple[int, int]) -> Decide:
     return decide
 
 
-def sized(quantiles_TAQ: Float64Array, first: int, guard: GuardrailsConfig, cfg: SizingConfig) -> Decide:
-    """The sizing rule on the forecasts of one model; row 0 of the quantiles is bar `first`."""
+def sized(quantiles_TAQ: Float64Array, first: int, horizon_bars: int, guard: GuardrailsConfig, cfg: SizingConfig) -> Decide:
+    """The sizing rule on the forecasts of one model for one horizon; row 0 of the quantiles is bar `first`."""
 
     def decide(t: int, env: Environment, last: Step) -> Float64Array:
-        weight_A = env.accounts.weight_EA[0]
-        return size_forecast(quantiles_TAQ[t - first], LEVELS, weight_A, guard.max_weight, guard.max_gross, cfg)[None]
+        accounts, market = env.accounts, env.market
+        book = Book(
+            accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps,
+            float(accounts.equity_E[0]), env.rules, horizon_bars,
+        )  # fmt: skip
+        return size_forecast(quantiles_TAQ[t - first], LEVELS, book, guard.max_weight, guard.max_gross, cfg)[None]
 
     return decide
 

@@ -97,12 +97,17 @@ def open_stage(job: Job) -> Stage:
     return Stage(cfg, panel, Setting(arrays, panel.bar_ns, simulation, market.costs, guard), quantiles, first, locked, desk)
 
 
+def traded_horizon(stage: Stage) -> int:
+    """Bars of the horizon that the sizing rule trades."""
+    return stage.panel.horizons[stage.cfg.sizing.horizon_index]
+
+
 def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
     """Every strategy over the locked window, in the order of the table."""
     span, cfg = stage.locked, stage.cfg
     calm = unguarded(setting)
     models = {
-        model: run_strategy(setting, span, sized(values, stage.first, setting.guard, cfg.sizing))
+        model: run_strategy(setting, span, sized(values, stage.first, traded_horizon(stage), setting.guard, cfg.sizing))
         for model, values in stage.quantiles.items()
     }
     present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
@@ -123,7 +128,7 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     whole = (stage.first, stage.locked[1])
     if whole[0] < stage.locked[0]:
         for model in MODELS:
-            decide = sized(stage.quantiles[model], stage.first, stage.setting.guard, stage.cfg.sizing)
+            decide = sized(stage.quantiles[model], stage.first, traded_horizon(stage), stage.setting.guard, stage.cfg.sizing)
             ledgers[f"sized_{model}_{WALK_FORWARD}"] = run_strategy(stage.setting, whole, decide)
         ledgers[f"buy_and_hold_{WALK_FORWARD}"] = run_strategy(unguarded(stage.setting), whole, buy_and_hold(stage.setting, whole))
     telemetry = {name: describe(ledger, limit_of(name, stage)) for name, ledger in ledgers.items()}

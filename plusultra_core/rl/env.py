@@ -13,7 +13,7 @@ from plusultra_core.rl.reward import RewardConfig, growth, shape_reward
 from plusultra_core.simulation.engine import Environment, SimulationConfig
 from plusultra_core.simulation.observation import OWN_STATE, write_observation, write_own_state
 from plusultra_core.simulation.records import MarketArrays
-from plusultra_core.simulation.sizing import request_weights
+from plusultra_core.simulation.sizing import request_weights, working_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ class TradingEnv:
         accounts = self.env.accounts
         before = accounts.equity_E.copy()
         drawdown = 1.0 - before / accounts.peak_E
-        request = request_weights(action_E[:, None], self.present()[:, None], accounts.weight_EA, 1.0, self._band)
+        working = working_weights(accounts)
+        request = request_weights(action_E[:, None], self.present()[:, None], accounts.weight_EA, working, 1.0, self._band)
         self.env.step(request)
         ret = growth(before, accounts.equity_E)
         reward = shape_reward(ret, drawdown, 1.0 - accounts.equity_E / accounts.peak_E, self.moments_E2, self._reward)

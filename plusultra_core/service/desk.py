@@ -17,13 +17,13 @@ from plusultra_core.artifacts import Artifact
 from plusultra_core.errors import ArtifactError
 from plusultra_core.guardrails.check import Holding, check_targets
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.inference.decide import size_forecast
+from plusultra_core.inference.decide import Book, size_forecast
 from plusultra_core.inference.predict import Forecasts, latest
 from plusultra_core.inference.trace import InferenceConfig
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle
 from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256
-from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.simulation.engine import SimulationConfig, build_rules
 from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.windows.panel import Panel, load_panel
 
@@ -109,6 +109,7 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
     """Sizing and guardrails as the backtest has them: the whole panel is sized, then the symbols asked for are checked.
 
     A symbol whose newest window does not end at the panel's newest bar has no forecast there: it is not sized and not fresh.
+    The desk is not told of orders at work: it sizes as if there were none.
     """
     levels = forecaster_config(bundle).quantile_levels
     quantiles_NQ: Float64Array = np.full((len(panel.symbols), len(levels)), np.nan)
@@ -116,10 +117,17 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
     quantiles_NQ[newest.n_B[current_B]] = newest.forecasts.quantiles_BKQ[current_B, settings.inference.sizing.horizon_index]
     current = {panel.symbols[n] for n in newest.n_B[current_B]}
     guard, sizing = settings.guardrails, settings.inference.sizing
+    rules = build_rules(settings.simulation, settings.market.costs, panel.bar_ns)
+    nothing_N = np.zeros(len(panel.symbols))
+    adv_N = np.array([outlooks[name].adv_ccy if name in outlooks else math.nan for name in panel.symbols])
+    spread_N = np.full(len(panel.symbols), settings.market.costs.half_spread_bps)
 
     def decide(asked: Sequence[str], held: Mapping[str, Held], books: Books) -> tuple[dict[str, Verdict], str]:
         weight_N = np.array([held[name].weight or 0.0 if name in held else 0.0 for name in panel.symbols])
-        target_N = size_forecast(quantiles_NQ, levels, weight_N, guard.max_weight, guard.max_gross, sizing)
+        equity_ccy = math.nan if books.equity_ccy is None else books.equity_ccy
+        horizon_bars = panel.horizons[sizing.horizon_index]
+        book = Book(weight_N, nothing_N, panel.sigma_NT[:, -1], adv_N, spread_N, equity_ccy, rules, horizon_bars)
+        target_N = size_forecast(quantiles_NQ, levels, book, guard.max_weight, guard.max_gross, sizing)
         wished = dict(zip(panel.symbols, target_N.tolist(), strict=True))
         holdings = {
             name: Holding(

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
+from plusultra_core.arrays import Float64Array
 from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.records import (
@@ -44,6 +45,22 @@ def impact_frac(quantity_ccy: float, sigma: float, adv_ccy: float, rules: Rules)
     share = quantity_ccy / adv_ccy
     raw = rules.impact_coef * sigma * (math.sqrt(share) if rules.impact_exponent == 0.5 else share**rules.impact_exponent)
     return min(raw, rules.max_impact_frac)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def order_cost_frac(
+    quantity_ccy_A: Float64Array,
+    sigma_A: Float64Array,
+    adv_A: Float64Array,
+    half_spread_bps_A: Float64Array,
+    rules: Rules,
+    cost_A: Float64Array,
+) -> None:
+    """What market orders are expected to cost, fraction of what they trade, written into cost_A; NaN where a number is."""
+    for a in range(cost_A.size):
+        quantity = quantity_ccy_A[a]
+        fee = max(rules.fee_frac, rules.fee_min_ccy / quantity) if quantity > 0.0 else rules.fee_frac
+        cost_A[a] = half_spread_bps_A[a] * 1e-4 + impact_frac(quantity, sigma_A[a], adv_A[a], rules) + fee
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

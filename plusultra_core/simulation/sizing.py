@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from plusultra_core.arrays import BoolArray, Float64Array
+from plusultra_core.simulation.records import Accounts
 
 IQR_OF_NORMAL = 1.3489795003921634
 """Distance between the quartiles of a standard normal."""
@@ -24,13 +25,24 @@ def raw_weight(quantiles: Any, levels: tuple[float, ...], gain: float) -> Float6
     return np.clip(gain * median / risk, -1.0, 1.0)
 
 
-def request_weights(part_EA: Float64Array, present_EA: BoolArray, weight_EA: Float64Array, limit: float, band: float) -> Float64Array:
+def working_weights(accounts: Accounts) -> Float64Array:
+    """What working orders have still to trade, as parts of equity; 0 where none works. Shapes  result (E, A)."""
+    money_EA = np.where(accounts.working_EA != 0.0, accounts.working_EA * accounts.mark_EA, 0.0)
+    equity_EA = np.broadcast_to(accounts.equity_E[:, None], money_EA.shape)
+    return np.divide(money_EA, equity_EA, out=np.zeros_like(money_EA), where=equity_EA > 0)
+
+
+def request_weights(
+    part_EA: Float64Array, present_EA: BoolArray, weight_EA: Float64Array, working_EA: Float64Array, limit: float, band: float
+) -> Float64Array:
     """Targets of the simulator from wished parts of the limit: NaN (hold) within the no-trade band and where there is no forecast.
 
+    Within the band of what is held, an order still at work that would lead out of it is called back: the weight held is asked for.
     Shapes  all (E, A).
     Units   `part` and `band` are parts of the limit; weights and the result are parts of equity.
     """
     wish = part_EA * limit
     near = np.abs(wish - weight_EA) < band * limit
-    request: Float64Array = np.where(near | ~present_EA | ~np.isfinite(wish), np.nan, wish)
-    return request
+    astray = near & (working_EA != 0.0) & (np.abs(wish - weight_EA - working_EA) >= band * limit)
+    request: Float64Array = np.where(near, np.where(astray, weight_EA, np.nan), wish)
+    return np.where(present_EA & np.isfinite(wish), request, np.nan)

@@ -1,23 +1,29 @@
 """Targets from forecasts: sign, size, band and limits; and a policy that sees at work what it saw in training."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from plusultra_core import config
+from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ArtifactError, ConfigError
-from plusultra_core.inference.decide import PolicyDesk, SizingConfig, load_policy, size_forecast
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.inference.decide import Book, PolicyDesk, SizingConfig, load_policy, order_hurdle, size_forecast
+from plusultra_core.market import CostsConfig
 from plusultra_core.models.bundle import load_bundle
 from plusultra_core.rl.env import TradingEnv, World, sleeve
 from plusultra_core.rl.tasks import RLConfig
-from plusultra_core.simulation.engine import Environment
-from plusultra_core.simulation.records import empty_step
+from plusultra_core.simulation.engine import Environment, SimulationConfig, build_rules
+from plusultra_core.simulation.records import MarketArrays, empty_step
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 NORMAL = np.array([-1.645, -1.282, -0.6745, 0.0, 0.6745, 1.282, 1.645])
-CFG = SizingConfig(gain=1.0, horizon_index=0, band=0.0)
+CFG = SizingConfig(gain=1.0, horizon_index=0, band=0.0, cost_factor=0.0)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def quantiles(medians: list[float], risk: float = 1.0) -> np.ndarray:
@@ -27,8 +33,18 @@ def quantiles(medians: list[float], risk: float = 1.0) -> np.ndarray:
 def size(
     medians: list[float], now: list[float] | None = None, risk: float = 1.0, gross: float = 9.0, cfg: SizingConfig = CFG
 ) -> list[float]:
-    held = np.array(now or [0.0] * len(medians))
-    return size_forecast(quantiles(medians, risk), LEVELS, held, 0.2, gross, cfg).tolist()
+    return size_forecast(quantiles(medians, risk), LEVELS, book(now or [0.0] * len(medians)), 0.2, gross, cfg).tolist()
+
+
+def book(now: list[float], working: list[float] | None = None, **changes: Any) -> Book:
+    """A market of 2 bps half spread and 3 bps fee, no impact, of 1 % a bar, traded over 4 bars."""
+    simulation = config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml")
+    costs = CostsConfig(
+        fee_bps=3.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    )
+    rules = build_rules(simulation, replace(costs, **changes), NS_PER_DAY)
+    full = np.ones(len(now))
+    return Book(np.array(now), np.array(working or [0.0] * len(now)), 0.01 * full, 1e9 * full, 2.0 * full, 1e6, rules, 4)
 
 
 def test_the_weight_is_gain_times_median_over_risk_within_the_limit() -> None:
@@ -38,7 +54,7 @@ def test_the_weight_is_gain_times_median_over_risk_within_the_limit() -> None:
 
 
 def test_the_unit_of_the_quantiles_does_not_matter() -> None:
-    assert size_forecast(quantiles([0.5]) * 0.01, LEVELS, np.zeros(1), 0.2, 9.0, CFG)[0] == pytest.approx(size([0.5])[0])
+    assert size_forecast(quantiles([0.5]) * 0.01, LEVELS, book([0.0]), 0.2, 9.0, CFG)[0] == pytest.approx(size([0.5])[0])
 
 
 def test_a_wish_within_the_band_keeps_what_is_held() -> None:
@@ -48,6 +64,47 @@ def test_a_wish_within_the_band_keeps_what_is_held() -> None:
     assert traded == pytest.approx(0.1, rel=1e-3)
 
 
+def test_a_forecast_that_does_not_pay_for_the_way_in_and_out_opens_nothing_and_still_reduces() -> None:
+    """In and out cost 2 x 5 bps = 0.05 of the 2 % that four bars move."""
+    cfg = replace(CFG, cost_factor=2.0)
+    assert size([0.049, -0.049, 0.051, -0.051], cfg=cfg) == pytest.approx([0.0, 0.0, 0.2 * 0.051, -0.2 * 0.051], abs=1e-5)
+    assert size([0.049, 0.049, -0.049], now=[0.1, 0.005, 0.1], cfg=cfg) == pytest.approx([0.2 * 0.049, 0.005, 0.0], abs=1e-5)
+    assert size([0.049], cfg=replace(CFG, cost_factor=1.9)) == pytest.approx([0.2 * 0.049], abs=1e-5)
+
+
+def test_a_short_has_to_pay_for_its_loan_too() -> None:
+    borrowed = book([0.0, 0.0], borrow_bps_year=365.25 * 5.0)  # 4 bars x 5 bps = 0.1 of the move
+    target = size_forecast(quantiles([0.1, -0.1]), LEVELS, borrowed, 0.2, 9.0, replace(CFG, cost_factor=2.0))
+    assert target.tolist() == pytest.approx([0.02, 0.0], abs=1e-5)
+
+
+def test_the_hurdle_is_what_the_simulator_charges_for_the_order() -> None:
+    priced = book([0.0], impact_coef=1.5, fee_min_ccy=90.0)
+    hurdle = order_hurdle(np.array([0.1]), priced, 1.0)[0]
+    shape = (3, 1)
+    price = np.full(shape, 100.0)
+    market = MarketArrays(
+        ts_ns=np.arange(3, dtype=np.int64) * NS_PER_DAY, open=price, high=price, low=price, close=price, volume=np.full(shape, 1e7),
+        funding=np.zeros(shape), sigma=np.full(shape, 0.01), adv_ccy=np.full(shape, 1e9), half_spread_bps=np.array([2.0]),
+        tradable=np.ones(shape, np.bool_), proxy=np.zeros(shape, np.int8),
+    )  # fmt: skip
+    env = Environment(market, 1, 1, NS_PER_DAY, config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml"),
+                      CostsConfig(fee_bps=3.0, fee_min_ccy=90.0, half_spread_bps=2.0, impact_coef=1.5, impact_exponent=0.5,
+                                  borrow_bps_year=0.0, funding=False),
+                      config.load(GuardrailsConfig, ROOT / "configs" / "base" / "guardrails.yaml"))  # fmt: skip
+    zero = np.zeros(1, np.int64)
+    env.reset(zero, zero, zero[None], zero)
+    step = env.step(np.array([[0.1]]))
+    paid = (step.spread + step.impact + step.fees)[0, 0] / 1e5
+    assert hurdle * 0.01 * 2.0 == pytest.approx(paid, rel=1e-9)
+
+
+def test_without_a_known_equity_nothing_grows() -> None:
+    unknown = book([0.0, 0.1])._replace(equity_ccy=float("nan"))
+    target = size_forecast(quantiles([1.0, 0.1]), LEVELS, unknown, 0.2, 9.0, replace(CFG, cost_factor=2.0))
+    assert target.tolist() == pytest.approx([0.0, 0.02], abs=1e-5)
+
+
 def test_the_gross_limit_scales_all_weights_alike() -> None:
     assert size([0.5, -1.0, 0.25], gross=0.175) == pytest.approx([0.05, -0.1, 0.025], rel=1e-3)
 
@@ -55,7 +112,7 @@ def test_the_gross_limit_scales_all_weights_alike() -> None:
 def test_an_asset_without_a_forecast_is_held_and_takes_no_room() -> None:
     values = quantiles([0.5, 0.5])
     values[0] = np.nan
-    target = size_forecast(values, LEVELS, np.array([0.1, 0.0]), 0.2, 0.1, CFG)
+    target = size_forecast(values, LEVELS, book([0.1, 0.0]), 0.2, 0.1, CFG)
     assert np.isnan(target[0])
     assert target[1] == pytest.approx(0.1, rel=1e-3)
 

@@ -11,7 +11,7 @@ from plusultra_core.artifacts import Artifact
 from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.evaluation.backtests import load_trace, spans
 from plusultra_core.inference.strategies import buy_and_hold, no_trade, random_like, read_quantiles, run_strategy, sized, unguarded
-from plusultra_core.inference.trace import Stage, open_stage
+from plusultra_core.inference.trace import Stage, open_stage, traded_horizon
 from plusultra_core.job import Job
 
 LOCKED = {"no_trade", "buy_and_hold", "random", "sized_linear", "sized_hybrid", "policy"}
@@ -72,7 +72,7 @@ def test_equal_jobs_give_equal_bytes(trace: Artifact, chain: Any) -> None:
 def test_other_forecasts_move_every_number_of_their_strategy_and_of_no_other(stage: Stage) -> None:
     values = stage.quantiles["hybrid"]
     other = values[np.random.default_rng(0).permutation(len(values))]
-    rules = [sized(q, stage.first, stage.setting.guard, stage.cfg.sizing) for q in (values, other)]
+    rules = [sized(q, stage.first, traded_horizon(stage), stage.setting.guard, stage.cfg.sizing) for q in (values, other)]
     a, b = (run_strategy(stage.setting, stage.locked, rule) for rule in rules)
     assert a.equity[-1] != b.equity[-1]
     assert not np.array_equal(a.steps.fill, b.steps.fill)
@@ -82,7 +82,9 @@ def test_forecasts_of_the_future_do_not_reach_back(stage: Stage) -> None:
     values = stage.quantiles["hybrid"].copy()
     cut = stage.locked[0] + 9
     values[cut - stage.first :] = np.random.default_rng(0).normal(size=values[cut - stage.first :].shape)
-    decide = [sized(q, stage.first, stage.setting.guard, stage.cfg.sizing) for q in (stage.quantiles["hybrid"], values)]
+    decide = [
+        sized(q, stage.first, traded_horizon(stage), stage.setting.guard, stage.cfg.sizing) for q in (stage.quantiles["hybrid"], values)
+    ]
     a, b = (run_strategy(stage.setting, stage.locked, rule) for rule in decide)
     assert np.array_equal(a.equity[:10], b.equity[:10])
     assert not np.array_equal(a.equity, b.equity)
@@ -99,7 +101,9 @@ def test_buy_and_hold_is_the_mean_of_its_assets_less_its_costs(stage: Stage) -> 
 
 def test_random_trades_about_as_much_as_the_model_it_stands_beside(stage: Stage) -> None:
     setting, span = stage.setting, (stage.first, stage.locked[1])
-    model = run_strategy(setting, span, sized(stage.quantiles["hybrid"], stage.first, setting.guard, stage.cfg.sizing))
+    model = run_strategy(
+        setting, span, sized(stage.quantiles["hybrid"], stage.first, traded_horizon(stage), setting.guard, stage.cfg.sizing)
+    )
     present = np.isfinite(stage.quantiles["hybrid"][:, :, 0])
     runs = [run_strategy(setting, span, random_like(model, present, span[0], seed)) for seed in range(8)]
     turnover = np.mean([run.account()["turnover"][1:].mean() for run in runs])

@@ -68,11 +68,13 @@ def panel(planted: Callable[..., Any]) -> Panel:
 
 @pytest.fixture(scope="module")
 def settings(root: Path) -> DeskSettings:
+    """Smoke's, with a band and a hurdle that forecasts of an untrained model pass."""
+    inference = load(InferenceConfig, root / "configs/smoke/inference.yaml")
     return DeskSettings(
         market=load(MarketConfig, root / "configs/markets/equity.yaml"),
         simulation=load(SimulationConfig, root / "configs/smoke/simulation.yaml"),
         guardrails=load(GuardrailsConfig, root / "configs/smoke/guardrails.yaml"),
-        inference=load(InferenceConfig, root / "configs/smoke/inference.yaml"),
+        inference=replace(inference, sizing=replace(inference.sizing, band=0.01, cost_factor=0.5)),
     )
 
 
@@ -140,8 +142,10 @@ def test_the_desk_decides_as_the_backtest_does(panel: Panel, settings: DeskSetti
     arrays = market_arrays(panel.ts_ns_T, bars, panel.sigma_NT, panel.tradable_NT, settings.market, cfg.adv_bars, cfg.fallback_sigma)
     setting = Setting(arrays, panel.bar_ns, cfg, settings.market.costs, settings.guardrails)
     quantiles_TAQ = forecasts.quantiles_BKQ[None, :, settings.inference.sizing.horizon_index].astype(np.float64)
-    ledger = run_strategy(setting, (100, 102), sized(quantiles_TAQ, 100, settings.guardrails, settings.inference.sizing))
-    assert np.abs(ledger.steps.target[0]).max() > 0
+    sizing = settings.inference.sizing
+    rule = sized(quantiles_TAQ, 100, panel.horizons[sizing.horizon_index], settings.guardrails, sizing)
+    ledger = run_strategy(setting, (100, 102), rule)
+    assert np.nanmax(np.abs(ledger.steps.target[0])) > 0
 
     cut = truncate(panel, 101)
     served = forecast_newest(bundle, cut)

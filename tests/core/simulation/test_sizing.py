@@ -26,6 +26,17 @@ def test_a_wish_within_the_band_or_without_a_forecast_is_a_hold() -> None:
     part = np.array([[0.5, 0.5, 0.5, np.nan]])
     present = np.array([[True, True, False, True]])
     held = np.array([[0.12, 0.05, 0.0, 0.0]])
-    request = request_weights(part, present, held, 0.2, 0.2)
+    request = request_weights(part, present, held, np.zeros((1, 4)), 0.2, 0.2)
     assert np.isnan(request[0]).tolist() == [True, False, True, True]
     assert request[0, 1] == pytest.approx(0.1)
+
+
+def test_an_order_that_leads_out_of_the_band_is_called_back_and_one_that_leads_into_it_works_on() -> None:
+    """Held 0.02 of a limit of 0.2, band 0.04; the wish is 0, 0.05 and 0.1, an order of 0.08 is at work."""
+    part, held, working = np.array([[0.0, 0.25, 0.5]]), np.full((1, 3), 0.02), np.full((1, 3), 0.08)
+    request = request_weights(part, np.ones((1, 3), np.bool_), held, working, 0.2, 0.2)
+    assert request[0, 0] == 0.02
+    assert request[0, 1] == 0.02
+    assert request[0, 2] == pytest.approx(0.1)
+    kept = request_weights(part[:, :1], np.ones((1, 1), np.bool_), held[:, :1], np.array([[0.01]]), 0.2, 0.2)
+    assert np.isnan(kept[0, 0])
