@@ -93,10 +93,11 @@ def write_job(path: Path, job: Job) -> None:
 def run_job(job: Job, tasks: Mapping[str, Task], progress: Progress) -> artifacts.Artifact:
     """Do one job in this process, or return at once what an equal job has published.
 
-    Raises  JobError for an unknown task or when the task did not publish its artifact.
+    Raises  JobError for an unknown task, for inputs that do not belong together, or when the task did not publish its artifact.
     """
     if job.task not in tasks:
         raise JobError(f"task: expected one of {sorted(tasks)}, found {job.task!r}")
+    check_inputs(job)
     with _locked(job.work):
         if (job.store / job.key).exists():
             progress.report(f"{job.task} {job.key}: already made")
@@ -108,6 +109,23 @@ def run_job(job: Job, tasks: Mapping[str, Task], progress: Progress) -> artifact
         artifact = artifacts.open_artifact(job.store / job.key)
         shutil.rmtree(job.work, ignore_errors=True)
     return artifact
+
+
+def check_inputs(job: Job) -> None:
+    """Inputs made of one another were made of these very artifacts: a model of other windows may have trained on this test span.
+
+    What an artifact was made of stands in the `lineage` of its manifest, by the name of the input.
+    Raises  JobError naming both inputs.
+    """
+    found = {name: artifacts.open_artifact(path, verify=False) for name, path in job.inputs.items() if (path / artifacts.MANIFEST).exists()}
+    for name, artifact in found.items():
+        lineage = artifact.manifest.get("lineage", {})
+        for other in sorted(found.keys() & lineage.keys()):
+            if lineage[other] != found[other].sha256:
+                raise JobError(
+                    f"{job.task}: {name} was made of {other} {str(lineage[other])[:16]}, the job gives {found[other].sha256[:16]}; "
+                    f"make {name} again from {job.inputs[other]}"
+                )
 
 
 def run_child(tasks: Mapping[str, Task], argv: Sequence[str] | None = None) -> int:

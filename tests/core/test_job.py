@@ -118,6 +118,30 @@ class Notes:
         self.lines.append(message)
 
 
+def _artifact(store: Path, key: str, content: str, lineage: dict[str, str]) -> artifacts.Artifact:
+    return artifacts.publish(store, key, lambda folder: artifacts.write_atomic(folder / "content", content.encode()), {"lineage": lineage})
+
+
+def test_inputs_that_were_not_made_of_one_another_are_refused(tmp_path: Path) -> None:
+    """A forecaster of other windows may have been trained on the test span of these."""
+    store, made = tmp_path / "store", []
+    windows, others = (_artifact(store, key, key, {}) for key in ("windows", "others"))
+    model = _artifact(store, "model", "model", {"windows": windows.sha256, "snapshot": "demo"})
+
+    def publish(work: job.Job, progress: job.Progress) -> Mapping[str, object]:
+        made.append(work.key)
+        _artifact(work.store, work.key, "", {})
+        return {}
+
+    def ask(key: str, panel: artifacts.Artifact) -> job.Job:
+        return job.Job("use", key, {}, {"windows": panel.path, "supervised": model.path}, store, tmp_path / "work" / key, {})
+
+    job.run_job(ask("fits", windows), {"use": publish}, job.PrintProgress())
+    with pytest.raises(JobError, match=f"use: supervised was made of windows {windows.sha256[:16]}.*make supervised again"):
+        job.run_job(ask("does_not", others), {"use": publish}, job.PrintProgress())
+    assert made == ["fits"]
+
+
 def test_a_job_file_holds_the_job(tmp_path: Path) -> None:
     given = make(tmp_path, nested={"a": [1, 2.5, None]})
     job.write_job(tmp_path / "job.json", given)
