@@ -10,7 +10,7 @@ import polars as pl
 
 from plusultra_core import config
 from plusultra_core.artifacts import canonical_json
-from plusultra_core.clock import iso
+from plusultra_core.clock import NS_PER_YEAR, iso
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation import backtests, bootstrap, metrics
 from plusultra_core.evaluation.forecasts import STATE_NAMES, ForecastScoresConfig, score_forecasts
@@ -21,6 +21,7 @@ from plusultra_core.market import MarketConfig
 
 SCHEMA_VERSION = 1
 _SHORT_YEARS = 0.25
+_YEAR_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,13 +216,15 @@ def _data(bars: pl.DataFrame) -> dict[str, Any]:
     """What the tables held: symbols, bars, gaps, and how much of it has a range and a volume."""
     if bars.is_empty():
         raise ContractError("bars: no rows; nothing can be judged")
+    ts_ns_T = bars["ts_ns"].unique().sort().to_numpy()
     last = bars["ts_ns"].max()
     ended = bars.group_by("symbol").agg(pl.col("ts_ns").max().alias("end")).filter(pl.col("end") < last)
     return {
         "num_symbols": bars["symbol"].n_unique(),
         "num_bars": bars.height,
-        "start": iso(int(bars["ts_ns"].to_numpy().min())),
-        "end": iso(int(bars["ts_ns"].to_numpy().max())),
+        "start": iso(int(ts_ns_T[0])),
+        "end": iso(int(ts_ns_T[-1])),
+        "bars_per_year": float((ts_ns_T.size - 1) * NS_PER_YEAR / (ts_ns_T[-1] - ts_ns_T[0])) if ts_ns_T.size > 1 else None,
         "missing_bars": int(bars["gap_bars"].fill_null(0).sum()),
         "share_with_range": float(bars["has_ohl"].cast(pl.Float64).to_numpy().mean()),
         "share_with_volume": float(bars["has_volume"].cast(pl.Float64).to_numpy().mean()),
@@ -236,6 +239,8 @@ def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], ye
         notes.append(f"the locked window has {num_bars} bars, fewer than {cfg.min_locked_bars}: its numbers say little")
     if num_bars < _SHORT_YEARS * year:
         notes.append(f"the locked window is {num_bars / year:.2g} years long: what is stated a year is stretched from that")
+    if data["bars_per_year"] and abs(data["bars_per_year"] / year - 1.0) > _YEAR_TOLERANCE:
+        notes.append(f"there are {data['bars_per_year']:.0f} bars a year, the market's config says {year:g}: what is stated a year is off")
     missing = [name for name in (*cfg.models, *cfg.baselines) if name not in tracks]
     if missing:
         notes.append(f"strategies not in the trace: {', '.join(missing)}")

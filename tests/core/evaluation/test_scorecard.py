@@ -72,6 +72,14 @@ def test_costs_lower_every_strategy_that_trades(make_world, market, cfg, tmp_pat
     assert gross["strategies"]["policy"]["costs"]["cost_ccy"] == 0.0
 
 
+def test_a_year_of_other_length_than_the_markets_is_said(world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]
+    """The world has a bar every day: 252 of them are no year."""
+    told = "there are 365 bars a year, the market's config says 252: what is stated a year is off"
+    assert told in card_of(*world_trace, market, cfg)["warnings"]
+    right = card_of(*world_trace, replace(market, periods_per_year=365.25), cfg)
+    assert right["data"]["bars_per_year"] == pytest.approx(365.25) and not [note for note in right["warnings"] if "bars a year" in note]
+
+
 def test_periods_per_year_comes_from_the_market(card, world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]
     other = card_of(*world_trace, replace(market, periods_per_year=365.25), cfg)
     ratio = other["strategies"]["policy"]["metrics"]["sharpe"] / card["strategies"]["policy"]["metrics"]["sharpe"]
