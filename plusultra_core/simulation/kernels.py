@@ -14,6 +14,7 @@ from numba import njit
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.clock import NS_PER_YEAR
+from plusultra_core.guardrails.limits import ACTIVE
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.records import (
     CANCELLED,
@@ -82,6 +83,8 @@ def place_order(market: MarketArrays, accounts: Accounts, e: int, a: int, rules:
     priced = mark > 0.0
     held = accounts.position_EA[e, a]
     desired = out.target[e, a] * accounts.equity_E[e] / mark - held if priced else np.nan
+    if math.isnan(desired) and accounts.guard_E[e] != ACTIVE and abs(held + working) > abs(held):
+        desired = 0.0  # an account that may only reduce calls back what would still grow
     arrived = accounts.arrival_EA[e, a] <= market.ts_ns[t]
     big = priced and abs(desired) * mark >= rules.min_order_ccy and desired != 0.0
     if replaces(desired, working, arrived, mark, rules):

@@ -8,7 +8,7 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.guardrails.limits import HALTED, STATE_HALTED, STATE_REDUCING
+from plusultra_core.guardrails.limits import HALTED, REDUCING, STATE_HALTED, STATE_REDUCING
 from plusultra_core.simulation.engine import Environment, backtest, open_account
 from plusultra_core.simulation.records import CANCELLED, CAPACITY, CARRIED, FILLED, IN_FLIGHT, NO_BAR, PARTIAL, REJECTED, Accounts
 
@@ -174,6 +174,22 @@ def test_the_drawdown_states_stop_the_account_in_the_simulator(world: Any) -> No
     assert ledger.steps.guard[4, 0] == STATE_HALTED
     assert ledger.steps.position[4:, 0].tolist() == [0.0, 0.0, 0.0]
     assert ledger.guard_state[-1] == HALTED
+
+
+def test_an_account_that_may_only_reduce_calls_back_an_order_that_would_grow(world: Any) -> None:
+    """7,000 units at 1,000 a bar; the fall of bar 2 leaves a drawdown of 10 %."""
+    market = world.flat(8, volume=1000.0)
+    for array in (market.open, market.high, market.low, market.close):
+        array[2:] = 50.0
+    guard = replace(world.wide, reduce_drawdown=0.03, resume_drawdown=0.01, halt_drawdown=0.9)
+    held = [[0.7], *[[NAN]] * 6]
+    ledger = world.run(market, held, guard=guard, time_in_force="carry")
+    assert ledger.guard_state[2] == REDUCING
+    assert ledger.steps.position[:, 0].tolist() == [1000.0, 2000.0, *[2000.0] * 5]
+    free = world.run(market, held, time_in_force="carry")
+    assert free.steps.position[-1, 0] > 5000.0
+    bought = world.run(market, [[0.1], [NAN], [0.0], *[[NAN]] * 4], guard=guard, time_in_force="carry", participation=0.5)
+    assert bought.steps.position[-1, 0] == 0.0  # what reduces works on
 
 
 @pytest.mark.parametrize("cut", [5, 17])
