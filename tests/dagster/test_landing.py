@@ -63,6 +63,14 @@ def test_what_is_no_database_waits(folder: Path, content: bytes) -> None:
     assert Landing(folder=str(folder)).scan({}, [], LATER).waiting == {"x.sqlite": "not a SQLite database"}
 
 
+def test_bad_files_do_not_keep_a_good_one_waiting(folder: Path) -> None:
+    (folder / "a.sqlite").write_bytes(b"no database at all")
+    (folder / "b.sqlite").mkdir()
+    good = database(folder / "c.sqlite")
+    scan = Landing(folder=str(folder)).scan({}, [], LATER)
+    assert [file.key for file in scan.new] == [key_of(good)]
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
 def test_a_dump_with_a_log_beside_it_waits(folder: Path, suffix: str) -> None:
     path = database(folder / "prices.sqlite")

@@ -72,3 +72,21 @@ def test_every_parameter_of_both_heads_has_a_term_in_the_loss(training_config) -
         total.backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_the_loss_of_a_batch_does_not_depend_on_its_order() -> None:
+    """Nothing in the loss runs along the batch: samples are shuffled, and no path, no drawdown may be read from their order."""
+    generator = torch.Generator().manual_seed(0)
+    quantiles = torch.randn(64, 2, 7, generator=generator, dtype=torch.float64).sort(dim=-1).values
+    logits, y = (
+        torch.randn(64, 2, 3, generator=generator, dtype=torch.float64),
+        torch.randn(64, 2, generator=generator, dtype=torch.float64),
+    )
+    direction = torch.randint(-1, 3, (64, 2), generator=generator)
+    weight, levels = torch.rand(64, generator=generator, dtype=torch.float64), torch.tensor(LEVELS, dtype=torch.float64)
+
+    def total(order: torch.Tensor) -> torch.Tensor:
+        return forecast_loss(quantiles[order], logits[order], y[order], direction[order], weight[order], levels, 0.5, 6.0)[0]
+
+    for _ in range(5):
+        assert torch.allclose(total(torch.randperm(64, generator=generator)), total(torch.arange(64)), rtol=1e-12)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from plusultra_core import config
 from plusultra_core.errors import ArtifactError, ConfigError, JobError
@@ -34,6 +35,18 @@ def test_a_supervised_run_leaves_a_bundle_for_every_fold_and_model(planted, run,
     assert {(row["fold"], row["model"]) for row in history} == {(f, m) for f in (0, 1) for m in ("hybrid", "linear")}
     diagnostics = json.loads((artifact.path / "diagnostics.json").read_text())
     assert all(scores["crossings"] == 0 for scores in diagnostics.values())
+
+
+def test_every_fold_is_fitted_anew_on_what_was_known_by_then(planted, run) -> None:
+    """Other weights in every fold, and a fold that ends earlier does not change when a later one is left out."""
+    panel = planted().panel
+    both = run("supervised", panel).path
+    first = run("supervised", dataclasses.replace(panel, folds=panel.folds[:1]), place="first").path
+    for kind in ("hybrid", "linear"):
+        old, new = (load_bundle(both / f"fold_{fold}" / kind).tensors for fold in (0, 1))
+        assert all(not torch.equal(old[name], new[name]) for name in old if old[name].dim() == 2)
+        alone = load_bundle(first / "fold_0" / kind).tensors
+        assert all(torch.equal(old[name], alone[name]) for name in old)
 
 
 def test_the_same_job_twice_gives_the_same_bytes(planted, run) -> None:
