@@ -151,6 +151,7 @@ def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_y
         "costs": waterfall(rows),
         "attribution": attribution(positions, rows, regimes),
         "saturated_frac": saturated_frac(positions, trace.limits.get(name)),
+        "guarded_frac": float((rows["guard_state"] > 0).to_numpy().mean()) if "guard_state" in rows.columns else None,
         "fills": fill_statistics(orders, _began(keys), int(ts_ns_T[-1])),
     }
     return Track(ts_ns_T, ret_T, rows["fold"].to_numpy().astype(np.int64), turnover_T, exposure_T, result)

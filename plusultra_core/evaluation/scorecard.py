@@ -22,6 +22,7 @@ from plusultra_core.market import MarketConfig
 SCHEMA_VERSION = 1
 _SHORT_YEARS = 0.25
 _YEAR_TOLERANCE = 0.1
+_GUARDED_FRAC = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,7 @@ def build_scorecard(
         "data": data,
         "series": _series(tracks, walked),
         "lineage": dict(sorted(lineage.items())),
-        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg)]),
+        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg), *_money_warnings(tracks, market)]),
     }
     canonical_json(card)
     return card
@@ -251,4 +252,17 @@ def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], ye
         notes.append(f"{1.0 - data['share_with_volume']:.0%} of the bars have no volume: fills there use the market's assumed liquidity")
     if data["share_with_range"] < 1.0:
         notes.append(f"{1.0 - data['share_with_range']:.0%} of the bars have a close only: their range is not known")
+    return notes
+
+
+def _money_warnings(tracks: Mapping[str, backtests.Track], market: MarketConfig) -> list[str]:
+    """What a desk would ask of the accounts: who was stopped by its drawdown, and whether what must be paid was paid."""
+    notes = [
+        f"{name} was held back by its drawdown in {track.result['guarded_frac']:.0%} of the bars: its ratios are of the rest"
+        for name, track in tracks.items()
+        if (track.result["guarded_frac"] or 0.0) > _GUARDED_FRAC
+    ]
+    held = [track for track in tracks.values() if (track.exposure_T > 0).any()]
+    if market.costs.funding and held and not any(track.result["costs"]["terms_ccy"]["funding"] for track in held):
+        notes.append("positions paid no funding although the market asks for it: there are no funding_rates for the locked window")
     return notes

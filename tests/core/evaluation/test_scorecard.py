@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import polars as pl
@@ -106,6 +107,24 @@ def test_folds_of_the_stitched_run_are_scored_one_by_one(card) -> None:  # type:
     walked = card["walk_forward"]["policy"]
     assert [fold["fold"] for fold in walked["folds"]] == [0, 1]
     assert sum(fold["num_bars"] for fold in walked["folds"]) == walked["span"]["num_bars"]
+
+
+def test_accounts_that_were_stopped_and_perpetuals_without_funding_are_told(world_trace, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world, directory = world_trace
+    copied = shutil.copytree(directory, tmp_path / "trace")
+    assert not any("drawdown" in warning or "funding" in warning for warning in card_of(*world_trace, market, cfg)["warnings"])
+    path = copied / "account.parquet"
+    account = pl.read_parquet(path)
+    late = (pl.col("strategy") == "policy") & (pl.col("ts_ns") > account["ts_ns"].quantile(0.9))
+    account.with_columns(pl.when(late).then(2).otherwise(0).cast(pl.Int8).alias("guard_state")).write_parquet(path)
+    perpetual = replace(market, costs=replace(market.costs, funding=True))
+    card = card_of(world, copied, perpetual, cfg)
+    frac = card["strategies"]["policy"]["guarded_frac"]
+    assert 0.05 < frac < 1.0 and card["strategies"]["random"]["guarded_frac"] == 0.0
+    assert [w for w in card["warnings"] if "drawdown" in w] == [
+        f"policy was held back by its drawdown in {frac:.0%} of the bars: its ratios are of the rest"
+    ]
+    assert any("no funding_rates" in warning for warning in card["warnings"])
 
 
 def test_weak_evidence_is_said_in_words(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
