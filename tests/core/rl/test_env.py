@@ -11,6 +11,7 @@ from plusultra_core.rl import env as module
 from plusultra_core.rl.env import TradingEnv, sleeve
 from plusultra_core.simulation.engine import backtest
 from plusultra_core.simulation.observation import OWN_STATE
+from plusultra_core.simulation.records import CARRIED, FILLED
 
 
 def make(lab: Any, world: Any, num: int = 8, span: tuple[int, int] | None = (10, 200), bars: int = 20, band: float = 0.0) -> TradingEnv:
@@ -32,6 +33,29 @@ def test_an_episode_earns_what_the_backtest_of_its_actions_earns(lab: Any) -> No
     ledger = backtest(world.market, targets, 30, world.bar_ns, world.simulation, world.costs, world.guard)
     assert np.array_equal(ledger.equity, equity)
     assert growth == pytest.approx(np.log(equity[-1] / equity[0]))
+
+
+def test_with_thin_volume_carried_orders_limits_and_a_band_it_still_earns_what_the_backtest_earns(lab: Any) -> None:
+    """5,000 units of a quarter of a million take several bars; the guardrails cut; wishes within the band are not sent."""
+    world = lab.world(half_spread_bps=8.0)
+    guard = replace(world.guard, max_weight=0.6, max_participation=0.5)
+    market = world.market._replace(volume=np.full_like(world.market.volume, 5_000.0), adv_ccy=np.full_like(world.market.adv_ccy, 5e5))
+    costs = replace(world.costs, fee_min_ccy=5.0, borrow_bps_year=300.0)
+    world = replace(world, market=market, guard=guard, costs=costs)
+    env = make(lab, world, num=1, span=None, band=0.15, bars=60)
+    env.start_at(np.array([1]), np.array([30]))
+    targets = np.full((60, 4), np.nan)
+    equity, statuses = [env.env.accounts.equity_E[0]], set()
+    for i, a in enumerate(np.repeat(np.random.default_rng(4).uniform(-1, 1, 12), 5)):
+        env.step(np.array([a]), None)
+        targets[i, 1] = env.env.last.request[0, 0]
+        statuses.add(int(env.env.last.status[0, 0]))
+        equity.append(env.env.accounts.equity_E[0])
+    ledger = backtest(world.market, targets, 30, world.bar_ns, world.simulation, world.costs, world.guard)
+    assert np.array_equal(ledger.equity, equity)
+    assert {FILLED, CARRIED} <= statuses
+    assert np.isnan(targets[:, 1]).any()
+    assert np.abs(ledger.residual()).max() < 1e-12
 
 
 def test_the_simulator_is_the_one_kernel_and_not_a_copy() -> None:

@@ -236,6 +236,14 @@ def test_funding_events_are_summed_into_the_bar_that_they_close() -> None:
     assert not _build(frames, EQUITY).funding_NT.any()
 
 
+def test_the_same_funding_in_another_table_is_not_paid_twice() -> None:
+    frames = _frames()
+    events = _events([("AAA", 10.0, 2e-4)])
+    eight = _events([("AAA", 10.0, 1.6e-3)]).with_columns(pl.lit("funding_rates_8h").alias("table"))
+    frames["side_tables"] = pl.concat([events, eight])
+    assert _build(frames, PERPETUAL).funding_NT.sum() == pytest.approx(2e-4)
+
+
 @pytest.mark.parametrize(
     "change", [{"lookback": 1}, {"min_coverage": 0.0}, {"min_features_frac": 1.5}, {"label_slack_bars": -1}, {"max_delay_s": -1}]
 )
