@@ -44,7 +44,10 @@ class Ledger:
     """(S, A) what of the bar that was met comes from the market's config."""
 
     def account(self) -> Columns:
-        """One row a close: equity, exposure, and the terms that explain the change since the row before."""
+        """One row a close: equity, exposure, and the terms that explain the change since the row before.
+
+        Units   money in account currency; `turnover` is notional bought and sold over the equity before, both sides counted.
+        """
         steps = self.steps
         notional = steps.position * np.nan_to_num(steps.mark)
         before = self.equity[:-1]
