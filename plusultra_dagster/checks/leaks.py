@@ -12,7 +12,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_dagster.config import Data, Features, Regimes, Views, markets
 from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
 
-NUM_CUTS = 3
+NUM_CUTS = 24
 MAX_SYMBOLS = 6
 SEED = 7
 Frames = dict[str, pl.DataFrame]

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from plusultra_core.artifacts import Artifact
+from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features.returns import BarArrays
 from plusultra_core.regimes import build as regimes
 from plusultra_core.windows import build as windows
@@ -46,6 +47,25 @@ def test_a_feature_of_the_catalogue_shifted_by_minus_one_fails_the_check(
     failed = _verdict(kind, "features", with_tables, frames)
     assert not failed.passed
     assert "ret_1" in str(failed.metadata["error"].value)
+
+
+def test_a_leak_that_bites_once_a_week_fails_the_check_too(with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leak of one bar shows at the cut alone: three cuts would pass between its days."""
+    from plusultra_core.features import build as features
+
+    frames = _frames(home, with_tables, "bars", "indicators", "side_tables")
+    catalog = features.CATALOG
+    spec = next(spec for spec in catalog if spec.name == "ret_1")
+    for weekday in range(5):
+
+        def ret_1(b: BarArrays, weekday: int = weekday) -> np.ndarray:
+            honest = spec.function(b)
+            monday = 4  # the epoch began on a Thursday
+            return np.where((b.ts_ns // NS_PER_DAY - monday) % 7 == weekday, np.append(honest[1:], np.nan), honest)
+
+        leaky = dataclasses.replace(spec, function=ret_1)
+        monkeypatch.setattr(features, "CATALOG", tuple(leaky if other is spec else other for other in catalog))
+        assert not _verdict("truncation", "features", with_tables, frames).passed, weekday
 
 
 @pytest.mark.parametrize("kind", ["truncation", "poison"])
