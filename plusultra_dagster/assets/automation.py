@@ -6,8 +6,14 @@ partition of a class that a dump does not have. What it does is keep what is the
 
 import dagster as dg
 
-# Tables: a partition that exists follows its inputs. The first materialisation is the sensor's.
-REFRESH = (dg.AutomationCondition.eager() & ~dg.AutomationCondition.missing()).with_label("refresh what is there")
+# Tables: a partition that exists follows its inputs. The first materialisation is the sensor's. An update counts only when the
+# partition existed as it came: kept from before, it would ask for a table again in the tick in which the sensor's run ends.
+REFRESH = (
+    (dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.missing()).since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("refresh what is there")
 
 # Learning: everything downstream of tables that exist and whose blocking checks have passed.
 LEARN = (dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label("learn from checked tables")

@@ -15,6 +15,7 @@ from plusultra_core.config import to_dict
 from plusultra_core.market import MarketConfig
 from plusultra_dagster import provenance as provenance_module
 from plusultra_dagster.assets.automation import REFRESH
+from plusultra_dagster.assets.schema import schema_of
 from plusultra_dagster.config import Station, digest_of, markets
 from plusultra_dagster.partitions import Partition, partition_of, snapshot_by_asset_class
 from plusultra_dagster.places import places
@@ -104,7 +105,9 @@ class Record:
                 allow_retries=False,
             )
 
-    def table(self, contract: str | None, frame: pl.DataFrame, **metadata: Any) -> dg.MaterializeResult:
+    def table(
+        self, contract: str | None, frame: pl.DataFrame, meanings: Mapping[str, str] | None = None, **metadata: Any
+    ) -> dg.MaterializeResult:
         """Result of a table asset: refused before it is written when it breaks its contract; its data version is that of its rows."""
         if contract is not None:
             from plusultra_core.data.contract import validate
@@ -113,7 +116,7 @@ class Record:
         return dg.MaterializeResult(
             value=frame,
             data_version=dg.DataVersion(version_of(frame)),
-            metadata={**self.facts(), **describe(frame), **metadata},
+            metadata={**describe(frame), "dagster/column_schema": schema_of(contract, frame, meanings or {}), **metadata, **self.facts()},
         )
 
     def artifact(self, artifact: Artifact, version: str | None = None, **metadata: Any) -> dg.MaterializeResult:
@@ -123,7 +126,7 @@ class Record:
         return dg.MaterializeResult(
             value=artifact,
             data_version=dg.DataVersion(version or artifact.sha256[:16]),
-            metadata={**self.facts(), **own, **metadata},
+            metadata={**metadata, **own, **self.facts()},
         )
 
     def published(self) -> Artifact:
@@ -158,11 +161,10 @@ def write_json(name: str, value: object, folder: Path) -> None:
 
 
 def describe(frame: pl.DataFrame) -> dict[str, Any]:
-    """Rows, ranges, schema, a small table by symbol and a sparkline of a frame of the lake."""
+    """Rows, ranges, a small table by symbol and a sparkline of a frame of the lake."""
     found: dict[str, Any] = {
         "dagster/row_count": len(frame),
         "rows": len(frame),
-        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, str(kind)) for name, kind in frame.schema.items()]),
     }
     if "symbol" in frame.columns:
         found["symbols"] = frame["symbol"].n_unique()

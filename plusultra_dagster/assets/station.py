@@ -9,13 +9,12 @@ import dagster as dg
 
 from plusultra_core.artifacts import Artifact
 from plusultra_core.job import Job
-from plusultra_dagster.assets.record import Record, numbers, sparkline
+from plusultra_dagster.assets import summary
+from plusultra_dagster.assets.record import Record, numbers
 from plusultra_dagster.config import Station
 from plusultra_dagster.places import places
 from plusultra_dagster.resources.processes import Jobs
 from plusultra_dagster.resources.tracking import STEPS, MlflowTracking
-
-_SHOWN = 60
 
 
 def run_station(
@@ -54,8 +53,7 @@ def run_station(
         artifact = jobs.run(context, station, job)
         metrics, history = numbers(_read(artifact.path / "metrics.json", {})), rows(_read(artifact.path / "history.json", []))
         tracked.log(sections, metrics, history)
-    shown = dict(list(metrics.items())[:_SHOWN])
-    return record.artifact(artifact, **shown, **curve(history), **tracked.metadata())
+    return record.artifact(artifact, **summary.station(task, metrics, history), **tracked.metadata())
 
 
 def rows(value: object) -> list[dict[str, float]]:
@@ -65,13 +63,6 @@ def rows(value: object) -> list[dict[str, float]]:
         of = "".join(f"{row[name]}/" if isinstance(row[name], str) else f"{name}_{row[name]}/" for name in ("fold", "model") if name in row)
         found.append({name if name in STEPS else f"{of}{name}": number for name, number in numbers(row).items() if name != "fold"})
     return found
-
-
-def curve(history: list[dict[str, float]]) -> dict[str, Any]:
-    """A sparkline of the first validation loss (else the first loss, else the first number) of a history."""
-    names = [name for row in history[:1] for name in row if name not in STEPS]
-    chosen = next((name for name in names if "valid" in name), next((name for name in names if "loss" in name), names[0] if names else ""))
-    return {f"curve of {chosen}": sparkline([row[chosen] for row in history if chosen in row])} if chosen else {}
 
 
 def _read(path: Path, otherwise: object) -> Any:

@@ -2,14 +2,14 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from plusultra_core.artifacts import Artifact, publish
+from plusultra_dagster.assets import summary
 from plusultra_dagster.assets.automation import LEARN
-from plusultra_dagster.assets.record import Record, dressed, numbers, sparkline, write_json
+from plusultra_dagster.assets.record import Record, dressed, write_json
 from plusultra_dagster.config import Evaluation
 from plusultra_dagster.places import places
 
@@ -39,18 +39,7 @@ def scorecard(
         publish(record.store, record.provenance, partial(write_json, "scorecard.json", card), record.lineage)
     artifact = record.published()
     card = record.read_json(artifact, "scorecard.json")
-    plain = numbers({name: {"metrics": entry.get("metrics", {})} for name, entry in card["strategies"].items()})
-    return record.artifact(artifact, **plain, warnings=dg.MetadataValue.json(card["warnings"]), equity=sparkline(_equity(card)))
-
-
-def _equity(card: dict[str, Any]) -> list[float]:
-    returns = card.get("series", {}).get("locked", {}).get("ret", {})
-    chosen = next((name for name in card.get("models", []) if name in returns), None)
-    total, line = 1.0, []
-    for value in returns.get(chosen, []):
-        total *= 1.0 + float(value)
-        line.append(total)
-    return line
+    return record.artifact(artifact, **summary.scorecard(card))
 
 
 @dg.asset(**_JUDGED)
@@ -95,4 +84,4 @@ def significance(
         publish(record.store, record.provenance, partial(write_json, "significance.json", found), record.lineage)
     artifact = record.published()
     found = record.read_json(artifact, "significance.json")
-    return record.artifact(artifact, **numbers({"strategies": found["strategies"]}), num_trials=found["num_trials"])
+    return record.artifact(artifact, **summary.significance(found))

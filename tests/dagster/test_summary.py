@@ -1,0 +1,101 @@
+"""What is shown of results: small tables, words, lines, and few numbers under names that last."""
+
+import json
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from plusultra_dagster.assets import summary
+from plusultra_dagster.assets.schema import schema_of
+
+METRICS = {"sharpe": 1.25, "cagr": 0.1, "max_drawdown": 0.2, "turnover_year": 3.0, "ulcer": 0.01}
+CARD = {
+    "bar": "1d",
+    "span": {"start": "2016-12-05T00:00:00Z", "end": "2016-12-31T00:00:00Z", "num_bars": 3},
+    "bootstrap": {"confidence": 0.95},
+    "strategies": {
+        "policy": {"metrics": METRICS, "ci": {"sharpe": [-0.5, 2.0]}},
+        "no_trade": {"metrics": {**METRICS, "sharpe": None, "total_return": 0.0}, "ci": {"sharpe": None}},
+    },
+    "models": ["policy"],
+    "baselines": ["no_trade"],
+    "forecasts": {"hybrid": {"1": {"ic": 0.02, "ic_ci": [-0.1, 0.2], "skill_vs_climatology": None, "skill_vs_ewma": 0.01, "ece": 0.1}}},
+    "series": {"locked": {"ret": {"policy": [0.1, -0.1, 0.2], "no_trade": [0.0, 0.0, 0.0]}}},
+    "verdict": {"outcome": "unknown", "best_model": "policy", "best_baseline": None, "sharpe": None},
+    "warnings": ["short"],
+}
+
+
+def cells(value: object) -> list[dict[str, object]]:
+    assert isinstance(value, dg.TableMetadataValue)
+    return [dict(record.data) for record in value.records]
+
+
+def plotted(found: dict[str, object]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def test_a_scorecard_begins_with_its_strategies_and_ends_with_the_numbers_one_plots() -> None:
+    found = summary.scorecard(CARD)
+    assert list(found)[:3] == ["strategies", "verdict", "equity of the best model"]
+    first, second = cells(found["strategies"])
+    assert first == {
+        "strategy": "policy",
+        "Sharpe": "1.25",
+        "95 % CI": "-0.50 .. 2.00",
+        "CAGR": "0.1",
+        "max drawdown": "0.2",
+        "turnover a year": "3",
+    }
+    assert (second["Sharpe"], second["95 % CI"]) == ("-", "-")
+    assert "Nothing can be concluded" in str(found["verdict"].value)
+    assert set(plotted(found)) == {
+        *(f"policy.metrics.{name}" for name in ("sharpe", "cagr", "max_drawdown", "turnover_year")),
+        *(f"no_trade.metrics.{name}" for name in ("cagr", "max_drawdown", "turnover_year")),
+        "forecasts.hybrid.1.ic",
+        "forecasts.hybrid.1.skill_vs_ewma",
+    }
+
+
+def test_stress_is_a_table_of_worlds_and_the_worst_of_each_strategy() -> None:
+    found = summary.station("stress", {"calm.policy.return": 0.1, "shock.policy.return": -0.3, "calm.policy.fees": 1.0}, [])
+    assert cells(found["returns"]) == [{"scenario": "calm", "policy": "0.1"}, {"scenario": "shock", "policy": "-0.3"}]
+    assert plotted(found) == {"worst.policy.return": -0.3}
+
+
+def test_a_policy_shows_its_reward_and_its_kl() -> None:
+    history = [{"update": 0.0, "valid_reward": 0.0}, *({"update": float(i), "reward_mean": i / 9, "approx_kl": 0.01} for i in range(1, 40))]
+    found = summary.station("policy", {"valid_reward": 0.5}, history)
+    assert {"curve of reward_mean", "curve of valid_reward", "curve of approx_kl"} <= set(found)
+    updates = cells(found["updates"])
+    assert len(updates) <= 13
+    assert (updates[0]["update"], updates[-1]["update"]) == ("0", "39")
+
+
+def test_forecasts_show_each_fold_and_plot_the_mean() -> None:
+    found = summary.station("forecast", {"fold_0.hybrid.ic_h1": 0.1, "fold_1.hybrid.ic_h1": 0.3}, [])
+    assert [row["fold and model"] for row in cells(found["folds"])] == ["fold_0.hybrid", "fold_1.hybrid"]
+    assert plotted(found) == {"hybrid.ic_h1": pytest.approx(0.2)}
+
+
+def test_a_trace_shows_money_and_what_it_cost() -> None:
+    metrics = {"policy.return": 0.1, "policy.max_drawdown": 0.2, "policy.fees_ccy": 3.0, "policy.spread_ccy": 4.0, "policy.gross_mean": 1.0}
+    found = summary.station("trace", metrics, [])
+    assert cells(found["strategies"])[0]["costs_ccy"] == "7"
+    assert plotted(found) == {"policy.return": 0.1, "policy.max_drawdown": 0.2}
+
+
+def test_what_no_number_is_is_not_plotted() -> None:
+    assert summary.finite({"a": None, "b": float("nan"), "c": float("inf"), "d": 1}) == {"d": 1.0}
+    assert json.dumps(summary.table([])) == '"nothing"'
+
+
+def test_a_column_says_what_it_means_and_what_may_stand_there() -> None:
+    frame = pl.DataFrame({"symbol": ["A"], "ts_ns": [1], "known_ns": [1], "volatility_state": [0], "other": [1.0]})
+    columns = {column.name: column for column in schema_of("regimes", frame, {"other": "Mine. Unit: sigma."}).columns}
+    assert columns["other"].description == "Mine. Unit: sigma."
+    assert "fitted on the past only" in str(columns["volatility_state"].description)
+    assert columns["volatility_state"].constraints.other == ["one of 0, 1, 2, 3"]
+    assert not columns["symbol"].constraints.nullable
+    assert columns["other"].constraints.nullable
