@@ -164,10 +164,16 @@ def dump(seed: int, num_bars: int, num_equity: int) -> SyntheticConfig:
     )  # fmt: skip
 
 
-def correlation(path: Path, model: str) -> tuple[float, int]:
-    """Information coefficient of the medians one bar ahead over the test spans, and the number of pairs."""
+def one_bar_ahead(path: Path, model: str) -> pl.DataFrame:
+    """Forecasts of a model for the next bar over the test spans, where its outcome is known."""
     frame = pl.read_parquet(path / "forecasts.parquet").filter(pl.col("model") == model, pl.col("horizon") == 1, pl.col("y").is_finite())
     assert frame["split"].unique().to_list() == ["test"]
+    return frame
+
+
+def correlation(path: Path, model: str) -> tuple[float, int]:
+    """Information coefficient of the medians one bar ahead, and the number of pairs."""
+    frame = one_bar_ahead(path, model)
     return float(np.corrcoef(frame["q_50"], frame["y"])[0, 1]), frame.height
 
 
@@ -184,6 +190,8 @@ def test_the_planted_signal_is_recovered_out_of_sample(tmp_path: Path) -> None:
         print(f"{model}: IC {found:.4f} on {num} pairs, Bayes {bayes:.4f}, share {found / bayes:.3f}")
         assert found >= 0.8 * bayes
         assert found <= 0.3 + 0.03, "better than the optimum: a leak"
+        covered = one_bar_ahead(made, model).select(pl.col("y").is_between("q_05", "q_95").mean()).item()
+        assert covered == pytest.approx(0.9, abs=0.01), "the interval does not hold what it says"
 
 
 def shuffled_labels(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
