@@ -55,16 +55,18 @@ def _run(dump: Path, classes: list[str], profile: str | None, as_json: bool) -> 
 
     quiet()
     at = prepare(profile)
-    from plusultra_dagster.commands.answer import report_of, scorecard_lines, scorecard_of
+    from plusultra_dagster.commands.answer import decision_line, report_of, scorecard_lines, scorecard_of
     from plusultra_dagster.commands.run import as_dict, run_dump
     from plusultra_dagster.partitions import Partition
 
     report = run_dump(at, dump, classes)
     for name in report.classes:
         cell = Partition(report.snapshot, name)
-        card, page = scorecard_of(at, cell), report_of(at, cell)
+        card, page, decided = scorecard_of(at, cell), report_of(at, cell), decision_line(at, cell)
         for line in scorecard_lines(card) if card else [f"{name}: no scorecard"]:
             typer.echo(line)
+        if decided:
+            typer.echo(f"  {decided}")
         if page:
             typer.echo(f"  report: {page}")
     if report.error:

@@ -12,7 +12,7 @@ from plusultra_dagster.partitions import Partition
 from plusultra_dagster.places import Places
 
 BUNDLES = ("pretrained_checkpoint", "supervised_checkpoint", "policy_checkpoint")
-_COLUMNS = ("sharpe", "sortino", "calmar", "max_drawdown", "hit_rate", "turnover")
+_COLUMNS = ("sharpe", "sortino", "calmar", "max_drawdown", "hit_rate", "turnover_year")
 
 
 def scorecard_of(at: Places, cell: Partition) -> dict[str, Any] | None:
@@ -25,6 +25,12 @@ def report_of(at: Places, cell: Partition) -> Path | None:
     """The HTML report of a partition."""
     folder = reference_of(at, "report", cell)
     return folder / "report.html" if folder else None
+
+
+def decision_line(at: Places, cell: Partition) -> str | None:
+    """What was decided about this partition's challenger, None where nothing was."""
+    folder = reference_of(at, "champion", cell)
+    return f"champion: {json.loads((folder / 'decision.json').read_text())['decision']['reason']}" if folder else None
 
 
 def answer(instance: dg.DagsterInstance, at: Places, cell: Partition, outcome: Any) -> dict[str, Any]:
