@@ -117,17 +117,17 @@ def null_ic(prediction_TN: Float64Array, target_TN: Float64Array, num_shifts: in
     return NullReport(ic=_pooled_ic(prediction_TN, target_TN), se=float(np.std(turned)))
 
 
-def check_shuffled_null(prediction_TN: Float64Array, target_TN: Float64Array, num_shifts: int, seed: int) -> NullReport:
-    """Predictions of a model trained on shuffled targets know nothing: their pooled IC lies within 3 standard errors of 0.
+def check_shuffled_null(prediction_TN: Float64Array, target_TN: Float64Array, num_shifts: int, seed: int, num_se: float) -> NullReport:
+    """Predictions of a model trained on shuffled targets know nothing: their pooled IC lies within `num_se` standard errors of 0.
 
     Give the out-of-sample predictions of a model fitted to shuffled targets, and the shuffled targets it never saw.
 
     Raises  LookaheadError when it does not: the model has seen what it is judged by.
     """
     report = null_ic(prediction_TN, target_TN, num_shifts, seed)
-    if not abs(report.ic) <= 3 * report.se:
+    if not abs(report.ic) <= num_se * report.se:
         raise LookaheadError(
-            f"shuffled null: expected an IC within 3 standard errors ({3 * report.se:.4f}) of 0, found {report.ic:.4f}; "
+            f"shuffled null: expected an IC within {num_se:g} standard errors ({num_se * report.se:.4f}) of 0, found {report.ic:.4f}; "
             "the model has seen these targets: look at splits, scalers and feature selection"
         )
     return report

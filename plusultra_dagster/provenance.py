@@ -39,6 +39,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "targets": ("contract",),
     "cross_asset_view": ("contract", "truncation", "poison"),
     "windows": ("overlap",),
+    "supervised_checkpoint": ("shuffled_null",),
 }
 
 

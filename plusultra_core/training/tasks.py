@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import save
 from torch import Tensor
 
 from plusultra_core import artifacts, config
@@ -15,6 +16,7 @@ from plusultra_core.models.bundle import Bundle, Kind, Scaler, fill_module, load
 from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.training import loop
 from plusultra_core.training.loop import HardwareConfig, Row, mix_seed
+from plusultra_core.training.null import train_null
 from plusultra_core.training.pretrain import MaskedReconstruction, PretrainConfig, build_reconstruction
 from plusultra_core.training.supervised import (
     ForecastObjective,
@@ -31,6 +33,7 @@ from plusultra_core.windows.tensors import input_tensors
 
 BACKBONE = "backbone."
 CHAMPION = "hybrid"
+NULL = "null.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +92,10 @@ def run_pretrain(job: Job, progress: Progress) -> Mapping[str, object]:
 
 
 def run_supervised(job: Job, progress: Progress) -> Mapping[str, object]:
-    """Train hybrid and linear on every fold; the hybrid starts from the pretrained backbone if there is one."""
+    """Train hybrid and linear on every fold; the hybrid starts from the pretrained backbone if there is one.
+
+    Beside the bundles stands the null: forecasts of the linear floor fitted to turned targets, for the check that it knows nothing.
+    """
     cfg = config.parse(TrainingConfig, job.config.get("training"), "job.config.training")
     panel = _panel(job)
     backbone = _pretrained(job, cfg, panel)
@@ -107,10 +113,12 @@ def run_supervised(job: Job, progress: Progress) -> Mapping[str, object]:
                 history += [{"fold": fold.index, "model": model_cfg.kind, **row} for row in rows]
                 diagnostics[name] = scores
                 metrics |= {f"fold_{fold.index}.{model_cfg.kind}.{key}": scores[key] for key in ("loss", "pinball", "nll", "best_epoch")}
+        null = train_null(fabric, panel, cfg.linear, cfg.supervised, cfg.input_clip, cfg.seed, job.work, lambda fold, row: None)
 
     def fill(directory: Path) -> None:
         for name, bundle in bundles.items():
             save_bundle(directory / name, bundle)
+        artifacts.write_atomic(directory / NULL, save({"prediction_TN": null.prediction_TN, "target_TN": null.target_TN}))
         _write_results(directory, metrics, history, diagnostics)
 
     manifest = {**_manifest(job), "champion": f"fold_{panel.folds[-1].index}/{CHAMPION}"}

@@ -15,6 +15,8 @@ from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
 NUM_CUTS = 24
 MAX_SYMBOLS = 6
 SEED = 7
+NUM_SHIFTS = 200
+NULL_SE = 4.0
 Frames = dict[str, pl.DataFrame]
 Build = Callable[[Frames], pl.DataFrame]
 
@@ -150,9 +152,31 @@ def overlap(windows: Artifact) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True, metadata={"folds": len(panel.folds), "samples": samples})
 
 
+@dg.asset_check(
+    asset="supervised_checkpoint",
+    name="shuffled_null",
+    blocking=True,
+    partitions_def=snapshot_by_asset_class,
+    description="The linear floor, fitted on the same folds to targets that were turned round in time, forecasts nothing out of sample.",
+)
+def shuffled_null(supervised_checkpoint: Artifact) -> dg.AssetCheckResult:
+    """The pooled IC of the null lies within 4 standard errors of 0: a judge of every partition may rarely err."""
+    from safetensors.numpy import load_file
+
+    from plusultra_core.leakage import check_shuffled_null
+
+    null = load_file(supervised_checkpoint.path / "null.safetensors")
+    try:
+        seen = check_shuffled_null(null["prediction_TN"], null["target_TN"], num_shifts=NUM_SHIFTS, seed=SEED, num_se=NULL_SE)
+    except LookaheadError as error:
+        return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
+    return dg.AssetCheckResult(passed=True, metadata={"ic": seen.ic, "standard_error": seen.se})
+
+
 leaks = [
     *(_of_bars(kind) for kind in _SAYS),
     *(_of_features(kind) for kind in _SAYS),
     *(_of_bars_and_features(kind, asset) for asset in ("regimes", "cross_asset_view") for kind in _SAYS),
     overlap,
+    shuffled_null,
 ]

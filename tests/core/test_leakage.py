@@ -277,11 +277,11 @@ def test_a_model_fitted_to_shuffled_targets_knows_nothing_unless_it_has_seen_the
     y_TN = x_TNF[..., 0] * 0.3 + rng.standard_normal((300, 1)) + rng.standard_normal((300, 10))
     shuffled_TN = y_TN[rng.permutation(300)]
     clean = fitted(x_TNF, shuffled_TN, slice(0, 200))[200:]
-    report = check_shuffled_null(clean, shuffled_TN[200:], 100, 1)
+    report = check_shuffled_null(clean, shuffled_TN[200:], 100, 1, 3.0)
     assert 0 < report.se < 0.2
     seen = fitted(x_TNF, shuffled_TN, slice(0, 300))[200:]
     with pytest.raises(LookaheadError, match="the model has seen these targets"):
-        check_shuffled_null(seen, shuffled_TN[200:], 100, 1)
+        check_shuffled_null(seen, shuffled_TN[200:], 100, 1, 3.0)
 
 
 def test_the_standard_error_knows_of_overlap_and_common_moves() -> None:
