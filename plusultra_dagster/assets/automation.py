@@ -6,10 +6,14 @@ partition of a class that a dump does not have. What it does is keep what is the
 
 import dagster as dg
 
-# Tables: a partition that exists follows its inputs. The first materialisation is the sensor's. An update counts only when the
-# partition existed as it came: kept from before, it would ask for a table again in the tick in which the sensor's run ends.
+# Tables: a partition that exists follows its inputs; the first materialisation is the sensor's. The daemon reads "updated" as of the
+# start of a tick, but "missing" and "in progress" some seconds later: a table that is made in between looks old, there and idle. So an
+# update counts only where the table existed, and is acted on a tick later, when the table's own update has been seen; a table whose
+# parent is requested now goes along with it.
+_PENDING = (dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.missing()).since_last_handled()
 REFRESH = (
-    (dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.missing()).since_last_handled()
+    _PENDING
+    & (~_PENDING.newly_true() | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested()))
     & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 
 from plusultra_dagster import jobs
 from plusultra_dagster.partitions import add_snapshot
@@ -19,6 +20,10 @@ def requested(result: object) -> set[str]:
         if not r.true_subset.is_empty and isinstance(r.key, dg.AssetKey)
         for key in r.true_subset.expensively_compute_partition_keys()
     }
+
+
+def tables_requested(result: object) -> set[str]:
+    return {name for name in requested(result) if name.partition("[")[0] in jobs.TABLES}
 
 
 def materialise(instance: dg.DagsterInstance, asset: str, key: str, version: str = "1") -> None:
@@ -39,18 +44,45 @@ def test_a_new_snapshot_starts_no_table_by_itself_but_a_changed_one_refreshes_wh
 ) -> None:
     add_snapshot(instance, "a-1")
     first = dg.evaluate_automation_conditions(defs=tables, instance=instance)
-    assert requested(first) == set()
+    assert tables_requested(first) == set()
     materialise(instance, "snapshot", "a-1")
     second = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=first.cursor)
-    assert requested(second) == set()
-    for name in ("assets", "series", "corporate_actions", "bars"):
+    assert tables_requested(second) == set()
+    for name in jobs.TABLES:
         materialise(instance, name, "equity|a-1")
     third = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=second.cursor)
-    assert "bars[equity|a-1]" not in requested(third)
+    assert tables_requested(third) == set()
     materialise(instance, "series", "equity|a-1", "2")
     fourth = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=third.cursor)
-    assert "bars[equity|a-1]" in requested(fourth)
-    assert not any("crypto" in name for name in requested(fourth))
+    assert tables_requested(fourth) == set()
+    fifth = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=fourth.cursor)
+    assert tables_requested(fifth) == {f"{name}[equity|a-1]" for name in ("bars", "features", "regimes", "targets")}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["first", "again"])
+def test_tables_that_a_run_is_making_are_not_asked_for_beside_it(
+    instance: dg.DagsterInstance, tables: dg.Definitions, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """A tick reads "updated" at its start and "in progress" later; the sensor's run goes on in between."""
+    add_snapshot(instance, "a-1")
+    if there:
+        for name in ("snapshot", *jobs.TABLES):
+            materialise(instance, name, "a-1" if name == "snapshot" else "equity|a-1")
+    cursor = dg.evaluate_automation_conditions(defs=tables, instance=instance).cursor
+    materialise(instance, "snapshot", "a-1")
+    prefetch, made = AutomationConditionEvaluator.prefetch, list(jobs.TABLES)
+
+    def run_goes_on(self: AutomationConditionEvaluator) -> None:
+        prefetch(self)
+        while made:
+            materialise(instance, made.pop(0), "equity|a-1")
+
+    monkeypatch.setattr(AutomationConditionEvaluator, "prefetch", run_goes_on)
+    for _ in range(3):
+        result = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=cursor)
+        cursor = result.cursor
+        assert tables_requested(result) == set()
+    assert not made
 
 
 def test_the_view_of_a_class_waits_for_its_own_tables_only(instance: dg.DagsterInstance, tables: dg.Definitions) -> None:
