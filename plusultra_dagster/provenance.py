@@ -120,11 +120,21 @@ def provenance(asset: str, recipe: Mapping[str, Any], configs: Mapping[str, str]
 
 
 def unpassed(instance: dg.DagsterInstance, assets: Iterable[str], partition: str) -> list[str]:
-    """Blocking checks of these assets that have not passed on this partition, as `asset:check`."""
+    """Blocking checks of these assets that have not passed on this partition since it was last written, as `asset:check`."""
     keys = [dg.AssetCheckKey(dg.AssetKey(asset), name) for asset in assets for name in GATES.get(asset, ())]
+    written = {key.asset_key: _written_at(instance, key.asset_key, partition) for key in keys}
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys, partition_filter=PartitionKeyFilter(key=partition))
-    passed = {key for key, record in records.items() if record.status.value == "SUCCEEDED"}
+    passed = {
+        key
+        for key, record in records.items()
+        if record.status.value == "SUCCEEDED" and record.event is not None and record.event.timestamp >= written[key.asset_key]
+    }
     return sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in keys if key not in passed)
+
+
+def _written_at(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> float:
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[partition]), limit=1).records
+    return records[0].timestamp if records else float("inf")
 
 
 def _upstream(asset: str, parent: str, partition: Partition) -> dict[str, Partition]:

@@ -90,6 +90,13 @@ def test_a_later_run_does_not_pass_a_failed_check_either(with_tables: str, run: 
     assert "targets:contract" in str(result.failure_data_for_node("windows").user_failure_data.description)  # type: ignore[union-attr]
 
 
+def test_a_check_judges_what_was_stored_when_it_ran_and_nothing_later(with_tables: str, run: Run, instance: dg.DagsterInstance) -> None:
+    partition = f"equity|{with_tables}"
+    assert provenance.unpassed(instance, ["targets"], partition) == []
+    instance.report_runless_asset_event(dg.AssetMaterialization("targets", partition=partition))
+    assert provenance.unpassed(instance, ["targets"], partition) == ["targets:contract"]
+
+
 def test_the_view_takes_the_context_classes_that_are_there(with_tables: str, run: Run, instance: dg.DagsterInstance) -> None:
     assert run("train", ["cross_asset_view"], with_tables, "equity").success
     alone = provenance.latest(instance, "cross_asset_view", f"equity|{with_tables}")

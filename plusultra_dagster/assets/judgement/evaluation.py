@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from plusultra_core.artifacts import Artifact, publish
+from plusultra_core.errors import ArtifactError
 from plusultra_dagster.assets import summary
 from plusultra_dagster.assets.automation import LEARN
 from plusultra_dagster.assets.record import Record, dressed, write_json
@@ -32,6 +33,7 @@ def scorecard(
     from plusultra_core.evaluation.scorecard import EvaluationConfig, build_scorecard
 
     record = Record(context, config)
+    _require_one_lineage(simulator_trace, forecasts)
     if not (record.store / record.provenance).exists():
         frame, cfg = pl.read_parquet(forecasts.path / "forecasts.parquet"), config.load(EvaluationConfig)
         lineage = {**record.lineage, "snapshot": record.partition.snapshot}
@@ -40,6 +42,15 @@ def scorecard(
     artifact = record.published()
     card = record.read_json(artifact, "scorecard.json")
     return record.artifact(artifact, **summary.scorecard(card))
+
+
+def _require_one_lineage(trace: Artifact, forecasts: Artifact) -> None:
+    """A trace is judged beside the forecasts it traded, and beside no others."""
+    traded = trace.manifest["lineage"].get("forecasts")
+    if traded != forecasts.sha256:
+        raise ArtifactError(
+            f"{trace.path}: traded forecasts {str(traded)[:16]}, found {forecasts.sha256[:16]} beside it; materialise simulator_trace again"
+        )
 
 
 @dg.asset(**_JUDGED)
