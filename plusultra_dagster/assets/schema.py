@@ -25,6 +25,9 @@ _FAMILIES = {
     r"ret_log_\d+": "Log return to that many bars ahead: a target, never a feature.",
     r"target_\d+": "Log return ahead over sigma times the root of the horizon.",
     r"direction_\d+": "0 down, 1 flat, 2 up; null where it is not yet known.",
+    r"ind_\w+_raw": "asinh of the dump's own indicator, as known at known_ns.",
+    r"ind_\w+": "The dump's own indicator, in deviations from its last observations of this symbol, as known at known_ns.",
+    r"side_\w+": "A source of the config's extra ones, in deviations from its own past, as known at known_ns.",
     r"label_end_ns_\d+": "ts_ns of the bar at which the label ends.",
 }
 

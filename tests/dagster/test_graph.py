@@ -30,7 +30,12 @@ def test_tables_of_a_class_are_stored_checked_and_described(with_tables: str, in
     assert newest.metadata["first"].startswith("2015-01-02")
     assert set(newest.metadata["inputs"]) == {"assets", "corporate_actions", "series"}
     assert len(newest.metadata["rows over time"]) < 1000
-    assert "dagster/column_schema" in newest.metadata
+    columns = {column.name: column for column in newest.metadata["dagster/column_schema"].columns}
+    assert set(columns) == set(frame.columns)
+    assert "> 0" in columns["close_adj"].constraints.other
+    features = provenance.latest(instance, "features", cell.key)
+    assert features is not None
+    assert all(column.description for column in features.metadata["dagster/column_schema"].columns)
 
 
 def test_a_second_run_has_nothing_to_do_and_a_changed_config_has(
