@@ -69,6 +69,8 @@ class MlflowTracking(dg.ConfigurableResource):
             run_id = old[0].info.run_id
             yield Tracked(client, run_id, self._url(experiment, run_id), found=True)
             return
+        for left in client.search_runs([experiment], f"tags.`plusultra.key` = '{key}' and attributes.status = 'RUNNING'"):
+            client.set_terminated(left.info.run_id, "KILLED")  # one slot, so nobody else is at work on this key: its worker was killed
         asset, partition = context.asset_key.to_user_string(), str(context.partition_key)
         tags = {"dagster.run_id": context.run.run_id, "dagster.asset_key": asset, "dagster.partition": partition, "plusultra.key": key}
         run_id = client.create_run(experiment, tags=tags, run_name=f"{asset} {partition}").info.run_id

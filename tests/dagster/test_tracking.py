@@ -73,6 +73,13 @@ def test_what_a_dead_run_left_running_is_ended(tracking: MlflowTracking) -> None
     assert opened.get_run(left.info.run_id).info.status == "KILLED"
 
 
+def test_who_makes_it_again_ends_the_run_that_a_killed_worker_left(tracking: MlflowTracking) -> None:
+    opened, experiment = client(tracking)
+    left = opened.create_run(experiment, tags={"plusultra.key": "key-5"})
+    assert materialise(tracking, "key-5").success
+    assert opened.get_run(left.info.run_id).info.status == "KILLED"
+
+
 def test_nothing_is_tracked_without_an_address() -> None:
     result = materialise(MlflowTracking(uri="", artifacts=""), "key-4")
     assert "mlflow" not in result.asset_materializations_for_node("model")[0].metadata
