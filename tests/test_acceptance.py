@@ -28,7 +28,7 @@ from plusultra_core.regimes import build as regimes
 from plusultra_core.reporting.render import ReportingConfig, render_report
 from plusultra_core.reporting.sections import Evidence
 from plusultra_core.rl.tasks import TASKS as RL_TASKS
-from plusultra_core.rl.tasks import RLConfig
+from plusultra_core.rl.train import RLConfig
 from plusultra_core.service.desk import DeskSettings, open_desk
 from plusultra_core.service.state import publish_served
 from plusultra_core.simulation.engine import SimulationConfig

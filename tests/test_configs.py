@@ -18,7 +18,7 @@ STATIONS = {
     "views": ("views.build", "ViewsConfig"),
     "windows": ("windows.build", "WindowsConfig"),
     "training": ("training.tasks", "TrainingConfig"),
-    "rl": ("rl.tasks", "RLConfig"),
+    "rl": ("rl.train", "RLConfig"),
     "guardrails": ("guardrails.limits", "GuardrailsConfig"),
     "simulation": ("simulation.engine", "SimulationConfig"),
     "inference": ("inference.tasks", "InferenceConfig"),

@@ -1,52 +1,25 @@
 """The job of this station: `policy`. Reads a panel and fold 0's hybrid, publishes one self-contained policy bundle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from plusultra_core import artifacts, config
-from plusultra_core.errors import ArtifactError, ConfigError, JobError
+from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
-from plusultra_core.models.policy import ACTOR, FORECASTER, PolicyConfig
-from plusultra_core.rl.ppo import PPOConfig
-from plusultra_core.rl.reward import RewardConfig
-from plusultra_core.rl.train import Run, TrainConfig, train_policy
-from plusultra_core.rl.warmstart import WarmstartConfig
+from plusultra_core.models.policy import ACTOR, FORECASTER
+from plusultra_core.rl.train import RLConfig, train_policy
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, load_panel
 
 TEACHER = "fold_0/hybrid"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RLConfig:
-    """How a policy is trained."""
-
-    policy: PolicyConfig
-    reward: RewardConfig
-    ppo: PPOConfig
-    warmstart: WarmstartConfig
-    train: TrainConfig
-    gain: float
-    """Of the sizing rule that the actor is cloned from."""
-    horizon_index: int
-    """Horizon of the sizing rule, by its place among the panel's."""
-    band: float
-    """No-trade band, part of the limit; goes into the bundle."""
-    num_threads: int
-    """Threads of torch; part of the result's bytes. Below a width of about 128 one is three times as fast as two."""
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.gain <= 0 or not 0 <= self.band < 1 or self.num_threads < 1 or self.seed < 0 or self.horizon_index < 0:
-            raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
 
 
 def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
@@ -59,9 +32,8 @@ def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
     torch.set_num_threads(cfg.num_threads)
     limit = slot_limit(guard, len(panel.symbols))
     spans = spans_of(panel, cfg.train.valid_frac)
-    run = Run(cfg.policy, cfg.reward, cfg.ppo, cfg.warmstart, cfg.train, cfg.gain, cfg.horizon_index, cfg.band, cfg.seed)
     world, policy, rows = build_world(panel, teacher, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
-    trained = train_policy(run, world, policy, rows, spans, job.work / "policy.pt", progress)
+    trained = train_policy(cfg, world, policy, rows, spans, job.work / "policy.pt", progress)
     bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained.tensors)
     metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0])}
 

@@ -46,8 +46,9 @@ class TrainConfig:
             raise ConfigError("train: expected episode_bars >= 2 and valid_frac in (0, 1)")
 
 
-class Run(NamedTuple):
-    """Everything that makes one training what it is."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RLConfig:
+    """How a policy is trained."""
 
     policy: PolicyConfig
     reward: RewardConfig
@@ -55,9 +56,18 @@ class Run(NamedTuple):
     warmstart: WarmstartConfig
     train: TrainConfig
     gain: float
+    """Of the sizing rule that the actor is cloned from."""
     horizon_index: int
+    """Horizon of the sizing rule, by its place among the panel's."""
     band: float
+    """No-trade band, part of the limit; goes into the bundle."""
+    num_threads: int
+    """Threads of torch; part of the result's bytes. Below a width of about 128 one is three times as fast as two."""
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.gain <= 0 or not 0 <= self.band < 1 or self.num_threads < 1 or self.seed < 0 or self.horizon_index < 0:
+            raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
 
 
 class Trained(NamedTuple):
@@ -68,7 +78,7 @@ class Trained(NamedTuple):
     history: list[Row]
 
 
-def train_policy(run: Run, world: World, policy: Policy, rows: Rows, spans: Spans, checkpoint: Path, progress: Progress) -> Trained:
+def train_policy(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans, checkpoint: Path, progress: Progress) -> Trained:
     """Train and return the weights that scored best on the validation part; update 0 is the cloned sizing rule.
 
     Every update draws from its own generator, so that a run that was killed goes on from its checkpoint
@@ -106,13 +116,13 @@ def train_policy(run: Run, world: World, policy: Policy, rows: Rows, spans: Span
     return Trained(state["best"], dict(state["best_row"]), state["history"])
 
 
-def make_env(run: Run, world: World, num_accounts: int, span: tuple[int, int]) -> TradingEnv:
+def make_env(run: RLConfig, world: World, num_accounts: int, span: tuple[int, int]) -> TradingEnv:
     """Episodes inside a span, no longer than it allows."""
     episode_bars = min(run.train.episode_bars, span[1] - span[0] - 1)
     return TradingEnv(world, num_accounts, span, episode_bars, run.band, run.reward)
 
 
-def validate(run: Run, world: World, policy: Policy, span: tuple[int, int]) -> Row:
+def validate(run: RLConfig, world: World, policy: Policy, span: tuple[int, int]) -> Row:
     """Every asset through the whole span without exploration: reward and growth per bar, and what was held."""
     first = span[0]
     length = span[1] - first - 1
@@ -131,7 +141,7 @@ def validate(run: Run, world: World, policy: Policy, span: tuple[int, int]) -> R
     return {"valid_reward": reward / length, "valid_ret": ret / length, "valid_position": held / length}
 
 
-def _begin(run: Run, world: World, policy: Policy, rows: Rows, spans: Spans, env: TradingEnv) -> dict[str, Any]:
+def _begin(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans, env: TradingEnv) -> dict[str, Any]:
     rng = _rng(run, 0)
     part = raw_weight(rows.quantiles_RKQ.numpy()[:, run.horizon_index], rows.levels, run.gain)
     cloned = clone_rule(policy, rows.rows_RF, torch.from_numpy(part.astype(np.float32)), run.warmstart, rng)
@@ -150,11 +160,11 @@ def _keep_best(state: dict[str, Any], policy: Policy, row: Row) -> None:
         state["best_row"] = {**kept, **{name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position")}}
 
 
-def _rng(run: Run, number: int) -> np.random.Generator:
+def _rng(run: RLConfig, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((run.seed, number))))
 
 
-def _save(path: Path, run: Run, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer, env: TradingEnv) -> None:
+def _save(path: Path, run: RLConfig, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer, env: TradingEnv) -> None:
     whole = {
         **state,
         "policy": policy.state_dict(),
@@ -167,7 +177,7 @@ def _save(path: Path, run: Run, state: dict[str, Any], policy: Policy, optimizer
     artifacts.write_atomic(path, buffer.getvalue())
 
 
-def _load(path: Path, run: Run) -> dict[str, Any] | None:
+def _load(path: Path, run: RLConfig) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, weights_only=True)

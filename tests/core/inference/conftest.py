@@ -20,7 +20,7 @@ from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build
 from plusultra_core.models.hybrid import HybridConfig
 from plusultra_core.models.linear import LinearConfig
 from plusultra_core.rl.tasks import TASKS as RL_TASKS
-from plusultra_core.rl.tasks import RLConfig
+from plusultra_core.rl.train import RLConfig
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, publish_panel, replace
 

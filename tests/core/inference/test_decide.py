@@ -16,7 +16,7 @@ from plusultra_core.inference.decide import Book, PolicyDesk, SizingConfig, load
 from plusultra_core.market import CostsConfig
 from plusultra_core.models.bundle import load_bundle
 from plusultra_core.rl.env import TradingEnv, World, sleeve
-from plusultra_core.rl.tasks import RLConfig
+from plusultra_core.rl.train import RLConfig
 from plusultra_core.simulation.engine import Environment, SimulationConfig, build_rules
 from plusultra_core.simulation.records import MarketArrays, empty_step
 

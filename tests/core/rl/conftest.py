@@ -14,7 +14,7 @@ from plusultra_core.models.policy import Policy, PolicyConfig, build_policy
 from plusultra_core.rl.env import World
 from plusultra_core.rl.ppo import PPOConfig
 from plusultra_core.rl.reward import RewardConfig
-from plusultra_core.rl.train import Run, TrainConfig
+from plusultra_core.rl.train import RLConfig, TrainConfig
 from plusultra_core.rl.warmstart import WarmstartConfig
 from plusultra_core.rl.world import Rows
 from plusultra_core.simulation.engine import SimulationConfig
@@ -74,7 +74,7 @@ def planted_world(num_bars: int = 400, num_assets: int = 4, signal: float = 0.5,
     return World(market, NS_PER_DAY, table, np.ones(shape, np.bool_), simulation, costs, guard)
 
 
-RUN = Run(
+RUN = RLConfig(
     policy=PolicyConfig(width=16, num_layers=2, init_std=0.5),
     reward=RewardConfig(scale=100.0, variance_coef=2.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.01),
     ppo=PPOConfig(
@@ -95,6 +95,7 @@ RUN = Run(
     gain=1.0,
     horizon_index=0,
     band=0.0,
+    num_threads=1,
     seed=7,
 )
 
@@ -103,13 +104,13 @@ RUN = Run(
 class Lab:
     """Names for the tests, since test files cannot import one another."""
 
-    run: Run = RUN
+    run: RLConfig = RUN
 
     def world(self, **changes: Any) -> World:
         return planted_world(**changes)
 
-    def changed(self, **train: Any) -> Run:
-        return RUN._replace(train=replace(RUN.train, **train))
+    def changed(self, **train: Any) -> RLConfig:
+        return replace(RUN, train=replace(RUN.train, **train))
 
     def policy(self, world: World, seed: int = 1) -> Policy:
         return build_policy(RUN.policy, world.table_TNF.shape[2], len(OWN_STATE), seed)

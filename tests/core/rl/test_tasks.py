@@ -19,7 +19,8 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, Scaler, load_bundle, save_bundle
 from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.linear import LinearConfig
-from plusultra_core.rl.tasks import TASKS, RLConfig, slot_limit
+from plusultra_core.rl.tasks import TASKS, slot_limit
+from plusultra_core.rl.train import RLConfig
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, publish_panel

@@ -1,5 +1,6 @@
 """The loop: finds what is planted, begins as the rule it clones, and resumes to the same bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_without_a_signal_the_costs_keep_the_policy_out_of_the_market(lab: Any, 
 
 def test_a_cloned_actor_is_the_sizing_rule(lab: Any, tmp_path: Path) -> None:
     run = lab.changed(num_updates=1)
-    run = run._replace(warmstart=run.warmstart.__class__(num_steps=400, batch_size=256, learning_rate=5e-3))
+    run = replace(run, warmstart=run.warmstart.__class__(num_steps=400, batch_size=256, learning_rate=5e-3))
     trained = train(lab, tmp_path / "p.pt", run)
     assert trained.history[0]["clone_loss"] < 0.05
     assert trained.history[0]["valid_ret"] > 1e-3
@@ -76,7 +77,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(lab: Any,
 
 
 def test_another_seed_gives_another_policy(lab: Any, tmp_path: Path) -> None:
-    a, b = train(lab, tmp_path / "a.pt"), train(lab, tmp_path / "b.pt", lab.run._replace(seed=8))
+    a, b = train(lab, tmp_path / "a.pt"), train(lab, tmp_path / "b.pt", replace(lab.run, seed=8))
     assert a.history != b.history
 
 
