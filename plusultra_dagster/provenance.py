@@ -36,7 +36,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "bars": ("contract", "truncation", "poison"),
     "features": ("contract", "truncation", "poison"),
     "regimes": ("contract", "truncation", "poison"),
-    "targets": ("contract",),
+    "targets": ("contract", "truncation", "poison"),
     "cross_asset_view": ("contract", "truncation", "poison"),
     "windows": ("overlap",),
     "supervised_checkpoint": ("shuffled_null",),

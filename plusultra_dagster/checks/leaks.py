@@ -9,7 +9,7 @@ import polars as pl
 from plusultra_core.artifacts import Artifact
 from plusultra_core.errors import LookaheadError
 from plusultra_core.market import MarketConfig
-from plusultra_dagster.config import Data, Features, Regimes, Views, markets
+from plusultra_dagster.config import Data, Features, Regimes, Targets, Views, markets
 from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
 
 NUM_CUTS = 24
@@ -46,6 +46,14 @@ def build_regimes(market: MarketConfig) -> Build:
     return lambda frames: build(frames["bars"], frames["features"], cfg)
 
 
+def build_sigma(market: MarketConfig) -> Build:
+    """The one column of the targets that looks back: the volatility that scales labels, positions and the cost hurdle."""
+    from plusultra_core.targets.build import TargetsConfig, build
+
+    cfg = Targets().load(TargetsConfig)
+    return lambda frames: build(frames["bars"], cfg).select("symbol", "ts_ns", "sigma")
+
+
 def build_view(market: MarketConfig) -> Build:
     """The view of a class that sees itself only: what other classes add passes through the same joins."""
     from plusultra_core.views.build import ViewsConfig, build
@@ -58,6 +66,7 @@ BUILDERS: Mapping[str, tuple[Callable[[MarketConfig], Build], tuple[str, ...]]] 
     "bars": (build_bars, ("series", "assets", "corporate_actions")),
     "features": (build_features, ("bars", "indicators", "side_tables")),
     "regimes": (build_regimes, ("bars", "features")),
+    "targets": (build_sigma, ("bars",)),
     "cross_asset_view": (build_view, ("bars", "features")),
 }
 
@@ -123,6 +132,14 @@ def _of_bars_and_features(kind: str, asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
+def _of_targets(kind: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, "targets"))
+    def check(context: dg.AssetCheckExecutionContext, bars: pl.DataFrame) -> dg.AssetCheckResult:
+        return run_leak_check(kind, "targets", context.partition_key, {"bars": bars})
+
+    return check
+
+
 @dg.asset_check(
     asset="windows",
     name="overlap",
@@ -177,6 +194,7 @@ leaks = [
     *(_of_bars(kind) for kind in _SAYS),
     *(_of_features(kind) for kind in _SAYS),
     *(_of_bars_and_features(kind, asset) for asset in ("regimes", "cross_asset_view") for kind in _SAYS),
+    *(_of_targets(kind) for kind in _SAYS),
     overlap,
     shuffled_null,
 ]

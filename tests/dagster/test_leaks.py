@@ -12,6 +12,7 @@ from plusultra_core.artifacts import Artifact
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features.returns import BarArrays
 from plusultra_core.regimes import build as regimes
+from plusultra_core.targets import build as targets
 from plusultra_core.windows import build as windows
 from plusultra_core.windows.panel import Panel, publish_panel, replace
 from plusultra_core.windows.scaling import fit_scaler
@@ -81,6 +82,19 @@ def test_a_band_over_the_full_sample_fails_the_check(kind: str, with_tables: str
     failed = _verdict(kind, "regimes", with_tables, frames)
     assert not failed.passed
     assert "_state" in str(failed.metadata["error"].value)
+
+
+@pytest.mark.parametrize("kind", ["truncation", "poison"])
+def test_a_volatility_that_knows_the_next_bar_fails_the_check(
+    kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = _frames(home, with_tables, "bars")
+    assert _verdict(kind, "targets", with_tables, frames).passed
+    honest = targets._sigma
+    monkeypatch.setattr(targets, "_sigma", lambda mean_square: honest(mean_square.shift(-1)))
+    failed = _verdict(kind, "targets", with_tables, frames)
+    assert not failed.passed
+    assert "sigma" in str(failed.metadata["error"].value)
 
 
 @pytest.fixture
