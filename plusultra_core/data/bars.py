@@ -9,8 +9,8 @@ import polars as pl
 from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.contract import empty, sort
-from plusultra_core.data.dump import Finding, describe, plain
-from plusultra_core.data.timestamps import to_ns
+from plusultra_core.data.gate.dump import Finding, describe, plain
+from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig
 

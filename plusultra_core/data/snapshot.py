@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plusultra_core.artifacts import open_artifact, publish, sha256_file
-from plusultra_core.data.dump import (
+from plusultra_core.data.gate.dump import (
     DumpReport,
     Finding,
     GateConfig,

@@ -16,9 +16,20 @@ from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig, HistoryConfig
 from plusultra_core.data.contract import empty, sort
 from plusultra_core.data.corporate_actions import ADJUSTMENTS, CorporateActionsConfig
-from plusultra_core.data.dump import Finding, GateConfig, Level, ValidationConfig, connect, describe, number, plain, quote, read_columns
-from plusultra_core.data.schema import SHAPES, SideTableConfig, TableShape, find_tables
-from plusultra_core.data.timestamps import parse_times, to_ns
+from plusultra_core.data.gate.dump import (
+    Finding,
+    GateConfig,
+    Level,
+    ValidationConfig,
+    connect,
+    describe,
+    number,
+    plain,
+    quote,
+    read_columns,
+)
+from plusultra_core.data.gate.schema import SHAPES, SideTableConfig, TableShape, find_tables
+from plusultra_core.data.gate.timestamps import parse_times, to_ns
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 

@@ -10,7 +10,7 @@ def check(path: Path, profile: str | None) -> dict[str, Any]:
     """The verdict on a file as JSON types."""
     if profile is not None:
         os.environ["PLUSULTRA_PROFILE"] = profile
-    from plusultra_core.data.dump import check_dump
+    from plusultra_core.data.gate.dump import check_dump
     from plusultra_core.data.tables import DataConfig
     from plusultra_dagster.config import Data, markets
 

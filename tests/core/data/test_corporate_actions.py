@@ -11,9 +11,9 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.bars import build_bars
 from plusultra_core.data.contract import empty
 from plusultra_core.data.corporate_actions import adjust
+from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table
-from plusultra_core.data.timestamps import to_ns
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
 

@@ -13,7 +13,7 @@ from plusultra_core.clock import NS_PER_DAY, NS_PER_S, iso
 from plusultra_core.data import tables
 from plusultra_core.data.bars import build_bars
 from plusultra_core.data.contract import FRAMES, validate
-from plusultra_core.data.dump import check_dump
+from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import TABLES, DataConfig, build_table, classes_in
 from plusultra_core.errors import ConfigError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plusultra_core.data.dump import DumpReport, check_dump
+from plusultra_core.data.gate.dump import DumpReport, check_dump
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.market import MarketConfig
 

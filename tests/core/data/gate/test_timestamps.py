@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_S, iso
-from plusultra_core.data.timestamps import FIRST_EPOCH_S, LAST_EPOCH_S, UNIT_NS, parse_times, to_ns
+from plusultra_core.data.gate.timestamps import FIRST_EPOCH_S, LAST_EPOCH_S, UNIT_NS, parse_times, to_ns
 from plusultra_core.errors import ContractError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

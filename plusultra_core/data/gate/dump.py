@@ -275,7 +275,7 @@ def sqlite_finding(table: str, error: Exception) -> Finding:
 
 def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketConfig], now: int | None = None) -> DumpReport:
     """Judge what is inside a SQLite file whose outside has been judged."""
-    from plusultra_core.data.validation import inspect  # the rules stand above the gate and use its connection
+    from plusultra_core.data.gate.validation import inspect  # the rules stand above the gate and use its connection
 
     try:
         with connect(path, cfg.gate) as db:

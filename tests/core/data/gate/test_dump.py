@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from plusultra_core.data import dump
-from plusultra_core.data.dump import DumpReport, at_rest, check_dump, connect, describe, read_columns, refuse
+from plusultra_core.data.gate import dump
+from plusultra_core.data.gate.dump import DumpReport, at_rest, check_dump, connect, describe, read_columns, refuse
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig

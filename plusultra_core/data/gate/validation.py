@@ -12,7 +12,7 @@ import polars as pl
 
 from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.bars import check_frequency, check_history
-from plusultra_core.data.dump import (
+from plusultra_core.data.gate.dump import (
     DumpReport,
     Finding,
     Level,
@@ -24,9 +24,9 @@ from plusultra_core.data.dump import (
     read_columns,
     sqlite_finding,
 )
-from plusultra_core.data.schema import Rule, TableShape, find_tables
+from plusultra_core.data.gate.schema import Rule, TableShape, find_tables
+from plusultra_core.data.gate.timestamps import parse_times
 from plusultra_core.data.tables import DataConfig, check_assets
-from plusultra_core.data.timestamps import parse_times
 from plusultra_core.market import MarketConfig
 
 MAX_NUMBER = 1e300
