@@ -8,10 +8,10 @@ import polars as pl
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.features import alternative, returns
-from plusultra_core.features.alternative import AlternativeConfig, IndicatorsConfig
+from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
-from plusultra_core.features.returns import BarArrays
+from plusultra_core.features.families import alternative, returns
+from plusultra_core.features.families.alternative import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
 KEYS = ("symbol", "ts_ns", "known_ns")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plusultra_core.arrays import Float64Array
-from plusultra_core.features import alternative, calendar, returns, spectral, trend, volatility, volume
-from plusultra_core.features.returns import BarArrays
+from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features.families import alternative, calendar, returns, spectral, trend, volatility, volume
 
 CLOSE = ("close_adj",)
 OPEN_CLOSE = ("open_adj", "close_adj")

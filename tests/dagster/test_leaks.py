@@ -10,7 +10,7 @@ import pytest
 
 from plusultra_core.artifacts import Artifact
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.features.returns import BarArrays
+from plusultra_core.features.arrays import BarArrays
 from plusultra_core.regimes import build as regimes
 from plusultra_core.targets import build as targets
 from plusultra_core.windows import build as windows

@@ -4,8 +4,8 @@ import numpy as np
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.features import kernels
+from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.kernels import log, ratio
-from plusultra_core.features.returns import BarArrays
 
 _FOUR_LOG_2 = 4.0 * np.log(2.0)
 

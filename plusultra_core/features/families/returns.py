@@ -1,47 +1,11 @@
 """Returns and where the close stands, in units of the symbol's own volatility."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.features import kernels
+from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.kernels import log, ratio
-
-
-@dataclass(frozen=True, slots=True)
-class BarArrays:
-    """What every feature function reads: the bars of a class, symbols end to end, NaN where missing.
-
-    Prices and volume are adjusted. `side` holds the side-table columns as they were known at each bar.
-    """
-
-    starts: Int64Array
-    ts_ns: Int64Array
-    session_tz: str
-    periods_per_year: float
-    open: Float64Array
-    high: Float64Array
-    low: Float64Array
-    close: Float64Array
-    volume: Float64Array
-    gap_bars: Float64Array
-    side: Mapping[str, Float64Array]
-    short: int
-    medium: int
-    long: int
-    min_fraction: float
-    ret: Float64Array
-    """ret_log_1: log return since the symbol's previous bar."""
-    sigma: Float64Array
-    """EWMA volatility a bar, to this bar."""
-    shared: dict[str, Float64Array] = field(default_factory=dict)
-    """Work that several features of one build have in common, by name."""
-
-    def need(self, window: int) -> int:
-        """Values that a window must hold before it answers."""
-        return max(2, int(np.ceil(self.min_fraction * window)))
 
 
 def log_return(close: Float64Array, starts: Int64Array, num_bars: int) -> Float64Array:

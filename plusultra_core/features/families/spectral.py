@@ -2,8 +2,8 @@
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.features import kernels
+from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.kernels import ratio
-from plusultra_core.features.returns import BarArrays
 
 
 def _bands(b: BarArrays, row: int) -> Float64Array:

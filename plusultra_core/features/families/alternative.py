@@ -16,9 +16,9 @@ from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import kernels
+from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features.families.volatility import vol_ewma
 from plusultra_core.features.kernels import log, ratio
-from plusultra_core.features.returns import BarArrays
-from plusultra_core.features.volatility import vol_ewma
 
 _HOURS_PER_YEAR = 8760.0
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")

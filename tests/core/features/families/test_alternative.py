@@ -10,8 +10,8 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN
 from plusultra_core.errors import ConfigError
-from plusultra_core.features.alternative import SourceConfig, as_of, column_name
 from plusultra_core.features.build import FeaturesConfig
+from plusultra_core.features.families.alternative import SourceConfig, as_of, column_name
 
 Of = Callable[..., pl.DataFrame]
 SIDE = ("table", "symbol", "field", "ts_ns", "known_ns", "value")

@@ -4,9 +4,10 @@ import numpy as np
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.features import kernels
+from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features.families.returns import log_return
+from plusultra_core.features.families.volatility import true_range
 from plusultra_core.features.kernels import log, ratio
-from plusultra_core.features.returns import BarArrays, log_return
-from plusultra_core.features.volatility import true_range
 
 
 def _wilder(x: Float64Array, b: BarArrays, window: int) -> Float64Array:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import Float64Array
-from plusultra_core.features.returns import BarArrays
+from plusultra_core.features.arrays import BarArrays
 
 _WEEK, _DAY_MINUTES = 7.0, 1440.0
 
