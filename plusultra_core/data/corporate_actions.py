@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plusultra_core.clock import iso
-from plusultra_core.data.gate.dump import quote
+from plusultra_core.data.gate.connection import quote
 from plusultra_core.data.gate.schema import Rule, TableShape
 from plusultra_core.errors import ConfigError, ContractError
 

@@ -10,19 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from plusultra_core.artifacts import open_artifact, publish, sha256_file
-from plusultra_core.data.gate.dump import (
-    DumpReport,
-    Finding,
-    GateConfig,
-    at_rest,
-    check_content,
-    check_file,
-    connect,
-    has_log,
-    leave_wal_mode,
-    refuse,
-    sqlite_finding,
-)
+from plusultra_core.data.gate.connection import GateConfig, connect, sqlite_finding
+from plusultra_core.data.gate.dump import at_rest, check_content, check_file, has_log, leave_wal_mode
+from plusultra_core.data.gate.findings import DumpReport, Finding, refuse
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.market import MarketConfig

@@ -4,126 +4,22 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from plusultra_core.clock import now_ns
-from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.data.gate.connection import GateConfig, connect, sqlite_finding
+from plusultra_core.data.gate.findings import DumpReport, Finding
 from plusultra_core.market import MarketConfig
 
 if TYPE_CHECKING:
     from plusultra_core.data.tables import DataConfig
 
-Level = Literal["error", "warning"]
-Row = dict[str, object]
 
 _MAGIC = b"SQLite format 3\0"
 _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
-_PRAGMAS = frozenset({"quick_check", "table_list", "table_xinfo"})
-_ALLOWED = frozenset(
-    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_RECURSIVE}
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GateConfig:
-    """Limits within which a dump is read."""
-
-    max_file_mb: int
-    """Largest file that is opened."""
-    max_cell_bytes: int
-    """Longest text or blob in a cell."""
-    query_budget_s: float
-    """Time that one pass over the dump may take."""
-    busy_timeout_s: float
-    """How long to wait for a writer's lock."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_file_mb", "max_cell_bytes", "query_budget_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}: expected > 0, found {getattr(self, name)}")
-        if self.busy_timeout_s < 0:
-            raise ConfigError(f"busy_timeout_s: expected >= 0, found {self.busy_timeout_s}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ValidationConfig:
-    """How strictly a dump is judged."""
-
-    mode: Literal["strict", "quarantine"]
-    """strict refuses the dump; quarantine sets the offending symbols aside and goes on."""
-    sample_rows: int
-    """Offending rows shown with a finding."""
-    future_tolerance_s: int
-    """How far past now a timestamp may lie."""
-
-    def __post_init__(self) -> None:
-        if self.sample_rows < 1:
-            raise ConfigError(f"sample_rows: expected >= 1, found {self.sample_rows}")
-        if self.future_tolerance_s < 0:
-            raise ConfigError(f"future_tolerance_s: expected >= 0, found {self.future_tolerance_s}")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing about a dump: an error refuses it, a warning goes into checks and report."""
-
-    level: Level
-    code: str
-    table: str
-    column: str | None
-    message: str
-    rows: tuple[Row, ...] = ()
-    symbols: tuple[str, ...] | None = None
-    """Every symbol concerned, where the whole finding can be laid at the door of symbols."""
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON types."""
-        fields = {"level": self.level, "code": self.code, "table": self.table, "column": self.column, "message": self.message}
-        return {**fields, "rows": [dict(row) for row in self.rows], "symbols": list(self.symbols or ())}
-
-
-@dataclass(frozen=True, slots=True)
-class DumpReport:
-    """The verdict on a dump; the same for the command line, the snapshot and the asset checks."""
-
-    accepted: bool
-    findings: tuple[Finding, ...]
-    counts: dict[str, int] = field(default_factory=dict)
-    """Rows of each table."""
-    ranges: dict[str, dict[str, str]] = field(default_factory=dict)
-    """First and last timestamp of each table that has one."""
-    classes: dict[str, int] = field(default_factory=dict)
-    """Symbols of each asset class."""
-    quarantined: tuple[str, ...] = ()
-    """Symbols set aside; none in strict mode."""
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """What refuses the dump."""
-        return tuple(finding for finding in self.findings if finding.level == "error")
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        """What is accepted and said."""
-        return tuple(finding for finding in self.findings if finding.level == "warning")
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON types."""
-        return {
-            "accepted": self.accepted,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "counts": dict(self.counts),
-            "ranges": {table: dict(span) for table, span in self.ranges.items()},
-            "classes": dict(self.classes),
-            "quarantined": list(self.quarantined),
-        }
 
 
 def check_dump(
@@ -222,57 +118,6 @@ def _file_finding(code: str, message: str) -> Finding:
     return Finding("error", code, "", None, message)
 
 
-@contextmanager
-def connect(path: Path, gate: GateConfig) -> Iterator[sqlite3.Connection]:
-    """A connection that can only read, within the limits of `gate`; never `immutable`, so a log is honoured.
-
-    Raises  sqlite3.Error as SQLite does; the query budget ends a query with `interrupted`.
-    """
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=gate.busy_timeout_s)) as db:
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA mmap_size = 0")
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, gate.max_cell_bytes)
-        db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        db.setlimit(sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200)
-        db.set_authorizer(_authorize)
-        deadline = time.monotonic() + gate.query_budget_s
-        db.set_progress_handler(lambda: int(time.monotonic() > deadline), 20_000)
-        yield db
-
-
-def _authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
-    if action == sqlite3.SQLITE_PRAGMA:
-        return sqlite3.SQLITE_OK if first in _PRAGMAS else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_FUNCTION and second in ("load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"):
-        return sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
-
-
-_SQLITE_REASONS = (
-    ("locked", "locked", "another process holds a lock on it", "close the writer"),
-    ("interrupted", "query_budget", "reading it takes longer than gate.query_budget_s", "shrink it, or raise the budget"),
-    ("too big", "huge_cell", "a cell is longer than gate.max_cell_bytes", "shorten it, or raise the limit"),
-    ("utf-8", "invalid_utf8", "some text is not UTF-8", "write the text as UTF-8"),
-    ("not a database", "not_a_database", "SQLite does not know the file", "export the data as SQLite"),
-    ("malformed", "corrupt", "the database is damaged", "copy it again, or export it anew"),
-    ("unable to open", "unreadable", "SQLite cannot open it", "give read permission to it and its log"),
-    ("prohibited", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
-    ("not authorized", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
-    ("authorization denied", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
-    ("unsafe use", "hostile_schema", "its schema asks for what a dump may not do", "export plain tables"),
-)
-
-
-def sqlite_finding(table: str, error: Exception) -> Finding:
-    """An error of SQLite in the words of the gate."""
-    text = str(error).lower()
-    for part, code, what, remedy in _SQLITE_REASONS:
-        if part in text:
-            return Finding("error", code, table, None, f"{table or 'dump'}: {what} ({error}); {remedy}")
-    return Finding("error", "corrupt", table, None, f"{table or 'dump'}: SQLite cannot read it ({error}); export it anew")
-
-
 def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketConfig], now: int | None = None) -> DumpReport:
     """Judge what is inside a SQLite file whose outside has been judged."""
     from plusultra_core.data.gate.validation import inspect  # the rules stand above the gate and use its connection
@@ -287,61 +132,3 @@ def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketCon
             return inspect(db, cfg, markets, now_ns() if now is None else now)
     except sqlite3.Error as error:
         return DumpReport(False, (sqlite_finding("", error),))
-
-
-def refuse(report: DumpReport, name: str) -> None:
-    """Raise the first findings of a refused dump.
-
-    Raises  ContractError when the dump is not accepted.
-    """
-    if not report.accepted:
-        errors: Sequence[Finding] = report.errors
-        shown = " | ".join(finding.message for finding in errors[:3])
-        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise ContractError(f"{name}: refused: {shown}{more}")
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier, whatever characters it has."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def number(column: str) -> str:
-    """SQL for a column's value as REAL; text that is a number is read as one."""
-    return f"CAST({quote(column)} AS REAL)"
-
-
-def read_columns(
-    db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 1_024
-) -> pl.DataFrame:
-    """A query as a frame, a few thousand rows at a time; each column must hold one type.
-
-    Raises  TypeError when a column mixes types.
-    """
-    cursor = db.execute(sql, params)
-    chunks = []
-    types: dict[str, pl.DataType] = {}
-    while rows := cursor.fetchmany(chunk_rows):
-        columns = [
-            pl.Series(name, values, dtype=types.get(name), strict=True) for name, values in zip(names, zip(*rows, strict=True), strict=True)
-        ]
-        types |= {column.name: column.dtype for column in columns if column.dtype != pl.Null}
-        chunks.append(pl.DataFrame(columns))
-    if not chunks:
-        return pl.DataFrame(schema=dict.fromkeys(names, pl.Null))
-    return pl.concat(chunks, how="vertical_relaxed", rechunk=True)
-
-
-def plain(value: object) -> object:
-    """A cell as JSON: bytes and infinities as text, long text cut."""
-    if isinstance(value, bytes):
-        return f"blob of {len(value)} bytes"
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return repr(value)
-    return value[:200] if isinstance(value, str) else value
-
-
-def describe(where: str, count: int, rows: Sequence[Row], expected: str, remedy: str) -> str:
-    """The house form: where, what, expected, first rows, what to do."""
-    shown = "; ".join(", ".join(f"{name}={value!r}" for name, value in row.items()) for row in rows[:3])
-    return f"{where}: {count} {'row' if count == 1 else 'rows'}, first ({shown}); expected {expected}; {remedy}"

@@ -5,7 +5,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from plusultra_core.data.gate.dump import Finding, Level, quote
+from plusultra_core.data.gate.connection import quote
+from plusultra_core.data.gate.findings import Finding, Level
 from plusultra_core.errors import ConfigError
 
 _NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")

@@ -11,22 +11,13 @@ from typing import TypeVar
 import polars as pl
 
 from plusultra_core.clock import NS_PER_S, iso
-from plusultra_core.data.bars import check_frequency, check_history
-from plusultra_core.data.gate.dump import (
-    DumpReport,
-    Finding,
-    Level,
-    ValidationConfig,
-    describe,
-    number,
-    plain,
-    quote,
-    read_columns,
-    sqlite_finding,
-)
+from plusultra_core.data.gate.assets import check_assets
+from plusultra_core.data.gate.connection import number, quote, read_columns, sqlite_finding
+from plusultra_core.data.gate.findings import DumpReport, Finding, Level, ValidationConfig, describe, plain
+from plusultra_core.data.gate.history import check_frequency, check_history
 from plusultra_core.data.gate.schema import Rule, TableShape, find_tables
 from plusultra_core.data.gate.timestamps import parse_times
-from plusultra_core.data.tables import DataConfig, check_assets
+from plusultra_core.data.tables import DataConfig
 from plusultra_core.market import MarketConfig
 
 MAX_NUMBER = 1e300

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
-from plusultra_core.data.bars import BarsConfig, HistoryConfig, build_bars, check_frequency, check_history, resample
+from plusultra_core.data.bars import BarsConfig, build_bars, resample
 from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.gate.history import HistoryConfig, check_frequency, check_history
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plusultra_core.artifacts import sha256_file
-from plusultra_core.data.gate.dump import connect
+from plusultra_core.data.gate.connection import connect
 from plusultra_core.data.snapshot import DATABASE, Snapshot, open_snapshot, snapshot_key, take_snapshot
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ArtifactError, ContractError

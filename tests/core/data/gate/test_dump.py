@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from plusultra_core.data.gate import dump
-from plusultra_core.data.gate.dump import DumpReport, at_rest, check_dump, connect, describe, read_columns, refuse
+from plusultra_core.data.gate.connection import connect, read_columns
+from plusultra_core.data.gate.dump import at_rest, check_dump
+from plusultra_core.data.gate.findings import DumpReport, describe, refuse
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from plusultra_core import config
-from plusultra_core.data.gate.dump import DumpReport, check_dump
+from plusultra_core.data.gate.dump import check_dump
+from plusultra_core.data.gate.findings import DumpReport
 from plusultra_core.data.gate.schema import SHAPES, SideTableConfig
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError

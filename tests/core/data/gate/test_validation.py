@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plusultra_core.data.gate.dump import DumpReport, check_dump
+from plusultra_core.data.gate.dump import check_dump
+from plusultra_core.data.gate.findings import DumpReport
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.market import MarketConfig
 
