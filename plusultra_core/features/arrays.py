@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.features import kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,15 @@ class BarArrays:
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
         return max(2, int(np.ceil(self.min_fraction * window)))
+
+    def ewma(self, name: str, x: Float64Array, alpha: float, min_count: int) -> Float64Array:
+        """Exponentially weighted mean of all the past with normalised weights; `name` is unique within the catalogue.
+
+        Looks   back over all the past of the symbol.
+        NaN     before min_count values; a missing value leaves the mean as it is.
+        """
+        return kernels.ewma(x, self.starts, alpha, min_count)
+
+    def cumulative(self, name: str, x: Float64Array) -> Float64Array:
+        """Running sum from the symbol's first bar; `name` is unique within the catalogue."""
+        return kernels.cumulative(x, self.starts)
