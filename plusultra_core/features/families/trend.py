@@ -10,8 +10,8 @@ from plusultra_core.features.families.volatility import true_range
 from plusultra_core.features.kernels import log, ratio
 
 
-def _wilder(x: Float64Array, b: BarArrays, window: int) -> Float64Array:
-    return kernels.ewma(x, b.starts, 1.0 / window, b.need(window))
+def _wilder(name: str, x: Float64Array, b: BarArrays, window: int) -> Float64Array:
+    return b.ewma(name, x, 1.0 / window, b.need(window))
 
 
 def rsi(b: BarArrays) -> Float64Array:
@@ -19,15 +19,17 @@ def rsi(b: BarArrays) -> Float64Array:
 
     Source  Wilder (1978); normalised weights.
     """
-    up = _wilder(np.where(np.isnan(b.ret), np.nan, np.maximum(b.ret, 0.0)), b, b.medium)
-    down = _wilder(np.where(np.isnan(b.ret), np.nan, np.maximum(-b.ret, 0.0)), b, b.medium)
+    up = _wilder("rsi.up", np.where(np.isnan(b.ret), np.nan, np.maximum(b.ret, 0.0)), b, b.medium)
+    down = _wilder("rsi.down", np.where(np.isnan(b.ret), np.nan, np.maximum(-b.ret, 0.0)), b, b.medium)
     return ratio(up - down, up + down)
 
 
 def _macd_line(b: BarArrays) -> Float64Array:
-    fast = kernels.ewma(b.close, b.starts, 2.0 / (b.short + 1.0), b.need(b.short))
-    slow = kernels.ewma(b.close, b.starts, 2.0 / (b.medium + 1.0), b.need(b.medium))
-    return ratio(fast - slow, b.close)
+    if "macd_line" not in b.shared:
+        fast = b.ewma("macd.fast", b.close, 2.0 / (b.short + 1.0), b.need(b.short))
+        slow = b.ewma("macd.slow", b.close, 2.0 / (b.medium + 1.0), b.need(b.medium))
+        b.shared["macd_line"] = ratio(fast - slow, b.close)
+    return b.shared["macd_line"]
 
 
 def macd(b: BarArrays) -> Float64Array:
@@ -38,7 +40,7 @@ def macd(b: BarArrays) -> Float64Array:
 def macd_histogram(b: BarArrays) -> Float64Array:
     """The price-normalised MACD line less its EMA(short), over sigma sqrt(medium)."""
     line = _macd_line(b)
-    signal = kernels.ewma(line, b.starts, 2.0 / (b.short + 1.0), b.need(b.short))
+    signal = b.ewma("macd_histogram.signal", line, 2.0 / (b.short + 1.0), b.need(b.short))
     return ratio(line - signal, b.sigma * np.sqrt(b.medium))
 
 
@@ -56,10 +58,10 @@ def adx(b: BarArrays) -> Float64Array:
     rise = b.high - kernels.shift(b.high, b.starts, 1)
     fall = kernels.shift(b.low, b.starts, 1) - b.low
     known = ~np.isnan(rise + fall)
-    plus = _wilder(np.where(known, np.where((rise > fall) & (rise > 0.0), rise, 0.0), np.nan), b, b.medium)
-    minus = _wilder(np.where(known, np.where((fall > rise) & (fall > 0.0), fall, 0.0), np.nan), b, b.medium)
+    plus = _wilder("adx.plus", np.where(known, np.where((rise > fall) & (rise > 0.0), rise, 0.0), np.nan), b, b.medium)
+    minus = _wilder("adx.minus", np.where(known, np.where((fall > rise) & (fall > 0.0), fall, 0.0), np.nan), b, b.medium)
     strength = ratio(np.abs(plus - minus), plus + minus)
-    return np.where(known, _wilder(strength, b, b.medium), np.nan)
+    return np.where(known, _wilder("adx.strength", strength, b, b.medium), np.nan)
 
 
 def directional_move(b: BarArrays) -> Float64Array:
@@ -71,8 +73,8 @@ def directional_move(b: BarArrays) -> Float64Array:
     fall = kernels.shift(b.low, b.starts, 1) - b.low
     known = ~np.isnan(rise + fall)
     moved = np.where((rise > fall) & (rise > 0.0), rise, 0.0) - np.where((fall > rise) & (fall > 0.0), fall, 0.0)
-    net = _wilder(np.where(known, moved, np.nan), b, b.medium)
-    span = _wilder(np.where(known, true_range(b), np.nan), b, b.medium)
+    net = _wilder("directional_move.net", np.where(known, moved, np.nan), b, b.medium)
+    span = _wilder("directional_move.span", np.where(known, true_range(b), np.nan), b, b.medium)
     return np.where(known, ratio(net, span), np.nan)
 
 

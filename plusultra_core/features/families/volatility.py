@@ -90,7 +90,7 @@ def atr_ratio(b: BarArrays) -> Float64Array:
 
     Source  Wilder (1978), New Concepts in Technical Trading Systems; normalised weights.
     """
-    atr = kernels.ewma(true_range(b), b.starts, 1.0 / b.medium, b.need(b.medium))
+    atr = b.ewma("atr_ratio.atr", true_range(b), 1.0 / b.medium, b.need(b.medium))
     atr = np.where(np.isnan(b.high - b.low), np.nan, atr)
     return ratio(ratio(atr, b.close), b.sigma)
 

@@ -40,7 +40,7 @@ def obv_slope(b: BarArrays) -> Float64Array:
     Source  Granville (1963); the slope is ours.
     """
     signed = np.where(np.isnan(b.ret), 0.0, np.sign(b.ret)) * b.volume
-    slope, _ = kernels.rolling_slope(kernels.cumulative(signed, b.starts), b.starts, b.medium)
+    slope, _ = kernels.rolling_slope(b.cumulative("obv_slope.obv", signed), b.starts, b.medium)
     return ratio(slope, _mean(b.volume, b, b.medium))
 
 
