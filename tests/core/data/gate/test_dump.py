@@ -13,7 +13,7 @@ import pytest
 from plusultra_core.data.gate import dump
 from plusultra_core.data.gate.connection import connect, read_columns
 from plusultra_core.data.gate.dump import at_rest, check_dump
-from plusultra_core.data.gate.findings import DumpReport, describe, refuse
+from plusultra_core.data.gate.findings import DumpReport, refuse
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig
@@ -222,13 +222,6 @@ def test_columns_of_one_type_are_read_and_mixed_ones_are_not() -> None:
     with pytest.raises(TypeError):
         read_columns(db, "SELECT a, b FROM t", ["a", "b"], chunk_rows=2)
     db.close()
-
-
-def test_the_house_form() -> None:
-    row = {"symbol": "AAA", "close": -1.0}
-    assert (
-        describe("series.close", 1, [row], "> 0", "fix it") == "series.close: 1 row, first (symbol='AAA', close=-1.0); expected > 0; fix it"
-    )
 
 
 def test_limits_must_make_sense(data_cfg: DataConfig) -> None:
