@@ -1,12 +1,15 @@
 """What a feature reads: the bars of a class as arrays, symbols end to end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from plusultra_core.arrays import Float64Array, Int64Array
-from plusultra_core.features import kernels
+from plusultra_core.features import indicators, kernels
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class BarArrays:
 
     starts: Int64Array
     ts_ns: Int64Array
+    known_ns: Int64Array
+    """When all bars of the symbol so far were known: rises within a symbol."""
     session_tz: str
     periods_per_year: float
     open: Float64Array
@@ -35,12 +40,19 @@ class BarArrays:
     """ret_log_1: log return since the symbol's previous bar."""
     sigma: Float64Array
     """EWMA volatility a bar, to this bar."""
-    shared: dict[str, Float64Array] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
     """Work that several features of one build have in common, by name."""
 
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
         return max(2, int(np.ceil(self.min_fraction * window)))
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made once a build and kept under `name`."""
+        if name not in self.shared:
+            self.shared[name] = make()
+        kept: T = self.shared[name]
+        return kept
 
     def ewma(self, name: str, x: Float64Array, alpha: float, min_count: int) -> Float64Array:
         """Exponentially weighted mean of all the past with normalised weights; `name` is unique within the catalogue.
@@ -53,3 +65,11 @@ class BarArrays:
     def cumulative(self, name: str, x: Float64Array) -> Float64Array:
         """Running sum from the symbol's first bar; `name` is unique within the catalogue."""
         return kernels.cumulative(x, self.starts)
+
+    def follow(self, name: str, x: Float64Array, step: Float64Array) -> Float64Array:
+        """y + step (x - y) from bar to bar: an average that paces itself; `name` is unique within the catalogue.
+
+        Looks   back over all the past of the symbol.
+        NaN     before the first bar with x and step; a missing value leaves y as it is.
+        """
+        return indicators.follow(x, step, self.starts)

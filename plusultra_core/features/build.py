@@ -169,6 +169,7 @@ def _bar_arrays(bars: pl.DataFrame, keys: pl.DataFrame, side: pl.DataFrame, mark
     return BarArrays(
         starts=starts,
         ts_ns=bars["ts_ns"].to_numpy(),
+        known_ns=keys["known_ns"].to_numpy(),
         session_tz=market.session_tz,
         periods_per_year=market.periods_per_year,
         open=column("open_adj"),

@@ -15,17 +15,16 @@ def _local(b: BarArrays) -> pl.Series:
 
 
 def _weekday(b: BarArrays) -> Float64Array:
-    if "weekday" not in b.shared:
-        b.shared["weekday"] = 2.0 * np.pi * _local(b).dt.weekday().to_numpy().astype(np.float64) / _WEEK
-    return b.shared["weekday"]
+    return b.once("weekday", lambda: 2.0 * np.pi * _local(b).dt.weekday().to_numpy().astype(np.float64) / _WEEK)
 
 
 def _minute(b: BarArrays) -> Float64Array:
-    if "minute" not in b.shared:
+    def make() -> Float64Array:
         local = _local(b).dt
         minutes = local.hour().cast(pl.Float64) * 60.0 + local.minute() + 1.0
-        b.shared["minute"] = 2.0 * np.pi * minutes.to_numpy() / _DAY_MINUTES
-    return b.shared["minute"]
+        return 2.0 * np.pi * minutes.to_numpy() / _DAY_MINUTES
+
+    return b.once("minute", make)
 
 
 def day_of_week_sin(b: BarArrays) -> Float64Array:

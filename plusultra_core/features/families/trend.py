@@ -25,11 +25,12 @@ def rsi(b: BarArrays) -> Float64Array:
 
 
 def _macd_line(b: BarArrays) -> Float64Array:
-    if "macd_line" not in b.shared:
+    def make() -> Float64Array:
         fast = b.ewma("macd.fast", b.close, 2.0 / (b.short + 1.0), b.need(b.short))
         slow = b.ewma("macd.slow", b.close, 2.0 / (b.medium + 1.0), b.need(b.medium))
-        b.shared["macd_line"] = ratio(fast - slow, b.close)
-    return b.shared["macd_line"]
+        return ratio(fast - slow, b.close)
+
+    return b.once("macd_line", make)
 
 
 def macd(b: BarArrays) -> Float64Array:
