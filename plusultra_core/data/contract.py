@@ -83,7 +83,8 @@ FRAMES: dict[str, FrameSpec] = {
         order=("symbol", "ts_ns", "trade_id"),
     ),
     "side_tables": FrameSpec(
-        {"table": _TEXT, "symbol": _TEXT_OR_NULL, "field": _TEXT, "ts_ns": _NS, "known_ns": _NS, "value": Col(pl.Float64)},
+        {"table": _TEXT, "symbol": _TEXT_OR_NULL, "field": _TEXT, "ts_ns": _NS, "known_ns": _NS}
+        | {"expires_ns": Col(pl.Int64, nullable=True), "value": Col(pl.Float64)},
         order=("symbol", "ts_ns", "table", "field", "known_ns"),
         known_after_ts=False,
     ),

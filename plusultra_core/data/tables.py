@@ -18,8 +18,9 @@ from plusultra_core.data.gate.assets import read_assets
 from plusultra_core.data.gate.connection import GateConfig, connect, number, quote, read_columns
 from plusultra_core.data.gate.findings import ValidationConfig
 from plusultra_core.data.gate.history import HistoryConfig
-from plusultra_core.data.gate.schema import SHAPES, SideTableConfig, TableShape, find_tables
+from plusultra_core.data.gate.schema import SHAPES, TableShape, find_tables
 from plusultra_core.data.gate.timestamps import parse_times, to_ns
+from plusultra_core.data.side_tables import SideTableConfig, lengthen
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 
@@ -152,25 +153,13 @@ def _open(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConf
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     """All configured side tables as one long frame."""
-    parts = [part for side in source.cfg.side_tables for part in _side_table(source, side, symbols)]
-    return pl.concat(parts) if parts else empty("side_tables")
-
-
-def _side_table(source: _Source, side: SideTableConfig, symbols: Sequence[str]) -> list[pl.DataFrame]:
-    shape = source.shapes.get(side.table)
-    if shape is None or not shape.finite:
-        return []
-    frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
-    symbol = pl.col(side.symbol_column).cast(pl.String) if side.symbol_column else pl.lit(None, pl.String)
-    key = pl.format("{}.", pl.col(side.key_column)) if side.key_column else pl.lit("")
-    columns = {"table": pl.lit(side.table), "symbol": symbol, "ts_ns": pl.col("ts_ns"), "known_ns": pl.col("known_ns")}
-    fields = [frame.select(**columns, field=key + pl.lit(name), value=pl.col(name).cast(pl.Float64)) for name in shape.finite]
-    long = pl.concat(fields).drop_nulls("value").select(empty("side_tables").columns)
-    own = pl.col("symbol").is_null() | pl.col("symbol").is_in(list(symbols))
-    if not side.market_wide:
-        return [long.filter(own)]
-    wide = long.filter(pl.col("symbol").is_not_null())
-    return [long.filter(own), wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String))]
+    parts = [empty("side_tables")]
+    for side in source.cfg.side_tables:
+        shape = source.shapes.get(side.table)
+        if shape is not None and shape.finite:
+            frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
+            parts.append(lengthen(frame, shape.finite, symbols, side))
+    return pl.concat(parts)
 
 
 def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ _MEANINGS = {
     "gap_bars": "Bars of the class's grid that are missing since the symbol's previous bar.",
     "has_ohl": "Whether open, high and low are there.",
     "has_volume": "Whether the volume is there.",
+    "expires_ns": "Last moment at which the value may be used, ns since 1970, UTC; null: until a newer one is known.",
     "sigma": "Causal EWMA volatility of log returns, a bar.",
     "staleness_ns": "Age of the value at ts_ns.",
     "source_class": "Class that the value comes from.",

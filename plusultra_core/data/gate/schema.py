@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from plusultra_core.data.gate.connection import quote
 from plusultra_core.data.gate.findings import Finding, Level
-from plusultra_core.errors import ConfigError
 
 _NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
 
@@ -123,49 +122,6 @@ SHAPES = {
 """Tables that are read; `assets` and `series` must be there."""
 UNREAD = ("regimes", "cross_asset_views", "trade_annotations")
 """Tables of the contract that this station does not read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SideTableConfig:
-    """One table of alternative data, whatever its shape."""
-
-    table: str
-    time_column: str
-    """What the row describes; with `lag_s` also when it was known."""
-    known_at_column: str
-    """When the row was known; where the dump has no such column, its time plus `lag_s`."""
-    lag_s: int
-    symbol_column: str | None
-    """null: the table is about the market as a whole."""
-    key_column: str | None
-    """Column whose value prefixes the field, `<key>.<value column>`."""
-    value_columns: tuple[str, ...]
-    """Columns that are read; none named: every other column that is declared as a number."""
-    market_wide: bool
-    """Rows with a symbol also go to every class, without symbol and as field `<symbol>.<field>`; symbols outside assets are allowed."""
-
-    def __post_init__(self) -> None:
-        if self.lag_s < 0:
-            raise ConfigError(f"{self.table}.lag_s: expected >= 0, found {self.lag_s}")
-        if self.market_wide and self.symbol_column is None:
-            raise ConfigError(f"{self.table}.market_wide: expected a symbol_column, found null; without one every row is market-wide")
-
-    def shape(self) -> TableShape:
-        """What the gate expects of the table."""
-        keys = tuple(column for column in (self.time_column, self.symbol_column, self.key_column) if column is not None)
-        return TableShape(
-            table=self.table,
-            required=keys,
-            optional=(*self.value_columns, self.known_at_column),
-            any_number=not self.value_columns,
-            null_symbol_allowed=True,
-            time=self.time_column,
-            known_at=self.known_at_column,
-            symbol=self.symbol_column,
-            keys=(*keys, self.known_at_column),
-            finite=self.value_columns,
-            orphans_allowed=self.market_wide,
-        )
 
 
 def find_tables(db: sqlite3.Connection, configured: Sequence[TableShape]) -> tuple[dict[str, TableShape], list[Finding]]:

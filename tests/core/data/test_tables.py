@@ -187,7 +187,7 @@ def test_implied_volatility_of_an_index_reaches_every_class(table: Table) -> Non
 
 
 def test_a_new_side_table_needs_no_code(table: Table, data_cfg: DataConfig) -> None:
-    tides = replace(data_cfg.side_tables[0], table="tides", time_column="at", key_column="port", value_columns=(), lag_s=60)
+    tides = replace(data_cfg.side_tables[0], table="tides", time_column="at", key_columns=("port",), value_columns=(), lag_s=60)
     cfg = replace(data_cfg, side_tables=(*data_cfg.side_tables, tides))
     create = "CREATE TABLE tides (at DATETIME, port TEXT, height_m REAL, moon INTEGER, note TEXT)"
     frame = table("side_tables", "etf", create, f"INSERT INTO tides VALUES ('{DAY}', 'Kiel', 1.25, 3, 'calm')", cfg=cfg)

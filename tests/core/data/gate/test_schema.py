@@ -9,7 +9,7 @@ import pytest
 from plusultra_core import config
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.gate.findings import DumpReport
-from plusultra_core.data.gate.schema import SHAPES, SideTableConfig
+from plusultra_core.data.gate.schema import SHAPES
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
@@ -103,7 +103,3 @@ def test_every_profile_reads_the_same_side_tables(root: Path, data_cfg: DataConf
 def test_a_shape_forgets_what_is_not_there() -> None:
     shape = SHAPES["trades"].keep(["trade_id", "timestamp", "symbol", "side", "size", "price"])
     assert shape.optional == () and shape.finite == () and len(shape.rules) == 2
-    side = SideTableConfig(
-        table="t", time_column="at", known_at_column="k", lag_s=0, symbol_column=None, key_column="key", value_columns=(), market_wide=False
-    )
-    assert side.shape().keys == ("at", "key", "k") and side.shape().any_number
