@@ -8,10 +8,11 @@ import polars as pl
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.features import sides
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
-from plusultra_core.features.families import alternative, returns
-from plusultra_core.features.families.alternative import AlternativeConfig, IndicatorsConfig
+from plusultra_core.features.families import returns
+from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
 KEYS = ("symbol", "ts_ns", "known_ns")
@@ -88,12 +89,12 @@ def build(
     specs = chosen_specs(cfg)
     _check(bars, indicators, side_tables, specs, cfg)
     keys = bars.select("symbol", "ts_ns", pl.col("known_ns").cum_max().over("symbol"))
-    arrays = _bar_arrays(bars, keys, side_tables, market, cfg)
+    arrays = _bar_arrays(bars, keys, side_tables, indicators, market, cfg)
     columns: dict[str, Float64Array] = {}
     for spec in specs:
         columns[spec.name] = spec.function(arrays)
-    columns |= alternative.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
-    columns |= alternative.indicator_columns(keys, indicators, cfg.indicators)
+    columns |= sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
+    columns |= sides.indicator_columns(keys, indicators, cfg.indicators)
     values = [pl.Series(name, np.where(np.isfinite(value), value, np.nan), nan_to_null=True) for name, value in columns.items()]
     return keys.hstack(values)
 
@@ -159,11 +160,13 @@ def _check(
         raise ContractError(f"bars: {num_rows} rows out of order or twice; expected rising symbol, ts_ns; sort them")
 
 
-def _bar_arrays(bars: pl.DataFrame, keys: pl.DataFrame, side: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig) -> BarArrays:
+def _bar_arrays(
+    bars: pl.DataFrame, keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig
+) -> BarArrays:
     def column(name: str) -> Float64Array:
         return bars[name].cast(pl.Float64).to_numpy().astype(np.float64)
 
-    starts = alternative.segments(bars, ["symbol"])
+    starts = sides.segments(bars, ["symbol"])
     windows = cfg.windows
     ret = returns.log_return(column("close_adj"), starts, 1)
     return BarArrays(
@@ -178,7 +181,7 @@ def _bar_arrays(bars: pl.DataFrame, keys: pl.DataFrame, side: pl.DataFrame, mark
         close=column("close_adj"),
         volume=column("volume_adj"),
         gap_bars=column("gap_bars"),
-        side=alternative.side_arrays(keys, side, cfg.alternative),
+        side=sides.side_arrays(keys, side, indicators, cfg.alternative),
         short=windows.short,
         medium=windows.medium,
         long=windows.long,

@@ -19,17 +19,6 @@ def log_return(close: Float64Array, starts: Int64Array, num_bars: int) -> Float6
     return price - kernels.shift(price, starts, num_bars)
 
 
-def ewma_volatility(ret: Float64Array, starts: Int64Array, halflife_bars: float, min_count: int) -> Float64Array:
-    """Root of the exponentially weighted mean of squared log returns, a bar.
-
-    Looks   back over all the past, half the weight on the last halflife_bars returns.
-    NaN     before min_count returns.
-    Source  RiskMetrics Technical Document (1996), with normalised weights.
-    """
-    alpha = 1.0 - 0.5 ** (1.0 / halflife_bars)
-    return np.sqrt(kernels.ewma(ret * ret, starts, alpha, min_count))
-
-
 def _scaled_return(b: BarArrays, num_bars: int) -> Float64Array:
     return ratio(log_return(b.close, b.starts, num_bars), b.sigma * np.sqrt(num_bars))
 

@@ -14,7 +14,7 @@ from plusultra_core.data.contract import empty, validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.features.build import KEYS, FeaturesConfig, coverage
 from plusultra_core.features.catalog import CATALOG
-from plusultra_core.features.families.alternative import column_name
+from plusultra_core.features.sides import column_name
 from plusultra_core.leakage import check_poison, check_truncation
 
 Frames = dict[str, pl.DataFrame]

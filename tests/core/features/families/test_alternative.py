@@ -11,7 +11,7 @@ import pytest
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN
 from plusultra_core.errors import ConfigError
 from plusultra_core.features.build import FeaturesConfig
-from plusultra_core.features.families.alternative import SourceConfig, as_of, column_name
+from plusultra_core.features.sides import SourceConfig, as_of, column_name
 
 Of = Callable[..., pl.DataFrame]
 SIDE = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
