@@ -1,14 +1,24 @@
-"""Warnings on the history of each symbol: stale, holes, stuck or jumping prices, one bar or none."""
+"""Warnings on the history of each symbol: stale, holes, stuck or jumping prices, units that flip, volume that is missing.
 
-from collections.abc import Mapping
+A group of whole symbols is surveyed at a time (`survey`), the surveys are put together (`gather`) and judged (`judge`),
+so that a dump of any size goes through in pieces and is told of as one.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
+from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, bar_ns, iso
 from plusultra_core.data.gate.findings import Finding, describe, plain
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
+
+_UNITS = (2, 3)  # powers of ten between units in use: cents and pence, thousands and thousandths
+_CANDIDATES = 65_536  # volume flips looked at together, so that memory has a bound
+_OPTIONAL = ("high", "low", "volume")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,13 +35,31 @@ class HistoryConfig:
     """So many equal closes in a row are suspicious."""
     jump_ratio: float
     """Change of the close from bar to bar that wants a corporate action."""
+    unit_tolerance_frac: float
+    """A close that changes by 100 or 1,000, give or take this part, has changed its unit."""
+    unit_volume_bars: int
+    """Volume has changed its unit when its median over so many bars before and after does, by 100 or 1,000 within a factor of two."""
+    bar_tolerance_frac: float
+    """How far the commonest step between bars may lie from the bar stated in the metadata, as a part of it."""
+    aligned_frac: float
+    """Indicators are misaligned where fewer of their times are times of bars, and fewer of the bars' times are theirs."""
 
     def __post_init__(self) -> None:
-        for name in ("stale_days", "long_gap_days", "long_gap_bars", "constant_bars"):
+        for name in ("stale_days", "long_gap_days", "long_gap_bars", "constant_bars", "unit_volume_bars"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected >= 1, found {getattr(self, name)}")
         if self.jump_ratio <= 1:
             raise ConfigError(f"jump_ratio: expected > 1, found {self.jump_ratio}")
+        for name in ("unit_tolerance_frac", "bar_tolerance_frac", "aligned_frac"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected above 0 and below 1, found {getattr(self, name)}")
+
+
+class Survey(NamedTuple):
+    """What is to be told of the histories of some symbols: one row a symbol, and the odd rows by code."""
+
+    symbols: pl.DataFrame
+    odd: dict[str, pl.DataFrame]
 
 
 def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> list[Finding]:
@@ -51,71 +79,214 @@ def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -
 
 
 def check_history(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
-    """Warnings on the history of each symbol: stale, holes, stuck or jumping prices, one bar or none.
+    """Every warning on the histories of a whole dump, in one go.
 
-    `bars` has symbol, ts_ns, close; `actions` has symbol, ts_ns of known corporate actions.
+    `bars` has symbol, ts_ns, close and, where there are, high, low, volume; `actions` has symbol, ts_ns of known corporate actions.
     """
-    absent = assets.select("symbol").join(bars.select("symbol"), on="symbol", how="anti").sort("symbol")
-    known = bars.join(assets.select("symbol"), on="symbol", how="semi")
-    told = [("no_bars", absent, "bars for every asset"), *_history(known, actions, cfg)]
-    return [finding for code, found, expected in told for finding in _warn(found, code, expected, sample_rows)]
+    known = bars.join(assets.select("symbol"), on="symbol", how="semi").sort("symbol", "ts_ns", nulls_last=True)
+    return judge(survey(known, actions, cfg), assets, cfg, sample_rows)
 
 
-def _history(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> list[tuple[str, pl.DataFrame, str]]:
-    ordered = bars.select("symbol", "ts_ns", "close").drop_nulls().sort("symbol", "ts_ns")
-    if ordered.is_empty():
-        return []
-    previous = pl.col("close").shift().over("symbol")
+def survey(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> Survey:
+    """The histories of a group of whole symbols, sorted by symbol and ts_ns; rows without a time or a price are passed over."""
+    price = pl.col("close")
+    columns = ["symbol", "ts_ns", "close", *(name for name in _OPTIONAL if name in bars.columns)]
+    sound = pl.all_horizontal(pl.col("symbol", "ts_ns").is_not_null(), price > 0, price.is_finite())
+    starts = pl.col("symbol").ne_missing(pl.col("symbol").shift())
+    ordered = bars.select(columns).filter(sound).with_columns(starts=starts)
+    previous = pl.when(~pl.col("starts")).then(price.shift())
     ordered = ordered.with_columns(
-        step_ns=pl.col("ts_ns").diff().over("symbol"),
-        change=pl.max_horizontal(pl.col("close") / previous, previous / pl.col("close")),
-        run=(pl.col("close") != previous).fill_null(True).cum_sum(),
+        step_ns=pl.when(~pl.col("starts")).then(pl.col("ts_ns").diff()),
+        change=price / previous,
+        run=price.ne_missing(previous).cum_sum(),
     )
+    runs = ordered.group_by("run", maintain_order=True).agg(
+        pl.col("symbol", "close").first(), bars=pl.len(), since=_iso(pl.col("ts_ns").first())
+    )
+    stuck = runs.filter(pl.col("bars") >= cfg.constant_bars).select("symbol", "bars", "close", "since")
+    jumps = _unexplained(ordered.filter((pl.col("change") >= cfg.jump_ratio) | (pl.col("change") <= 1 / cfg.jump_ratio)), actions)
+    flips = _price_flips(_unexplained(ordered.filter(_unit(cfg.unit_tolerance_frac).is_not_null()), actions), cfg)
+    odd = {
+        "constant_price": stuck,
+        "price_jump": jumps.filter(_unit(cfg.unit_tolerance_frac).is_null()).select("symbol", "close", at=_iso(pl.col("ts_ns"))),
+        "unit_flip": pl.concat([flips, _volume_flips(ordered, actions, cfg)]),
+        "zero_volume": _silent(ordered),
+    }
+    return Survey(_by_symbol(ordered), {code: found for code, found in odd.items() if not found.is_empty()})
+
+
+def gather(surveys: Sequence[Survey]) -> Survey:
+    """Surveys of several groups as one."""
+    odd: dict[str, list[pl.DataFrame]] = {}
+    for one in surveys:
+        for code, found in one.odd.items():
+            odd.setdefault(code, []).append(found)
+    symbols = pl.concat([one.symbols for one in surveys]).sort("symbol")
+    return Survey(symbols, {code: pl.concat(found).sort("symbol", maintain_order=True) for code, found in odd.items()})
+
+
+def judge(found: Survey, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
+    """The warnings of a survey of all symbols of a dump."""
+    symbols, odd = found
+    absent = assets.select("symbol").join(symbols.select("symbol"), on="symbol", how="anti").sort("symbol")
+    newest = int(symbols["last_ns"].max() or 0)  # type: ignore[arg-type]
+    stale = symbols.filter(pl.col("last_ns") < newest - cfg.stale_days * NS_PER_DAY).select("symbol", last=_iso(pl.col("last_ns")))
+    gap = pl.col("gap_ns")
+    gaps = symbols.filter((gap > cfg.long_gap_days * NS_PER_DAY) & (gap > cfg.long_gap_bars * pl.col("spacing_ns"))).select(
+        "symbol", days=(gap / NS_PER_DAY).round(2), until=_iso(pl.col("gap_end_ns"))
+    )
+    single = symbols.filter(pl.col("num_bars") == 1).select("symbol", at=_iso(pl.col("first_ns")))
+    units = " or ".join(f"{10**k}" for k in _UNITS)
+    nothing = pl.DataFrame({"symbol": []})
+    told = (
+        ("no_bars", "timestamp", absent, "bars for every asset"),
+        ("stale_feed", "timestamp", stale, f"a last bar within {cfg.stale_days} days of the newest, {iso(newest)}"),
+        ("long_gap", "timestamp", gaps, f"no hole above {cfg.long_gap_days} days and {cfg.long_gap_bars} bars"),
+        ("single_bar", "timestamp", single, "more than one bar"),
+        ("constant_price", "close", odd.get("constant_price", nothing), f"fewer than {cfg.constant_bars} equal closes in a row"),
+        ("price_jump", "close", odd.get("price_jump", nothing), f"no {cfg.jump_ratio:g} x change without a corporate action"),
+        ("unit_flip", "close", odd.get("unit_flip", nothing), f"one unit all along, found a change by {units}"),
+        ("zero_volume", "volume", odd.get("zero_volume", nothing), "volume where the price moved, NULL where it is not known"),
+    )
+    findings = [_warn(code, "series", column, rows, expected, sample_rows) for code, column, rows, expected in told if not rows.is_empty()]
+    return findings + _check_bars(symbols, assets, cfg, sample_rows)
+
+
+def meetings(indicators: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """How often the indicators of a group of whole symbols meet its bars: symbol, name, num_rows, num_bars, num_met, off_h.
+
+    Only rows between the first and the last bar of their symbol count (`num_rows`; none: the two never meet). `num_bars` are bars
+    between the first and the last of those rows, `num_met` times that both have, `off_h` the commonest distance of another row from
+    the bar before it, in hours. Symbols without bars are left out.
+    """
+    times = bars.select("symbol", "ts_ns").drop_nulls().sort("symbol", "ts_ns")
+    spans = times.group_by("symbol", maintain_order=True).agg(first_ns=pl.col("ts_ns").first(), last_ns=pl.col("ts_ns").last())
+    rows = indicators.select("symbol", "name", "ts_ns").drop_nulls().sort("symbol", "ts_ns")
+    rows = rows.join(spans, on="symbol", how="inner", maintain_order="left")
+    placed = times.with_columns(bar_ns="ts_ns", place=pl.int_range(pl.len(), dtype=pl.Int64))
+    rows = rows.join_asof(placed, on="ts_ns", by="symbol", strategy="backward", check_sortedness=False)
+    inside = pl.col("ts_ns").is_between("first_ns", "last_ns")
+    met, place = (pl.col("ts_ns") == pl.col("bar_ns")).filter(inside), pl.col("place").filter(inside)
+    off_ns = (pl.col("ts_ns") - pl.col("bar_ns")).filter(inside & (pl.col("ts_ns") != pl.col("bar_ns")))
+    counted = rows.group_by("symbol", "name").agg(
+        num_rows=inside.sum().cast(pl.Int64),
+        num_bars=(place.max() - place.min() + met.first().cast(pl.Int64)).fill_null(0),
+        num_met=met.sum().cast(pl.Int64),
+        off_h=(off_ns.mode().min() / NS_PER_HOUR).round(2),
+    )
+    return counted.sort("symbol", "name")
+
+
+def check_indicators(met: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
+    """A warning where indicators rarely stand at times of bars: shifted by hours, or stamped by another calendar."""
+    rare = pl.col("num_met") < cfg.aligned_frac * pl.min_horizontal("num_rows", pl.max_horizontal("num_bars", 1))
+    found = met.filter(rare | (pl.col("num_rows") == 0)).select("symbol", "name", rows="num_rows", met="num_met", off_h="off_h")
+    expected = f"{cfg.aligned_frac:.0%} of the indicator's times, or of the bars' times in its span, to be the other's"
+    return [_warn("misaligned_indicators", "indicators", "timestamp", found, expected, sample_rows)] if found.height else []
+
+
+def _by_symbol(ordered: pl.DataFrame) -> pl.DataFrame:
+    step = pl.col("step_ns")
     symbols = ordered.group_by("symbol", maintain_order=True).agg(
-        rows=pl.len(),
-        first_ns=pl.col("ts_ns").min(),
-        last_ns=pl.col("ts_ns").max(),
-        gap_ns=pl.col("step_ns").max(),
-        spacing_ns=pl.col("step_ns").median(),
+        num_bars=pl.len(),
+        first_ns=pl.col("ts_ns").first(),
+        last_ns=pl.col("ts_ns").last(),
+        gap_ns=step.max(),
+        gap_end_ns=pl.col("ts_ns").get(step.arg_max(), null_on_oob=True),
+        spacing_ns=step.median(),
     )
-    runs = ordered.group_by("symbol", "run", maintain_order=True).agg(
-        bars=pl.len(), close=pl.col("close").first(), ts_ns=pl.col("ts_ns").first()
-    )
-    stuck = runs.filter(pl.col("bars") >= cfg.constant_bars)
-    newest = int(symbols["last_ns"].max())  # type: ignore[arg-type]
-    stale = symbols.filter(pl.col("last_ns") < newest - cfg.stale_days * NS_PER_DAY)
-    long_gap = (pl.col("gap_ns") > cfg.long_gap_days * NS_PER_DAY) & (pl.col("gap_ns") > cfg.long_gap_bars * pl.col("spacing_ns"))
-    gaps = symbols.filter(long_gap).select("symbol", days=(pl.col("gap_ns") / NS_PER_DAY).round(2))
-    jumps = ordered.filter(pl.col("change") >= cfg.jump_ratio)
-    if jumps.height and actions.height:
-        dated = jumps.join(actions.select("symbol", action_ns="ts_ns"), on="symbol")
-        explained = dated.filter(pl.col("action_ns").is_between(pl.col("ts_ns") - pl.col("step_ns"), pl.col("ts_ns"), closed="right"))
-        jumps = jumps.join(explained, on=["symbol", "ts_ns"], how="anti")
-    return [
-        (
-            "stale_feed",
-            stale.select("symbol", last=_iso("last_ns")),
-            f"a last bar within {cfg.stale_days} days of the newest, {iso(newest)}",
-        ),
-        ("long_gap", gaps, f"no hole above {cfg.long_gap_days} days and {cfg.long_gap_bars} bars"),
-        (
-            "constant_price",
-            stuck.select("symbol", "bars", "close", since=_iso("ts_ns")),
-            f"fewer than {cfg.constant_bars} equal closes in a row",
-        ),
-        ("single_bar", symbols.filter(pl.col("rows") == 1).select("symbol", at=_iso("first_ns")), "more than one bar"),
-        ("price_jump", jumps.select("symbol", "close", at=_iso("ts_ns")), f"no {cfg.jump_ratio:g} x change without a corporate action"),
-    ]
+    steps = ordered.drop_nulls("step_ns").group_by("symbol", "step_ns").agg(num_steps=pl.len())
+    commonest = steps.sort("symbol", "num_steps", "step_ns", descending=[False, True, False]).unique("symbol", keep="first")
+    return symbols.join(commonest, on="symbol", how="left", maintain_order="left")
 
 
-def _iso(column: str) -> pl.Expr:
-    return pl.from_epoch(column, time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _warn(found: pl.DataFrame, code: str, expected: str, sample_rows: int) -> list[Finding]:
-    if found.is_empty():
+def _check_bars(symbols: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
+    """A warning where the metadata states another bar than the series has; a step seen once says nothing."""
+    stated = assets.select("symbol", "bar").drop_nulls() if "bar" in assets.columns else pl.DataFrame()
+    if stated.is_empty():
         return []
+    lengths = stated.with_columns(bar_ns=pl.col("bar").replace_strict({bar: bar_ns(bar) for bar in stated["bar"].unique()}))
+    off = (pl.col("step_ns") - pl.col("bar_ns")).abs() > cfg.bar_tolerance_frac * pl.col("bar_ns")
+    found = symbols.join(lengths, on="symbol").filter(off & (pl.col("num_steps") > 1))
+    found = found.select("symbol", "bar", commonest_h=(pl.col("step_ns") / NS_PER_HOUR).round(4)).sort("symbol")
+    expected = "the bar in metadata to be the commonest step of the series"
+    return [_warn("bar_mismatch", "assets", "metadata", found, expected, sample_rows)] if found.height else []
+
+
+def _unit(tolerance_frac: float) -> pl.Expr:
+    """Power of ten by which the close changed, where it lies within the tolerance of a change of unit."""
+    tens = pl.col("change").log10()
+    near = [(tens.abs() - k).abs() <= np.log10(1 + tolerance_frac) for k in _UNITS]
+    return pl.when(pl.any_horizontal(near)).then(tens.round().cast(pl.Int64))
+
+
+def _unexplained(jumps: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
+    """Those without a corporate action since the bar before."""
+    if jumps.is_empty() or actions.is_empty():
+        return jumps
+    dated = jumps.join(actions.select("symbol", action_ns="ts_ns"), on="symbol")
+    explained = dated.filter(pl.col("action_ns").is_between(pl.col("ts_ns") - pl.col("step_ns"), pl.col("ts_ns"), closed="right"))
+    return jumps.join(explained, on=["symbol", "ts_ns"], how="anti")
+
+
+def _price_flips(flips: pl.DataFrame, cfg: HistoryConfig) -> pl.DataFrame:
+    """Changes of the unit of the prices; a way back belongs to the way there, which says until when."""
+    told = flips.with_columns(power=_unit(cfg.unit_tolerance_frac))
+    told = told.with_columns(turn=(pl.col("power") + pl.col("power").shift() != 0).over("symbol").fill_null(True).cum_sum())
+    told = told.with_columns(place=pl.int_range(pl.len()).over("turn"), until=_iso(pl.col("ts_ns").shift(-1).over("turn")))
+    there = told.filter(pl.col("place") % 2 == 0)
+    return there.select("symbol", column=pl.lit("close"), at=_iso(pl.col("ts_ns")), factor=_power(pl.col("power")), until="until")
+
+
+def _volume_flips(ordered: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> pl.DataFrame:
+    """Changes of the unit of the volume: a step by ten at least, and medians before and after that lie 100 or 1,000 apart."""
+    schema = {"symbol": pl.String, "column": pl.String, "at": pl.String, "factor": pl.String, "until": pl.String}
+    if "volume" not in ordered.columns:
+        return pl.DataFrame(schema=schema)
+    traded = ordered.filter(pl.col("volume") > 0)
+    volume, width = traded["volume"].cast(pl.Float64).to_numpy(), cfg.unit_volume_bars
+    if len(volume) < 2 * width:
+        return pl.DataFrame(schema=schema)
+    step = np.abs(np.diff(np.log10(volume), prepend=np.nan))
+    place = np.flatnonzero(step >= 1)
+    place = place[(place >= width) & (place + width <= len(volume))]
+    same = traded["symbol"].gather(place - width).eq(traded["symbol"].gather(place + width - 1)).to_numpy()
+    place = place[same]
+    windows = np.lib.stride_tricks.sliding_window_view(volume, width)
+    tens = np.empty(len(place))
+    for start in range(0, len(place), _CANDIDATES):
+        at = place[start : start + _CANDIDATES]
+        tens[start : start + _CANDIDATES] = np.log10(np.median(windows[at], axis=1) / np.median(windows[at - width], axis=1))
+    near = np.min([np.abs(np.abs(tens) - k) for k in _UNITS], axis=0) <= np.log10(2)
+    power = pl.Series(np.round(tens[near]).astype(np.int64), dtype=pl.Int64)
+    flips = _unexplained(traded[place[near]].with_columns(power=power), actions)
+    nothing = pl.lit(None, pl.String)
+    return flips.select("symbol", column=pl.lit("volume"), at=_iso(pl.col("ts_ns")), factor=_power(pl.col("power")), until=nothing)
+
+
+def _silent(ordered: pl.DataFrame) -> pl.DataFrame:
+    """Bars without volume in which the price moved, of symbols that have volume: the volume is missing, not nought."""
+    if "volume" not in ordered.columns:
+        return pl.DataFrame()
+    ranged = pl.col("high") > pl.col("low") if {"high", "low"} <= set(ordered.columns) else pl.lit(False)
+    moved = ranged.fill_null(False) | (pl.col("change") != 1).fill_null(False)
+    silent = ordered.filter((pl.col("volume") == 0) & moved)
+    if silent.is_empty():
+        return silent
+    trading = ordered.filter(pl.col("volume") > 0).select("symbol").unique()
+    return silent.join(trading, on="symbol", how="semi", maintain_order="left").select("symbol", at=_iso(pl.col("ts_ns")))
+
+
+def _power(power: pl.Expr) -> pl.Expr:
+    said = {sign * k: f"{'x' if sign > 0 else '/'} {10**k}" for k in _UNITS for sign in (1, -1)}
+    return power.replace_strict(said, return_dtype=pl.String)
+
+
+def _iso(time_ns: pl.Expr) -> pl.Expr:
+    return pl.from_epoch(time_ns, time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _warn(code: str, table: str, column: str, found: pl.DataFrame, expected: str, sample_rows: int) -> Finding:
     shown = tuple({name: plain(value) for name, value in row.items()} for row in found.head(sample_rows).to_dicts())
-    message = describe("series.close" if "price" in code else "series.timestamp", found.height, shown, expected, "kept as it is")
-    symbols = tuple(found["symbol"].unique().sort().to_list())
-    return [Finding("warning", code, "series", "close" if "price" in code else "timestamp", message, shown, symbols)]
+    message = describe(f"{table}.{column}", found.height, shown, expected, "kept as it is")
+    return Finding("warning", code, table, column, message, shown, tuple(found["symbol"].unique().sort().to_list()))

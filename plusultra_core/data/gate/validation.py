@@ -14,7 +14,7 @@ from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.gate.assets import check_assets
 from plusultra_core.data.gate.connection import number, quote, read_columns, sqlite_finding
 from plusultra_core.data.gate.findings import DumpReport, Finding, Level, ValidationConfig, describe, plain
-from plusultra_core.data.gate.history import check_frequency, check_history
+from plusultra_core.data.gate.history import check_frequency, check_history, check_indicators, meetings
 from plusultra_core.data.gate.schema import Rule, TableShape, find_tables
 from plusultra_core.data.gate.timestamps import parse_times
 from plusultra_core.data.tables import DataConfig
@@ -250,6 +250,9 @@ class _Inspection:
             self.traded = rules.symbols & frozenset(bars["symbol"].drop_nulls().unique())
             sample = self.cfg.validation.sample_rows
             self.findings += check_history(bars, actions, assets, self.cfg.history, sample)
+            indicators = keys.get("indicators")
+            if indicators is not None and {"symbol", "name", "ts_ns"} <= set(indicators.columns):
+                self.findings += check_indicators(meetings(indicators, bars), self.cfg.history, sample)
             self.findings += check_frequency(assets, self.markets)
         classes = assets.group_by("asset_class").len().sort("asset_class")
         return self._report(dict(classes.iter_rows()))
@@ -264,7 +267,7 @@ class _Inspection:
                 self._add("error", "empty_table", "series", None, "the table is empty; a dump needs bars; add them")
             return None
         self.findings += self._guard(shape.table, lambda: check_numbers(self.db, shape, rules.cfg)) or []
-        extra = ["close"] if shape.table == "series" else []
+        extra = [name for name in ("close", "high", "low", "volume") if name in shape.numbers] if shape.table == "series" else []
         frame, findings = self._guard(shape.table, lambda: check_keys(self.db, shape, extra, rules)) or (None, [])
         self.findings += findings
         if frame is not None and "ts_ns" in frame.columns and frame["ts_ns"].null_count() < frame.height:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
 from plusultra_core.data.bars import BarsConfig, build_bars, resample
 from plusultra_core.data.contract import empty, validate
-from plusultra_core.data.gate.history import HistoryConfig, check_frequency, check_history
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table
@@ -120,11 +119,9 @@ def test_late_rows_make_late_bars(crypto: MarketConfig) -> None:
     assert ((out["known_ns"] - out["ts_ns"]) / NS_PER_HOUR).to_list() == [3.0, 0.0]
 
 
-def test_coarser_symbols_are_left_out_and_named(crypto: MarketConfig) -> None:
+def test_coarser_symbols_are_left_out(crypto: MarketConfig) -> None:
     series = pl.concat([_series("A", [MONDAY + NS_PER_DAY * i for i in range(3)]), _series("B", [MONDAY, MONDAY + 7 * NS_PER_DAY])])
     assert _build(series, crypto, A="1d", B="1w")["symbol"].unique().to_list() == ["A"]
-    (finding,) = check_frequency(_assets(A="1d", B="1w"), {"crypto": crypto})
-    assert finding.code == "coarse_bars" and finding.symbols == ("B",)
 
 
 def test_hours_stay_hours_where_the_grid_is_hourly(crypto: MarketConfig) -> None:
@@ -243,12 +240,3 @@ def test_hourly_forex_meets_daily_forex_on_one_grid(
     euro = bars.filter(pl.col("symbol") == "EURUSD")
     assert euro["high"].max() == hours["high"].max() and euro["low"].min() == hours["low"].min()
     assert euro["close"][-1] == hours["close"][-1] and euro["open"][0] == hours["open"][0]
-
-
-def test_history_thresholds_must_make_sense() -> None:
-    good = {"stale_days": 1, "long_gap_days": 1, "long_gap_bars": 1, "constant_bars": 2, "jump_ratio": 2.0}
-    cfg = HistoryConfig(**good)  # type: ignore[arg-type]
-    assert check_history(pl.DataFrame({"symbol": [], "ts_ns": [], "close": []}), pl.DataFrame(), pl.DataFrame({"symbol": []}), cfg, 3) == []
-    for name, bad in (("stale_days", 0), ("jump_ratio", 1.0)):
-        with pytest.raises(ConfigError, match=name):
-            HistoryConfig(**{**good, name: bad})  # type: ignore[arg-type]

@@ -1,0 +1,297 @@
+"""Every warning on histories, each on histories that the test breaks; and what only looks like one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plusultra_core import config
+from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
+from plusultra_core.data.gate.dump import check_dump
+from plusultra_core.data.gate.findings import Finding
+from plusultra_core.data.gate.history import (
+    HistoryConfig,
+    check_frequency,
+    check_history,
+    check_indicators,
+    gather,
+    judge,
+    meetings,
+    survey,
+)
+from plusultra_core.data.tables import DataConfig
+from plusultra_core.errors import ConfigError
+from plusultra_core.market import MarketConfig
+
+MakeDump = Callable[..., Path]
+FIRST = 1_577_912_400 * 1_000_000_000  # 2020-01-01 21:00
+NO_ACTIONS = pl.DataFrame(schema={"symbol": pl.String, "ts_ns": pl.Int64})
+
+
+@pytest.fixture
+def cfg(data_cfg: DataConfig) -> HistoryConfig:
+    return data_cfg.history
+
+
+def _walk(symbol: str = "A", num_bars: int = 200, step_ns: int = NS_PER_DAY, seed: int = 3) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(rng.normal(0, 0.02, num_bars).cumsum())
+    volume = 1e6 * np.exp(rng.normal(0, 0.5, num_bars))
+    times = FIRST + step_ns * np.arange(num_bars)
+    return pl.DataFrame({"symbol": symbol, "ts_ns": times, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": volume})
+
+
+def _assets(*symbols: str, bar: str | None = "1d") -> pl.DataFrame:
+    return pl.DataFrame(
+        {"symbol": symbols, "bar": [bar] * len(symbols), "asset_class": "crypto"}, schema_overrides={"symbol": pl.String, "bar": pl.String}
+    )
+
+
+def _judge(bars: pl.DataFrame, cfg: HistoryConfig, actions: pl.DataFrame = NO_ACTIONS, assets: pl.DataFrame | None = None) -> list[Finding]:
+    return check_history(bars, actions, _assets(*bars["symbol"].unique().sort()) if assets is None else assets, cfg, 5)
+
+
+def _times(bars: pl.DataFrame, column: str, factor: float, first: int, last: int | None = None) -> pl.DataFrame:
+    """The columns of bars [first, last) multiplied."""
+    place = pl.int_range(pl.len())
+    changed = place.is_between(first, len(bars) if last is None else last, closed="left")
+    names = ("high", "low", "close") if column == "close" else (column,)
+    return bars.with_columns(pl.when(changed).then(pl.col(name) * factor).otherwise(name).alias(name) for name in names)
+
+
+def _codes(findings: list[Finding]) -> list[str]:
+    return [finding.code for finding in findings]
+
+
+def test_a_quiet_history_is_not_spoken_of(cfg: HistoryConfig) -> None:
+    assert _judge(pl.concat([_walk("A"), _walk("B", seed=4)]), cfg) == []
+
+
+@pytest.mark.parametrize(("factor", "said"), [(100.0, "x 100"), (0.01, "/ 100"), (1000.0, "x 1000"), (0.001, "/ 1000")])
+def test_a_price_that_changes_its_unit_for_good(cfg: HistoryConfig, factor: float, said: str) -> None:
+    (finding,) = _judge(_times(_walk(), "close", factor, 120), cfg)
+    assert finding.code == "unit_flip" and finding.symbols == ("A",) and finding.table == "series"
+    assert finding.rows == ({"symbol": "A", "column": "close", "at": "2020-04-30T21:00:00Z", "factor": said, "until": None},)
+    assert "one unit all along" in finding.message
+
+
+def test_a_price_in_pence_for_a_while_is_told_once_with_its_end(cfg: HistoryConfig) -> None:
+    bars = _times(_times(_walk(), "close", 100.0, 50, 60), "close", 100.0, 90, 91)
+    (finding,) = _judge(bars, cfg)
+    assert [(row["at"], row["until"]) for row in finding.rows] == [
+        ("2020-02-20T21:00:00Z", "2020-03-01T21:00:00Z"),
+        ("2020-03-31T21:00:00Z", "2020-04-01T21:00:00Z"),
+    ]
+
+
+def test_flips_of_one_symbol_do_not_answer_those_of_another(cfg: HistoryConfig) -> None:
+    bars = pl.concat([_times(_walk("A"), "close", 100.0, 150), _times(_walk("B"), "close", 0.01, 50)])
+    (finding,) = _judge(bars, cfg)
+    assert finding.symbols == ("A", "B") and [row["until"] for row in finding.rows] == [None, None]
+
+
+def test_a_jump_that_is_no_change_of_unit_wants_a_corporate_action(cfg: HistoryConfig) -> None:
+    assert _codes(_judge(_times(_walk(), "close", 300.0, 120), cfg)) == ["price_jump"]
+    assert _codes(_judge(_times(_walk(), "close", 30.0, 120), cfg)) == []
+
+
+@pytest.mark.parametrize("factor", [100.0, 300.0])
+def test_a_split_explains_either(cfg: HistoryConfig, factor: float) -> None:
+    bars = _times(_walk(), "close", 1 / factor, 120)
+    split = pl.DataFrame({"symbol": ["A"], "ts_ns": [FIRST + 120 * NS_PER_DAY - NS_PER_HOUR]})
+    assert _judge(bars, cfg, split) == []
+    assert len(_judge(bars, cfg, split.with_columns(symbol=pl.lit("B")))) == 1
+    assert len(_judge(bars, cfg, split.with_columns(pl.col("ts_ns") - NS_PER_DAY))) == 1
+
+
+@pytest.mark.parametrize(("factor", "said"), [(100.0, "x 100"), (0.001, "/ 1000")])
+def test_a_volume_that_changes_its_unit(cfg: HistoryConfig, factor: float, said: str) -> None:
+    (finding,) = _judge(_times(_walk(), "volume", factor, 120), cfg)
+    assert finding.code == "unit_flip"
+    assert finding.rows == ({"symbol": "A", "column": "volume", "at": "2020-04-30T21:00:00Z", "factor": said, "until": None},)
+
+
+def test_a_burst_of_volume_is_no_change_of_unit(cfg: HistoryConfig) -> None:
+    assert _judge(_times(_walk(), "volume", 1000.0, 120, 125), cfg) == []
+    growing = _walk(num_bars=400).with_columns(volume=pl.col("volume") * pl.lit(10.0).pow(pl.int_range(pl.len()) / 40))
+    assert _judge(growing, cfg) == []
+
+
+def test_volumes_of_two_symbols_are_not_compared(cfg: HistoryConfig) -> None:
+    assert _judge(pl.concat([_walk("A"), _times(_walk("B"), "volume", 1000.0, 0)]), cfg) == []
+
+
+def test_a_price_that_moved_without_volume(cfg: HistoryConfig) -> None:
+    bars = pl.concat([_times(_walk("A"), "volume", 0.0, 70, 72), _walk("B")])
+    (finding,) = _judge(bars, cfg)
+    assert (finding.code, finding.column, finding.symbols) == ("zero_volume", "volume", ("A",))
+    assert [row["at"] for row in finding.rows] == ["2020-03-11T21:00:00Z", "2020-03-12T21:00:00Z"]
+
+
+def test_a_bar_in_which_nothing_moved_may_have_no_volume(cfg: HistoryConfig) -> None:
+    still = pl.int_range(pl.len()) == 70
+    bars = _walk().with_columns(close=pl.when(still).then(pl.col("close").shift()).otherwise("close"))
+    bars = bars.with_columns(
+        pl.when(still).then(0.0).otherwise("volume").alias("volume"),
+        *(pl.when(still).then("close").otherwise(name).alias(name) for name in ("high", "low")),
+    )
+    assert _judge(bars, cfg) == []
+
+
+def test_a_symbol_that_never_has_volume_has_none(cfg: HistoryConfig) -> None:
+    assert _judge(_walk().with_columns(volume=pl.lit(0.0)), cfg) == []
+    assert _judge(_walk().with_columns(volume=pl.lit(None, pl.Float64)), cfg) == []
+    assert _judge(_walk().drop("high", "low", "volume"), cfg) == []
+
+
+@pytest.mark.parametrize(("bar", "step_ns", "hours"), [("1h", NS_PER_DAY, 24.0), ("1d", NS_PER_HOUR, 1.0), ("1w", NS_PER_DAY, 24.0)])
+def test_a_bar_that_is_not_the_one_stated(cfg: HistoryConfig, bar: str, step_ns: int, hours: float) -> None:
+    bars = pl.concat([_walk("A", step_ns=step_ns), _walk("B", num_bars=20, step_ns=10 * NS_PER_DAY)])
+    (finding,) = _judge(bars, replace(cfg, stale_days=400), assets=_assets("A", bar=bar))
+    assert (finding.code, finding.table, finding.column, finding.symbols) == ("bar_mismatch", "assets", "metadata", ("A",))
+    assert finding.rows == ({"symbol": "A", "bar": bar, "commonest_h": hours},)
+
+
+def test_weekends_holes_and_summer_time_do_not_make_another_bar(cfg: HistoryConfig) -> None:
+    weekday = ((pl.col("ts_ns") // NS_PER_DAY + 3) % 7) < 5
+    summer = pl.col("ts_ns") - pl.when(pl.int_range(pl.len()) > 100).then(NS_PER_HOUR).otherwise(0)
+    assert _judge(_walk().filter(weekday).with_columns(summer), cfg) == []
+    assert _judge(_walk(num_bars=2, step_ns=3 * NS_PER_DAY), cfg) == []
+    assert _judge(_walk(step_ns=NS_PER_HOUR), cfg, assets=_assets("A", bar=None)) == []
+
+
+def test_holes_ends_stuck_prices_and_lonely_bars(cfg: HistoryConfig) -> None:
+    bars = {
+        "hole": _walk("hole").filter(~pl.int_range(pl.len()).is_between(50, 70)),
+        "late": _walk("late"),
+        "old": _walk("old", num_bars=100),
+        "one": _walk("one").tail(1),
+        "stuck": _walk("stuck").with_columns(close=pl.when(pl.int_range(pl.len()).is_between(30, 49)).then(50.0).otherwise("close")),
+    }
+    findings = _judge(pl.concat(bars.values()), cfg, assets=_assets(*bars, "void"))
+    found = {finding.code: finding for finding in findings}
+    told = {"no_bars": "void", "stale_feed": "old", "long_gap": "hole", "single_bar": "one", "constant_price": "stuck"}
+    assert {code: finding.symbols for code, finding in found.items()} == {code: (symbol,) for code, symbol in told.items()}
+    assert found["long_gap"].rows == ({"symbol": "hole", "days": 22.0, "until": "2020-03-12T21:00:00Z"},)
+    assert found["constant_price"].rows == ({"symbol": "stuck", "bars": 20, "close": 50.0, "since": "2020-01-31T21:00:00Z"},)
+
+
+def test_a_price_that_stays_while_another_symbol_begins_is_not_stuck(cfg: HistoryConfig) -> None:
+    level = [_walk(name, num_bars=10).with_columns(close=pl.lit(50.0), high=pl.lit(51.0), low=pl.lit(49.0)) for name in ("A", "B", "C")]
+    assert _judge(pl.concat(level), cfg) == []
+
+
+def test_rows_without_a_price_are_passed_over(cfg: HistoryConfig) -> None:
+    odd = pl.Series([0.0, -1.0, float("inf"), float("nan"), None])
+    bars = _walk().with_columns(close=pl.when(pl.int_range(pl.len()).is_between(10, 14)).then(odd.gather([0] * 200)).otherwise("close"))
+    assert _judge(bars, cfg) == []
+    assert _judge(bars.clear(), cfg, assets=_assets()) == []
+
+
+def test_groups_of_symbols_say_together_what_the_whole_says(cfg: HistoryConfig) -> None:
+    bars = pl.concat(
+        [
+            _times(_walk("A"), "close", 100.0, 120),
+            _times(_walk("B"), "volume", 0.0, 70, 72),
+            _walk("C", num_bars=100),
+            _times(_walk("D"), "close", 0.01, 20),
+            _walk("E").tail(1),
+        ]
+    )
+    assets = _assets("A", "B", "C", "D", "E", "F")
+    whole = _judge(bars, cfg, assets=assets)
+    parts = [survey(bars.filter(pl.col("symbol").is_in(names)), NO_ACTIONS, cfg) for names in (["D", "E"], ["A"], ["B", "C"])]
+    assert judge(gather(parts), assets, cfg, 5) == whole
+    assert _codes(whole) == ["no_bars", "stale_feed", "single_bar", "unit_flip", "zero_volume"]
+
+
+def _indicators(symbol: str, times: pl.Series, name: str = "x") -> pl.DataFrame:
+    return pl.DataFrame({"symbol": symbol, "name": name, "ts_ns": times})
+
+
+def test_indicators_shifted_by_hours(cfg: HistoryConfig) -> None:
+    bars = pl.concat([_walk("A"), _walk("B")])
+    times = _walk()["ts_ns"]
+    rows = pl.concat([_indicators("A", times + 3 * NS_PER_HOUR), _indicators("A", times, "good"), _indicators("B", times)])
+    (finding,) = check_indicators(meetings(rows, bars), cfg, 5)
+    assert (finding.code, finding.table, finding.column) == ("misaligned_indicators", "indicators", "timestamp")
+    assert finding.symbols == ("A",)
+    assert finding.rows == ({"symbol": "A", "name": "x", "rows": 199, "met": 0, "off_h": 3.0},)
+
+
+def test_indicators_of_another_age_never_meet(cfg: HistoryConfig) -> None:
+    (finding,) = check_indicators(meetings(_indicators("A", _walk()["ts_ns"] - 900 * NS_PER_DAY), _walk()), cfg, 5)
+    assert finding.rows == ({"symbol": "A", "name": "x", "rows": 0, "met": 0, "off_h": None},)
+
+
+@pytest.mark.parametrize("every", [1, 5, 30])
+def test_rarer_indicators_are_aligned_where_they_stand_on_bars(cfg: HistoryConfig, every: int) -> None:
+    assert check_indicators(meetings(_indicators("A", _walk()["ts_ns"].gather_every(every)), _walk()), cfg, 5) == []
+
+
+def test_finer_indicators_are_aligned_where_every_bar_has_one(cfg: HistoryConfig) -> None:
+    hours = _walk(num_bars=24 * 100, step_ns=NS_PER_HOUR)["ts_ns"]
+    assert check_indicators(meetings(_indicators("A", hours), _walk()), cfg, 5) == []
+    assert len(check_indicators(meetings(_indicators("A", hours + NS_PER_HOUR // 2), _walk()), cfg, 5)) == 1
+
+
+def test_indicators_outside_the_bars_do_not_count(cfg: HistoryConfig) -> None:
+    long = _walk(num_bars=2_000)["ts_ns"] - 900 * NS_PER_DAY
+    stray = pl.concat([long.filter(~long.is_in(_walk()["ts_ns"].to_list())) + NS_PER_HOUR, _walk()["ts_ns"]]).sort()
+    assert check_indicators(meetings(_indicators("A", stray), _walk()), cfg, 5) == []
+    assert meetings(_indicators("Z", long), _walk()).is_empty()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_meetings_agree_with_sets(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bars = pl.concat([_walk(name).sample(rng.integers(5, 150), seed=seed) for name in ("A", "B")])
+    hours = pl.Series(FIRST + NS_PER_HOUR * rng.choice(24 * 220, 400, replace=False) - 5 * NS_PER_DAY)
+    rows = pl.concat([_indicators(name, hours.sample(rng.integers(1, 300), seed=seed), "x") for name in ("A", "B")])
+    for found in meetings(rows, bars).to_dicts():
+        own = bars.filter(pl.col("symbol") == found["symbol"])["ts_ns"]
+        times = rows.filter(pl.col("symbol") == found["symbol"])["ts_ns"]
+        inside = {time for time in times if own.min() <= time <= own.max()}
+        assert found["num_rows"] == len(inside) and found["num_met"] == len(inside & set(own))
+        assert found["num_bars"] == sum(1 for bar in own if inside and min(inside) <= bar <= max(inside))
+
+
+def test_coarser_bars_are_named(markets: dict[str, MarketConfig]) -> None:
+    assets = pl.DataFrame({"symbol": ["A", "B", "C"], "bar": ["1d", "1w", None], "asset_class": ["crypto", "crypto", "crypto"]})
+    (finding,) = check_frequency(assets, markets)
+    assert finding.code == "coarse_bars" and finding.symbols == ("B",)
+
+
+def test_thresholds_must_make_sense(cfg: HistoryConfig) -> None:
+    for name, bad in (("stale_days", 0), ("jump_ratio", 1.0), ("aligned_frac", 0.0), ("unit_tolerance_frac", 1.0), ("unit_volume_bars", 0)):
+        with pytest.raises(ConfigError, match=name):
+            config.parse(HistoryConfig, {**asdict(cfg), name: bad}, "history")
+
+
+DUMPS = {
+    "unit_flip": ("UPDATE series SET open = open * 100, high = high * 100, low = low * 100, close = close * 100 WHERE {after}",),
+    "zero_volume": ("UPDATE series SET volume = 0 WHERE symbol = 'AAA' AND timestamp LIKE '2020-01-15%'",),
+    "bar_mismatch": ("UPDATE assets SET metadata = replace(metadata, '1d', '1h') WHERE symbol = 'AAA'",),
+    "misaligned_indicators": (
+        "INSERT INTO indicators SELECT replace(timestamp, '21:00', '02:00'), symbol, 'rsi', 50, NULL FROM series WHERE symbol = 'AAA'",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", DUMPS)
+def test_the_gate_says_it_of_a_dump(code: str, make_dump: MakeDump, data_cfg: DataConfig, markets: dict[str, MarketConfig]) -> None:
+    after = "symbol = 'AAA' AND timestamp > '2020-01-15'"
+    report = check_dump(make_dump(*(statement.format(after=after) for statement in DUMPS[code])), data_cfg, markets)
+    assert report.accepted
+    assert [(finding.code, finding.symbols) for finding in report.findings] == [(code, ("AAA",))]
+
+
+def test_a_million_bars_are_surveyed_in_a_second_or_two(cfg: HistoryConfig) -> None:
+    bars = pl.concat([_walk(f"S{n:03d}", num_bars=2_520, seed=n) for n in range(400)])
+    start = time.process_time()
+    assert _judge(bars, cfg) == []
+    assert time.process_time() - start < 10
