@@ -7,7 +7,7 @@ import dagster as dg
 from plusultra_dagster.assets import data
 from plusultra_dagster.assets.columns import features, regimes, targets, views
 from plusultra_dagster.assets.desk import feedback, monitoring
-from plusultra_dagster.assets.judgement import evaluation, promotion, reporting
+from plusultra_dagster.assets.judgement import evaluation, factors, promotion, reporting
 from plusultra_dagster.assets.learning import rl, simulation, training, windows
 from plusultra_dagster.checks.contracts import contracts, findings
 from plusultra_dagster.checks.leaks import leaks
@@ -52,6 +52,7 @@ def assets() -> list[object]:
         targets.targets,
         views.cross_asset_view,
         windows.windows,
+        factors.factor_sheet,
         training.pretrained_checkpoint,
         training.supervised_checkpoint,
         training.forecasts,

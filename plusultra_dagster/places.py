@@ -7,8 +7,11 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 CONFIGS = CHECKOUT / "configs"
 REPORTS_PORT = int(os.environ.get("PLUSULTRA_REPORTS_PORT", "3001"))
-REPORTS = f"http://127.0.0.1:{REPORTS_PORT}"
-"""Where `plusultra ui` serves the reports: a browser opens no file from a page that came by http."""
+
+
+def page_url(asset: str, key: str, page: str) -> str:
+    """Where `plusultra ui` serves a page of an artifact: a browser opens no file from a page that came by http."""
+    return f"http://127.0.0.1:{REPORTS_PORT}/{asset}/{key}/{page}"
 
 
 def home() -> Path:

@@ -13,6 +13,7 @@ from plusultra_core.artifacts import canonical_json
 from plusultra_core.clock import NS_PER_YEAR, iso
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation import backtests, bootstrap, metrics
+from plusultra_core.evaluation.factors import FactorsConfig
 from plusultra_core.evaluation.forecasts import STATE_NAMES, ForecastScoresConfig, score_forecasts
 from plusultra_core.evaluation.promotion import PromotionConfig
 from plusultra_core.evaluation.significance import SignificanceConfig, probabilistic_sharpe
@@ -41,6 +42,7 @@ class EvaluationConfig:
     forecasts: ForecastScoresConfig
     significance: SignificanceConfig
     promotion: PromotionConfig
+    factors: FactorsConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -13,7 +13,7 @@ from plusultra_core.clock import iso
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting.tables import plain
 
-Kind = Literal["line", "bar", "interval", "waterfall", "heatmap"]
+Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging"]
 
 COLOURS = {
     "policy": "#2f6fed",
@@ -30,7 +30,7 @@ COLOURS = {
     "reference": "#8792a6",
 }
 _THIN_BIN = 0.01
-_CYCLE = ("#2f6fed", "#d9820f", "#0f9f6e", "#b48ad6", "#d64550", "#8792a6", "#14a3b8", "#a3701a")
+CYCLE = ("#2f6fed", "#d9820f", "#0f9f6e", "#b48ad6", "#d64550", "#8792a6", "#14a3b8", "#a3701a")
 TERM_NAMES = {
     "price_pnl": "price gain",
     "spread": "spread",
@@ -203,7 +203,7 @@ def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         series: list[Series] = []
         for index, fold in enumerate(dict.fromkeys(row.get("fold") for row in own)):
             part = [row for row in own if row.get("fold") == fold]
-            shade = _CYCLE[index % len(_CYCLE)]
+            shade = CYCLE[index % len(CYCLE)]
             for column in columns:
                 known = [row for row in part if row.get(column) is not None]
                 label = plain(column) if fold is None else f"fold {fold}, {plain(column)}"
@@ -219,7 +219,7 @@ def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 def colour(name: str) -> str:
     """The fixed colour of a strategy or model; unknown names share the cycle by their letters."""
-    return COLOURS.get(name) or _CYCLE[sum(name.encode()) % len(_CYCLE)]
+    return COLOURS.get(name) or CYCLE[sum(name.encode()) % len(CYCLE)]
 
 
 def _f32(values: Sequence[float | None]) -> Float32Array:

@@ -14,7 +14,9 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 def figure(chart: Chart) -> go.Figure:
     """The chart for the page. Names are data: they are escaped, and never read as markup, numbers or dates."""
-    traces = {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap}[chart.kind](chart)
+    traces = {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "diverging": _diverging}[
+        chart.kind
+    ](chart)
     return go.Figure(data=traces, layout=_layout(chart))
 
 
@@ -62,7 +64,7 @@ def _intervals(chart: Chart) -> list[Any]:
                 name=_safe(series.name),
                 marker={"color": series.colour, "size": 11},
                 error_x={**error, "color": series.colour},
-                hovertemplate=f"%{{x:.2f}} ({float(low[0]):.2f} to {float(high[0]):.2f})",
+                hovertemplate=f"%{{x:.3f}} ({float(low[0]):.3f} to {float(high[0]):.3f})",
                 showlegend=False,
             )
         )
@@ -110,10 +112,35 @@ def _heatmap(chart: Chart) -> list[Any]:
     ]
 
 
+def _diverging(chart: Chart) -> list[Any]:
+    """A map of signed values around 0, red below and blue above, on one scale."""
+    grid = np.stack([series.y for series in chart.series])
+    most = float(np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 1.0
+    return [
+        go.Heatmap(
+            x=_labels(chart.series[0]),
+            y=[_safe(series.name) for series in chart.series],
+            z=grid,
+            zmin=-most,
+            zmax=most,
+            colorscale=[[0.0, "rgba(214,69,80,0.9)"], [0.5, "rgba(135,146,166,0.06)"], [1.0, "rgba(47,111,237,0.9)"]],
+            showscale=False,
+            text=[[f"{value:.3f}" if value == value else "" for value in row] for row in grid.tolist()],
+            texttemplate="%{text}",
+            textfont={"size": 10},
+            hovertemplate="%{y}, %{x}: %{z:.4f}<extra></extra>",
+            xgap=2,
+            ygap=2,
+        )
+    ]
+
+
 def _layout(chart: Chart) -> dict[str, Any]:
     sideways = chart.kind == "interval" or (chart.kind == "bar" and len(chart.series) == 1)
     rows = len(chart.series) if chart.kind == "interval" else len(chart.series[0].x)
+    grid = chart.kind in ("heatmap", "diverging")
     height = max(220, 90 + 26 * rows) if sideways else 280 if chart.kind == "heatmap" else 360
+    height = 100 + 22 * len(chart.series) if chart.kind == "diverging" else height
     layout: dict[str, Any] = {
         "font": {"family": _FONT, "size": 13},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -125,17 +152,17 @@ def _layout(chart: Chart) -> dict[str, Any]:
         "xaxis": {"title": {"text": chart.x_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
         "yaxis": {"title": {"text": chart.y_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
     }
-    if chart.percent and chart.kind != "heatmap":
+    if chart.percent and not grid:
         layout["yaxis"]["tickformat"] = ".1~%"
     if chart.dates:
         layout["xaxis"]["type"] = "date"
-    elif chart.kind in ("bar", "waterfall", "heatmap") and not sideways:
+    elif chart.kind in ("bar", "waterfall", "heatmap", "diverging") and not sideways:
         layout["xaxis"]["type"] = "category"
-    if sideways or chart.kind == "heatmap":
+    if sideways or grid:
         layout["yaxis"]["type"] = "category"
     if sideways:
         layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 2}
-    if chart.kind == "heatmap":
+    if grid:
         layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
         layout["xaxis"]["showgrid"] = False
     if chart.reference is not None:

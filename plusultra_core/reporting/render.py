@@ -57,7 +57,7 @@ def render_report(evidence: Evidence, out_dir: Path, cfg: ReportingConfig) -> No
         "sections": parts,
         "folder": PICTURES,
     }
-    write_atomic(out_dir / HTML, _html(context, parts).encode())
+    write_atomic(out_dir / HTML, page(context, parts).encode())
     write_atomic(out_dir / MARKDOWN, _markdown(context).encode())
     for chart in (chart for section in parts for chart in section.charts):
         write_atomic(out_dir / PICTURES / f"{chart.identifier}.png", png(chart, cfg.png_dpi))
@@ -82,7 +82,8 @@ def build_sections(evidence: Evidence, cfg: ReportingConfig) -> tuple[Section, .
     )
 
 
-def _html(context: Mapping[str, Any], parts: tuple[Section, ...]) -> str:
+def page(context: Mapping[str, Any], parts: tuple[Section, ...]) -> str:
+    """A self-contained HTML page of sections under a verdict."""
     environment = Environment(loader=PackageLoader("plusultra_core.reporting"), autoescape=True, undefined=StrictUndefined)
     drawn = {chart.identifier: _embedded(figures.figure(chart)) for section in parts for chart in section.charts}
     return environment.get_template("report.html.j2").render(context, drawn=drawn, plotly=Markup(get_plotlyjs()))

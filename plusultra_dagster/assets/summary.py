@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from plusultra_dagster.assets.record import sparkline
 from plusultra_dagster.resources.tracking import STEPS
@@ -55,6 +56,13 @@ def significance(found: Mapping[str, Any]) -> dict[str, Any]:
     ]
     plain = {f"strategies.{name}.{score}": entry[score] for name, entry in found["strategies"].items() for score in ("psr", "dsr")}
     return {"strategies": table(rows), "num_trials": found["num_trials"], **finite(plain | {"pbo": found["pbo"]})}
+
+
+def factors(found: pl.DataFrame) -> dict[str, Any]:
+    """The surest features, and how many can be told apart from noise."""
+    shown = ("feature", "rank_ic", "t", "q", "discovery", "spread_bps", "net_spread_bps", "coverage")
+    plain = {"features": found.height, "discoveries": int(found["discovery"].sum())}
+    return {"surest": table(found.select(shown).head(_ROWS).to_dicts()), **finite(plain)}
 
 
 def station(task: str, metrics: Metrics, history: History) -> dict[str, Any]:

@@ -111,9 +111,8 @@ def serve_ui(at: Places, port: int) -> int:
         servers.wait_for(code_port, stop)
         servers.start("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace)])
         servers.start("webserver", ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)])
-        reports = at.artifacts / "report"
-        reports.mkdir(parents=True, exist_ok=True)
-        servers.start("reports", ["-m", "http.server", str(REPORTS_PORT), "--bind", HOST, "--directory", str(reports)])
+        at.artifacts.mkdir(parents=True, exist_ok=True)
+        servers.start("reports", ["-m", "http.server", str(REPORTS_PORT), "--bind", HOST, "--directory", str(at.artifacts)])
         return _keep(servers, port, stop, f"Dagster: http://{HOST}:{port}")
     finally:
         servers.end()

@@ -11,7 +11,7 @@ from plusultra_dagster import provenance
 from plusultra_dagster.assets.automation import LEARN
 from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Reporting
-from plusultra_dagster.places import REPORTS, places
+from plusultra_dagster.places import page_url, places
 
 
 @dg.asset(
@@ -56,7 +56,7 @@ def report(
         publish(record.store, record.provenance, partial(_fill, evidence, config.load(ReportingConfig), render_report), record.lineage)
     artifact = record.published()
     page = dg.MetadataValue.path(str(artifact.path / "report.html"))
-    return record.artifact(artifact, page=page, report=dg.MetadataValue.url(f"{REPORTS}/{artifact.path.name}/report.html"))
+    return record.artifact(artifact, page=page, report=dg.MetadataValue.url(page_url("report", artifact.path.name, "report.html")))
 
 
 def _fill(evidence: Any, cfg: Any, render: Any, folder: Path) -> None:
