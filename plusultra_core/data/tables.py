@@ -14,7 +14,7 @@ from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract import empty, sort
 from plusultra_core.data.corporate_actions import CorporateActionsConfig
-from plusultra_core.data.gate.assets import read_assets
+from plusultra_core.data.gate.assets import classify, read_assets
 from plusultra_core.data.gate.connection import GateConfig, connect, number, quote, read_columns
 from plusultra_core.data.gate.findings import ValidationConfig
 from plusultra_core.data.gate.history import HistoryConfig
@@ -147,7 +147,7 @@ def _open(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConf
     quarantined = tuple(json.loads(manifest.read_bytes()).get("quarantined", ())) if manifest.exists() else ()
     with connect(snapshot_dir / "dump.sqlite", cfg.gate) as db:
         shapes, _ = find_tables(db, cfg.shapes())
-        assets = read_assets(db, markets).filter(~pl.col("symbol").is_in(list(quarantined)))
+        assets = classify(read_assets(db), markets).filter(~pl.col("symbol").is_in(list(quarantined)))
         yield _Source(db, shapes, assets, quarantined, cfg)
 
 

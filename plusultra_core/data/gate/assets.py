@@ -26,11 +26,8 @@ _METADATA = "a JSON object whose bar and price_adjustment, where given, are know
 _CONTROL = r"[\p{C}\p{Zl}\p{Zp}]"
 
 
-def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
-    """Every asset, with its class and where the class comes from (`class_from`: metadata, rule or other).
-
-    `bar` is null where the metadata does not say it; `metadata_ok` is false where part of it cannot be used.
-    """
+def read_assets(db: sqlite3.Connection) -> pl.DataFrame:
+    """Every asset as the dump has it; what is not text where text belongs is null."""
     present = {row[1].lower() for row in db.execute("PRAGMA table_xinfo(assets)")}
     text = [f"CASE WHEN typeof({name}) = 'text' THEN {name} END" if name in present else "NULL" for name in _ASSET_TEXT]
     identity = "CASE WHEN typeof(asset_id) = 'integer' THEN asset_id END" if "asset_id" in present else "NULL"
@@ -39,6 +36,14 @@ def read_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig]) -> 
     frame = pl.DataFrame(rows, schema=schema, orient="row").sort("symbol", "asset_id")
     if "asset_id" not in present:
         frame = frame.with_columns(asset_id=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    return frame
+
+
+def classify(frame: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
+    """Assets with their class and where the class comes from (`class_from`: metadata, rule or other).
+
+    `bar` is null where the metadata does not say it; `metadata_ok` is false where part of it cannot be used.
+    """
     facts = [
         _facts(symbol, exchange, metadata, markets)
         for symbol, exchange, metadata in frame.select("symbol", "exchange", "metadata").iter_rows()
@@ -93,7 +98,7 @@ def _class_by_rule(symbol: str, exchange: str, markets: Mapping[str, MarketConfi
 
 def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cfg: ValidationConfig) -> tuple[pl.DataFrame, list[Finding]]:
     """The assets, and what is wrong or worth saying about them."""
-    frame = read_assets(db, markets)
+    frame = classify(read_assets(db), markets)
     symbol = pl.col("symbol")
     bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_CONTROL)
     where = cfg.sample_rows, frame
