@@ -44,6 +44,7 @@ _TEXT_OR_NULL = Col(pl.String, nullable=True)
 _NS = Col(pl.Int64)
 _VALUE = Col(pl.Float64, nullable=True)
 _ANY_FLOAT = Col(pl.Float64, nullable=True, nan_allowed=True)
+_SINGLE = Col(pl.Float32, nullable=True, nan_allowed=True)
 _PRICE = Col(pl.Float64, above=0.0)
 _PRICE_OR_NULL = Col(pl.Float64, nullable=True, above=0.0)
 _AMOUNT_OR_NULL = Col(pl.Float64, nullable=True, least=0.0)
@@ -110,8 +111,11 @@ FRAMES: dict[str, FrameSpec] = {
         }
         | {"adj_factor": _PRICE, "gap_bars": Col(pl.Int32, least=0), "has_ohl": _FLAG, "has_volume": _FLAG}
     ),
-    "features": FrameSpec(dict(_KEYS), patterns={r"[a-z][a-z0-9_]*": _ANY_FLOAT}),
-    "regimes": FrameSpec({**_KEYS, "volatility_state": _STATE, "liquidity_state": _STATE, "rotation_state": _STATE}),
+    "features": FrameSpec(dict(_KEYS), patterns={r"[a-z][a-z0-9_]*": _SINGLE}),
+    "regimes": FrameSpec(
+        {**_KEYS, "volatility_state": _STATE, "liquidity_state": _STATE, "rotation_state": _STATE, "trend_state": _STATE}
+        | {"hmm_state": _STATE, "hmm_prob": Col(pl.Float32, nullable=True, least=0.0, most=1.0)}
+    ),
     "targets": FrameSpec(
         {**_KEYS, "sigma": _ANY_FLOAT, "barrier_label": Col(pl.Int8, nullable=True, options=(-1, 0, 1)), "barrier_ret": _ANY_FLOAT}
         | {

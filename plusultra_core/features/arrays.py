@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from plusultra_core.arrays import Float64Array, Int64Array
-from plusultra_core.features import indicators, kernels
+from plusultra_core.features import ranks
+from plusultra_core.features.recursions import Recursions
 
 T = TypeVar("T")
 
@@ -40,6 +41,8 @@ class BarArrays:
     """ret_log_1: log return since the symbol's previous bar."""
     sigma: Float64Array
     """EWMA volatility a bar, to this bar."""
+    recursions: Recursions
+    """What depends on all the past."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Work that several features of one build have in common, by name."""
 
@@ -60,11 +63,11 @@ class BarArrays:
         Looks   back over all the past of the symbol.
         NaN     before min_count values; a missing value leaves the mean as it is.
         """
-        return kernels.ewma(x, self.starts, alpha, min_count)
+        return self.recursions.ewma(name, x, alpha, min_count)
 
     def cumulative(self, name: str, x: Float64Array) -> Float64Array:
         """Running sum from the symbol's first bar; `name` is unique within the catalogue."""
-        return kernels.cumulative(x, self.starts)
+        return self.recursions.cumulative(name, x)
 
     def follow(self, name: str, x: Float64Array, step: Float64Array) -> Float64Array:
         """y + step (x - y) from bar to bar: an average that paces itself; `name` is unique within the catalogue.
@@ -72,4 +75,14 @@ class BarArrays:
         Looks   back over all the past of the symbol.
         NaN     before the first bar with x and step; a missing value leaves y as it is.
         """
-        return indicators.follow(x, step, self.starts)
+        return self.recursions.follow(name, x, step)
+
+    def cross_rank(self, name: str, x: Float64Array, min_count: int) -> Float64Array:
+        """Share of the class's values at the same ts_ns, known by then, that lie below x; equal ones count half.
+
+        `name` is unique within the catalogue, and the feature wears the tag `cross_section`: it sees all symbols at once.
+        Looks   at the bar and its peers only.
+        NaN     where x is missing or fewer than min_count values are there.
+        """
+        at = self.once("moments", lambda: ranks.moments(self.ts_ns))
+        return self.recursions.kept(name, lambda: ranks.cross_rank(x, self.known_ns, at.order, at.starts, min_count))

@@ -1,21 +1,28 @@
 """Causal features of every bar: one frame, the rows of bars, a column a feature."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import Float64Array
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.features import sides
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
+from plusultra_core.features.recursions import Recursions, Trace, join_traces, part_of_traces
 from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
 KEYS = ("symbol", "ts_ns", "known_ns")
+READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars")
+"""Columns of bars that features are made of, beside the keys."""
+ACROSS = "cross_section"
+"""Tag of the features that see all symbols of a moment."""
+GROUP_ROWS = 32_768
 _SIDE_COLUMNS = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
 _INDICATOR_COLUMNS = ("symbol", "name", "ts_ns", "known_ns", "value")
 
@@ -87,16 +94,10 @@ def build(
     Raises  ContractError when a column or a required table is missing or bars are not sorted.
     """
     specs = chosen_specs(cfg)
-    _check(bars, indicators, side_tables, specs, cfg)
-    keys = bars.select("symbol", "ts_ns", pl.col("known_ns").cum_max().over("symbol"))
-    arrays = _bar_arrays(bars, keys, side_tables, indicators, market, cfg)
-    columns: dict[str, Float64Array] = {}
-    for spec in specs:
-        columns[spec.name] = spec.function(arrays)
-    columns |= sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
-    columns |= sides.indicator_columns(keys, indicators, cfg.indicators)
-    values = [pl.Series(name, np.where(np.isfinite(value), value, np.nan), nan_to_null=True) for name, value in columns.items()]
-    return keys.hstack(values)
+    check(bars, indicators, side_tables, specs, cfg)
+    keys = keys_of(bars)
+    made = compute(span_of(bars, keys), indicators, side_tables, market, cfg, specs)
+    return frame_of(keys, made.columns)
 
 
 def coverage(features: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
@@ -137,11 +138,11 @@ def _remark(inputs: Sequence[str], without_ohl: int, without_volume: int, num_va
     return "; ".join(remarks)
 
 
-def _check(
+def check(
     bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, specs: Sequence[FeatureSpec], cfg: FeaturesConfig
 ) -> None:
-    always = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars")
-    for column in KEYS + always:
+    """Raises ContractError when a column or a required table is missing or bars are not sorted."""
+    for column in KEYS + READS:
         if column not in bars.columns:
             users = [spec.name for spec in specs if column in spec.inputs]
             raise ContractError(f"bars: column {column!r} is missing; it is read by {users or 'every feature'}; build bars again")
@@ -160,19 +161,112 @@ def _check(
         raise ContractError(f"bars: {num_rows} rows out of order or twice; expected rising symbol, ts_ns; sort them")
 
 
-def _bar_arrays(
-    bars: pl.DataFrame, keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig
-) -> BarArrays:
-    def column(name: str) -> Float64Array:
-        return bars[name].cast(pl.Float64).to_numpy().astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bars to compute: of each symbol the last rows, of which the first `num_done` have been made before."""
 
+    bars: pl.DataFrame
+    keys: pl.DataFrame
+    starts: Int64Array
+    num_done: Int64Array
+    before: Mapping[str, Trace]
+    """What the recursions said at the rows done, on all rows of the span, and their states after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Columns of a span, and what the recursions leave behind."""
+
+    columns: dict[str, Float32Array]
+    traces: dict[str, Trace]
+
+
+def arrays_of(
+    bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig
+) -> BarArrays:
+    """What the feature functions read, of all bars at once: to ask one feature in double precision."""
+    span = span_of(bars, keys_of(bars))
+    whole = _bar_arrays(span, indicators, side_tables, market, cfg)
+    return _part(whole, slice(0, span.num_done.size), slice(0, bars.height), cfg.windows)
+
+
+def keys_of(bars: pl.DataFrame) -> pl.DataFrame:
+    """Keys of every bar; known_ns is when all bars of the symbol so far were known."""
+    return bars.select("symbol", "ts_ns", pl.col("known_ns").cum_max().over("symbol"))
+
+
+def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
+    """All of some bars, nothing of them made before."""
     starts = sides.segments(bars, ["symbol"])
+    return Span(bars, keys, starts, np.zeros(starts.size - 1, dtype=np.int64), {})
+
+
+def frame_of(keys: pl.DataFrame, columns: dict[str, Float32Array]) -> pl.DataFrame:
+    """Keys and columns as a frame, NaN as null. Empties `columns` as it goes."""
+    return keys.hstack([pl.Series(name, columns.pop(name), nan_to_null=True) for name in list(columns)])
+
+
+def compute(
+    span: Span,
+    indicators: pl.DataFrame,
+    side_tables: pl.DataFrame,
+    market: MarketConfig,
+    cfg: FeaturesConfig,
+    specs: Sequence[FeatureSpec],
+) -> Made:
+    """Columns of a span of bars, some symbols at a time: what they share stays in the cache, and little else in memory.
+
+    Features that see all symbols of a moment come after the others.
+    """
+    whole = _bar_arrays(span, indicators, side_tables, market, cfg)
+    columns = {spec.name: np.empty(span.keys.height, dtype=np.float32) for spec in specs}
+    parts = []
+    for first, last in _groups(span.starts):
+        rows = slice(int(span.starts[first]), int(span.starts[last]))
+        arrays = _part(whole, slice(first, last), rows, cfg.windows)
+        for spec in specs:
+            if ACROSS not in spec.tags:
+                columns[spec.name][rows] = _single(spec.function(arrays))
+        parts.append(arrays.recursions.made)
+    traces = join_traces(parts)
+    if across := [spec for spec in specs if ACROSS in spec.tags]:
+        arrays = _part(whole, slice(0, span.num_done.size), slice(0, span.keys.height), cfg.windows)
+        for spec in across:
+            columns[spec.name][:] = _single(spec.function(arrays))
+        traces = {**arrays.recursions.made, **traces}
+    columns |= {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
+    columns |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
+    return Made(columns, traces)
+
+
+def _single(value: Float64Array) -> Float32Array:
+    """As float32; what is not finite there is NaN."""
+    with np.errstate(over="ignore"):
+        out = value.astype(np.float32)
+    out[~np.isfinite(out)] = np.nan
+    return out
+
+
+def _groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
+    """Symbols in runs of about GROUP_ROWS rows."""
+    first = 0
+    while first < starts.size - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + GROUP_ROWS, side="right")) - 1)
+        yield first, last
+        first = last
+
+
+def _bar_arrays(span: Span, indicators: pl.DataFrame, side: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig) -> BarArrays:
+    """Arrays of a span; returns and sigma are made a part at a time."""
+
+    def column(name: str) -> Float64Array:
+        return span.bars[name].cast(pl.Float64).to_numpy().astype(np.float64, copy=False)
+
     windows = cfg.windows
-    ret = returns.log_return(column("close_adj"), starts, 1)
     return BarArrays(
-        starts=starts,
-        ts_ns=bars["ts_ns"].to_numpy(),
-        known_ns=keys["known_ns"].to_numpy(),
+        starts=span.starts,
+        ts_ns=span.keys["ts_ns"].to_numpy(),
+        known_ns=span.keys["known_ns"].to_numpy(),
         session_tz=market.session_tz,
         periods_per_year=market.periods_per_year,
         open=column("open_adj"),
@@ -181,11 +275,32 @@ def _bar_arrays(
         close=column("close_adj"),
         volume=column("volume_adj"),
         gap_bars=column("gap_bars"),
-        side=sides.side_arrays(keys, side, indicators, cfg.alternative),
+        side=sides.side_arrays(span.keys, side, indicators, cfg.alternative),
         short=windows.short,
         medium=windows.medium,
         long=windows.long,
         min_fraction=windows.min_fraction,
+        ret=np.empty(0),
+        sigma=np.empty(0),
+        recursions=Recursions(span.starts, span.num_done, span.before),
+    )
+
+
+def _part(b: BarArrays, symbols: slice, rows: slice, windows: WindowsConfig) -> BarArrays:
+    """Some symbols of arrays, with their returns and sigma."""
+    starts = b.starts[symbols.start : symbols.stop + 1] - b.starts[symbols.start]
+    recursions = Recursions(starts, b.recursions.num_done[symbols], part_of_traces(b.recursions.before, symbols, rows))
+    close = b.close[rows]
+    ret = returns.log_return(close, starts, 1)
+    alpha = 1.0 - 0.5 ** (1.0 / windows.sigma_halflife_bars)
+    return dataclasses.replace(
+        b,
+        starts=starts,
+        **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume", "gap_bars")},
+        close=close,
+        side={name: x[rows] for name, x in b.side.items()},
         ret=ret,
-        sigma=returns.ewma_volatility(ret, starts, windows.sigma_halflife_bars, windows.sigma_min_count),
+        sigma=np.sqrt(recursions.ewma("sigma", ret * ret, alpha, windows.sigma_min_count)),
+        recursions=recursions,
+        shared={},
     )

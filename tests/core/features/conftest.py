@@ -14,7 +14,8 @@ import pytest
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.contract import empty
-from plusultra_core.features.build import FeaturesConfig, build
+from plusultra_core.features.build import FeaturesConfig, arrays_of, build
+from plusultra_core.features.catalog import CATALOG
 from plusultra_core.market import MarketConfig
 
 START_NS = 1_451_682_000_000_000_000  # 2016-01-01 21:00 UTC
@@ -167,7 +168,26 @@ def built(panel: pl.DataFrame, of: Callable[..., pl.DataFrame]) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def agree(panel: pl.DataFrame, built: pl.DataFrame) -> Callable[[str, Callable[[pd.DataFrame], pd.Series]], None]:
+def exact(smoke: FeaturesConfig, market: Callable[[str], MarketConfig]) -> Callable[..., pl.DataFrame]:
+    """Features of the catalogue in double precision, NaN where missing, without indicators and side tables unless given."""
+
+    def features(bars: pl.DataFrame, indicators: pl.DataFrame | None = None, side: pl.DataFrame | None = None) -> pl.DataFrame:
+        beside = [empty(name) if frame is None else frame for name, frame in (("indicators", indicators), ("side_tables", side))]
+        arrays = arrays_of(bars, *beside, market("equity"), smoke)
+        values = {spec.name: spec.function(arrays) for spec in CATALOG}
+        return bars.select("symbol", "ts_ns").hstack([pl.Series(name, np.where(np.isfinite(x), x, np.nan)) for name, x in values.items()])
+
+    return features
+
+
+@pytest.fixture(scope="session")
+def precise(panel: pl.DataFrame, exact: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+    """Features of the panel in double precision."""
+    return exact(panel)
+
+
+@pytest.fixture(scope="session")
+def agree(panel: pl.DataFrame, precise: pl.DataFrame) -> Callable[[str, Callable[[pd.DataFrame], pd.Series]], None]:
     """Check a feature against a slow twin that sees one symbol's adjusted bars as a pandas frame."""
 
     def check(name: str, slow: Callable[[pd.DataFrame], pd.Series]) -> None:
@@ -176,7 +196,7 @@ def agree(panel: pl.DataFrame, built: pl.DataFrame) -> Callable[[str, Callable[[
             rows = panel.filter(pl.col("symbol") == symbol)
             frame = pd.DataFrame({k: rows[f"{k}_adj"].to_numpy().astype(float) for k in PRICES}).assign(ts_ns=rows["ts_ns"].to_numpy())
             expected = slow(frame).to_numpy(dtype=float)
-            found = built.filter(pl.col("symbol") == symbol)[name].to_numpy().astype(float)
+            found = precise.filter(pl.col("symbol") == symbol)[name].to_numpy().astype(float)
             np.testing.assert_array_equal(np.isnan(found), np.isnan(expected), err_msg=f"{name} {symbol}: other rows are missing")
             np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9, err_msg=f"{name} {symbol}")
             compared += int(np.isfinite(found).sum())

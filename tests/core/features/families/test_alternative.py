@@ -59,7 +59,7 @@ def test_stamps_that_never_meet_are_joined_all_the_same(bars: pl.DataFrame, of: 
     features = of(bars, side=side_rows(rows))
     own = features.filter(pl.col("symbol") == "S00")
     expected = 0.2 - own["vol_ewma"]
-    np.testing.assert_allclose(own["implied_spread"][15:].to_numpy(), expected[15:].to_numpy())
+    np.testing.assert_allclose(own["implied_spread"][15:].to_numpy(), expected[15:].to_numpy(), rtol=1e-5)
     assert features.filter(pl.col("symbol") == "S01")["implied_spread"].count() == 0
 
 
