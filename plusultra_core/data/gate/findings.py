@@ -55,7 +55,6 @@ _FILE = _errors(
     ("too_large", "the file is larger than gate.max_file_mb", "raise the limit, or split the dump"),
     ("unreadable", "the file cannot be read", "give read permission to it and its log"),
     ("unstable", "the file or its log changed while it was read", "wait until it is written, then land it"),
-    ("compressed", "the file is compressed", "unpack it"),
     ("not_a_database", "the file is no SQLite 3 database", "export the data as SQLite"),
     ("truncated", "pages x page size is not the size of the file", "copy it again"),
     ("corrupt", "SQLite finds the database damaged", "copy it again, or export it anew"),

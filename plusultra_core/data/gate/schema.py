@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from plusultra_core.data.gate.connection import quote
-from plusultra_core.data.gate.findings import Finding, Level
+from plusultra_core.data.gate.findings import Finding, Level, Row
 
 _NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
 
@@ -124,15 +124,77 @@ UNREAD = ("regimes", "cross_asset_views", "trade_annotations")
 """Tables of the contract that this station does not read."""
 
 
+MAX_TABLES = 2_000
+"""Most tables and views of a dump, read or not."""
+_SHOWN = 20
+_NAMED = re.compile(
+    r"CREATE (?:TABLE|VIEW|VIRTUAL TABLE) "
+    r"""(?:"(?P<a>(?:[^"]|"")*)"|'(?P<b>(?:[^']|'')*)'|`(?P<c>(?:[^`]|``)*)`|\[(?P<d>[^\]]*)\]|(?P<e>[^\s("'`\[]+))""",
+    re.IGNORECASE,
+)
+_STARTS = {"table": ("CREATE TABLE ", "CREATE VIRTUAL TABLE "), "view": ("CREATE VIEW ",), "trigger": ("CREATE TRIGGER ",)}
+
+
+def fold(name: str) -> str:
+    """A name as SQLite compares it: without the case of ASCII letters, and of those only."""
+    return name.translate(_FOLDED)
+
+
+_FOLDED = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+
+
+def check_schema(db: sqlite3.Connection) -> list[Finding]:
+    """What refuses a dump before any of its tables is looked at: forged or endless schemas, columns that compute."""
+    entries = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    tables = [name for kind, name, _ in entries if kind in ("table", "view")]
+    if len(tables) > MAX_TABLES:
+        message = f"dump: {len(tables)} tables and views; allowed {MAX_TABLES}; export the tables of the contract only"
+        return [Finding("error", "huge_schema", "", None, message)]
+    forged = sorted(repr(name)[: _SHOWN * 4] for kind, name, sql in entries if not _is_honest(kind, name, sql))
+    if forged:
+        message = f"dump: the schema says of {', '.join(forged[:3])} something else than what it makes; export the tables anew"
+        return [Finding("error", "hostile_schema", "", None, message)]
+    findings = []
+    for name in (name for kind, name, sql in entries if kind == "table" and fold(sql).startswith("create table ")):
+        computed = [row[1] for row in db.execute(f"PRAGMA table_xinfo({quote(name)})") if row[6] in (2, 3)]
+        findings += [
+            _schema(
+                "error", "generated_column", show(name), show(column), "the file computes this column; write its values into a plain one"
+            )
+            for column in computed[:_SHOWN]
+        ]
+    return findings
+
+
+def _is_honest(kind: object, name: object, sql: object) -> bool:
+    """Whether an entry of the schema makes what its type and name say: SQLite believes the statement, and we the name."""
+    if kind == "index":
+        return sql is None or (isinstance(sql, str) and fold(sql).startswith(("create index ", "create unique index ")))
+    if not (isinstance(kind, str) and isinstance(name, str) and isinstance(sql, str)) or not sql.upper().startswith(
+        _STARTS.get(kind, "\0")
+    ):
+        return False
+    if kind == "trigger":
+        return True
+    found = _NAMED.match(sql)
+    quoted = next(((mark, text) for mark, text in found.groupdict().items() if text is not None), None) if found else None
+    if quoted is None:
+        return False
+    marks = {"a": '"', "b": "'", "c": "`"}
+    mark, text = marks.get(quoted[0]), quoted[1]
+    return fold(text.replace(mark * 2, mark) if mark else text) == fold(name)
+
+
 def find_tables(db: sqlite3.Connection, configured: Sequence[TableShape]) -> tuple[dict[str, TableShape], list[Finding]]:
     """Shapes of the tables that are there, those of the contract and those `configured`; and what is missing, odd or unknown."""
-    kinds = {name.lower(): (name, kind) for _, name, kind, *_ in db.execute("PRAGMA table_list") if not name.startswith("sqlite_")}
+    entries = db.execute("SELECT name, type, rootpage FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
+    kinds = {fold(name): (name, "view" if kind == "view" else "table" if page else "virtual") for name, kind, page in entries}
     side = {shape.table: shape for shape in configured}
     shapes: dict[str, TableShape] = {}
     findings: list[Finding] = []
     absent = []
     for table in (*SHAPES, *side, *UNREAD):
-        _, kind = kinds.get(table.lower(), (table, None))
+        _, kind = kinds.get(fold(table), (table, None))
         if kind is None and table in side:
             absent.append(table)
         elif kind is None and table in ("assets", "series"):
@@ -150,36 +212,63 @@ def find_tables(db: sqlite3.Connection, configured: Sequence[TableShape]) -> tup
     if absent:
         message = f"not in this dump: {', '.join(sorted(absent))}; nothing is read from them"
         findings.append(_schema("warning", "missing_table", "side_tables", None, message))
-    known = {name.lower() for name in (*SHAPES, *side, *UNREAD)}
-    unknown = sorted(name for lower, (name, _) in kinds.items() if lower not in known)
-    return shapes, findings + [
-        _schema("warning", "unknown_table", name, None, "no config names this table; it is not read") for name in unknown
-    ]
+    known = {fold(name) for name in (*SHAPES, *side, *UNREAD)}
+    unknown = sorted(name for folded, (name, _) in kinds.items() if folded not in known and not folded.startswith("sqlite_"))
+    return shapes, findings + _unknown_tables(unknown)
+
+
+def _unknown_tables(names: Sequence[str]) -> list[Finding]:
+    if not names:
+        return []
+    if len(names) == 1:
+        return [_schema("warning", "unknown_table", show(names[0]), None, "no config names this table; it is not read")]
+    rows: tuple[Row, ...] = tuple({"table": show(name)} for name in names[:_SHOWN])
+    message = f"dump: {len(names)} tables that no config names ({_list(names)}); they are not read"
+    return [Finding("warning", "unknown_table", "", None, message, rows)]
 
 
 def _find_columns(db: sqlite3.Connection, shape: TableShape, optional: bool) -> tuple[TableShape | None, list[Finding]]:
     declared = {row[1]: row[2] for row in db.execute(f"PRAGMA table_xinfo({quote(shape.table)})")}
-    spelled = {column.lower(): column for column in declared}
+    spelled = {fold(column): column for column in declared}
     wanted = (*shape.required, *shape.optional)
     findings = []
-    missing = [column for column in shape.required if column.lower() not in spelled]
+    missing = [column for column in shape.required if fold(column) not in spelled]
     for column in missing:
         level: Level = "warning" if optional else "error"
         remedy = "the table is not read" if optional else "add it"
-        message = f"the column is missing, found {', '.join(declared)}; {remedy}"
+        message = f"the column is missing, found {_list(list(declared))}; {remedy}"
         findings.append(_schema(level, "missing_column", shape.table, column, message))
-    odd = [(column, spelled[column.lower()]) for column in wanted if spelled.get(column.lower(), column) != column]
+    odd = [(column, spelled[fold(column)]) for column in wanted if spelled.get(fold(column), column) != column]
     told = "read all the same"
     findings += [_schema("warning", "column_case", shape.table, want, f"expected {want!r}, found {found!r}; {told}") for want, found in odd]
-    unnamed = [column for column in declared if column.lower() not in {name.lower() for name in wanted}]
+    unnamed = [column for column in declared if fold(column) not in {fold(name) for name in wanted}]
     if shape.any_number:
         numbers = tuple(column for column in unnamed if _NUMBER_TYPE.search(declared[column].upper()))
         shape = replace(shape, optional=(*shape.optional, *numbers), finite=numbers)
-    elif not optional:
-        message = "the contract does not know this column; it is not read"
-        findings += [_schema("warning", "unknown_column", shape.table, column, message) for column in unnamed]
-    there = {column for column in (*wanted, *shape.optional) if column.lower() in spelled}
+    elif unnamed and not optional:
+        findings.append(_unknown_columns(shape.table, unnamed))
+    there = {column for column in (*wanted, *shape.optional) if fold(column) in spelled}
     return None if missing else shape.keep(there), findings
+
+
+def _unknown_columns(table: str, columns: Sequence[str]) -> Finding:
+    """One warning a table, however many columns it adds."""
+    if len(columns) == 1:
+        return _schema("warning", "unknown_column", table, show(columns[0]), "the contract does not know this column; it is not read")
+    rows: tuple[Row, ...] = tuple({"column": show(column)} for column in columns[:_SHOWN])
+    message = f"{table}: {len(columns)} columns that the contract does not know ({_list(columns)}); they are not read"
+    return Finding("warning", "unknown_column", table, None, message, rows)
+
+
+def show(name: str) -> str:
+    """A name out of the file, fit to be shown: no control characters, not endless."""
+    text = name if name.isprintable() else repr(name)
+    return text if len(text) <= 128 else f"{text[:127]}\u2026"
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(show, names[:_SHOWN])) + more
 
 
 def _schema(level: Level, code: str, table: str, column: str | None, message: str) -> Finding:
