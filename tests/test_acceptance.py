@@ -113,7 +113,7 @@ class Way:
         rows = bars.build_bars(frames["series"], frames["assets"], frames["corporate_actions"], self.market, cfg.bars)
         columns = features.build(rows, frames["indicators"], frames["side_tables"], self.market, self.load("features"))
         self.frames = {**frames, "bars": rows, "features": columns}
-        self.frames["regimes"] = regimes.build(rows, columns, self.load("regimes"))
+        self.frames["regimes"] = regimes.build(rows, columns, self.frames["assets"], self.load("regimes"))
         self.frames["targets"] = targets.build(rows, self.load("targets"))
         self.frames["view"] = views.build(CLASS, {CLASS: rows}, {CLASS: columns}, self.market, self.load("views")).frame
         self.paths: dict[str, Path] = {}

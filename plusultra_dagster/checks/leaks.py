@@ -39,11 +39,11 @@ def build_features(market: MarketConfig) -> Build:
 
 
 def build_regimes(market: MarketConfig) -> Build:
-    """Regimes from bars and features."""
+    """Regimes from bars, features and assets."""
     from plusultra_core.regimes.build import RegimesConfig, build
 
     cfg = Regimes().load(RegimesConfig)
-    return lambda frames: build(frames["bars"], frames["features"], cfg)
+    return lambda frames: build(frames["bars"], frames["features"], frames["assets"], cfg)
 
 
 def build_sigma(market: MarketConfig) -> Build:
@@ -65,7 +65,7 @@ def build_view(market: MarketConfig) -> Build:
 BUILDERS: Mapping[str, tuple[Callable[[MarketConfig], Build], tuple[str, ...]]] = {
     "bars": (build_bars, ("series", "assets", "corporate_actions")),
     "features": (build_features, ("bars", "indicators", "side_tables")),
-    "regimes": (build_regimes, ("bars", "features")),
+    "regimes": (build_regimes, ("bars", "features", "assets")),
     "targets": (build_sigma, ("bars",)),
     "cross_asset_view": (build_view, ("bars", "features")),
 }
@@ -124,10 +124,20 @@ def _of_features(kind: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def _of_bars_and_features(kind: str, asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(**_options(kind, asset))
+def _of_regimes(kind: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, "regimes"))
+    def check(
+        context: dg.AssetCheckExecutionContext, bars: pl.DataFrame, features: pl.DataFrame, assets: pl.DataFrame
+    ) -> dg.AssetCheckResult:
+        return run_leak_check(kind, "regimes", context.partition_key, {"bars": bars, "features": features, "assets": assets})
+
+    return check
+
+
+def _of_view(kind: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(**_options(kind, "cross_asset_view"))
     def check(context: dg.AssetCheckExecutionContext, bars: pl.DataFrame, features: pl.DataFrame) -> dg.AssetCheckResult:
-        return run_leak_check(kind, asset, context.partition_key, {"bars": bars, "features": features})
+        return run_leak_check(kind, "cross_asset_view", context.partition_key, {"bars": bars, "features": features})
 
     return check
 
@@ -193,7 +203,8 @@ def shuffled_null(supervised_checkpoint: Artifact) -> dg.AssetCheckResult:
 leaks = [
     *(_of_bars(kind) for kind in _SAYS),
     *(_of_features(kind) for kind in _SAYS),
-    *(_of_bars_and_features(kind, asset) for asset in ("regimes", "cross_asset_view") for kind in _SAYS),
+    *(_of_regimes(kind) for kind in _SAYS),
+    *(_of_view(kind) for kind in _SAYS),
     *(_of_targets(kind) for kind in _SAYS),
     overlap,
     shuffled_null,

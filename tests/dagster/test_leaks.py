@@ -71,7 +71,7 @@ def test_a_leak_that_bites_once_a_week_fails_the_check_too(with_tables: str, hom
 
 @pytest.mark.parametrize("kind", ["truncation", "poison"])
 def test_a_band_over_the_full_sample_fails_the_check(kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = _frames(home, with_tables, "bars", "features")
+    frames = _frames(home, with_tables, "bars", "features", "assets")
     assert _verdict(kind, "regimes", with_tables, frames).passed
 
     def rank_of_all(features: pl.DataFrame, name: str, starts: object, bands: object) -> np.ndarray:

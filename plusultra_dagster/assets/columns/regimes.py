@@ -8,12 +8,16 @@ from plusultra_dagster.config import Regimes
 
 
 @dg.asset(**dressed(__file__, "regimes", code=("regimes",), configs=("regimes",)))
-def regimes(context: dg.AssetExecutionContext, bars: pl.DataFrame, features: pl.DataFrame, config: Regimes) -> dg.MaterializeResult:
-    """Volatility, liquidity and rotation state of every bar; the bands see the past only."""
-    from plusultra_core.regimes.build import RegimesConfig, build
+def regimes(
+    context: dg.AssetExecutionContext, bars: pl.DataFrame, features: pl.DataFrame, assets: pl.DataFrame, config: Regimes
+) -> dg.MaterializeResult:
+    """Volatility, liquidity, rotation, trend and hidden Markov state of every bar; bands and fits see the past only."""
+    from plusultra_core.regimes.build import COLUMNS, RegimesConfig, build
+    from plusultra_core.regimes.summary import STATES, summary, transitions
 
     record = Record(context, config)
-    frame = build(bars, features, config.load(RegimesConfig))
-    states = [name for name in frame.columns if name.endswith("_state")]
-    shares = {f"share of high {name}": float((frame[name] == 3).mean() or 0.0) for name in states}  # type: ignore[arg-type]
-    return record.table("regimes", frame, **shares)
+    frame = build(bars, features, assets, config.load(RegimesConfig))
+    tables = {"coverage and dwell times": summary(frame), "transitions": transitions(frame)}
+    shown = {name: dg.MetadataValue.table([dg.TableRecord(row) for row in table.to_dicts()]) for name, table in tables.items()}
+    shares = {f"share of {STATES[name][3]} {name}": float((frame[name] == 3).mean() or 0.0) for name in COLUMNS}  # type: ignore[arg-type]
+    return record.table("regimes", frame, **shown, **shares)
