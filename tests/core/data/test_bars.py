@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
-from plusultra_core.data.bars import BarsConfig, build_bars, resample
+from plusultra_core.data.bars import BarsConfig, build_bars
 from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.corporate_actions import Adjustment
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table
@@ -20,7 +19,8 @@ from plusultra_core.errors import ConfigError
 from plusultra_core.leakage import check_truncation
 from plusultra_core.market import MarketConfig
 
-CFG = BarsConfig(as_of=None)
+CFG = BarsConfig(as_of=None, adjustment="total_return")
+ADJUSTMENTS: tuple[Adjustment, ...] = ("raw", "split", "total_return")
 MONDAY = int(to_ns(pl.Series(["2020-01-06 00:00:00"]), "monday")[0])
 
 
@@ -41,7 +41,7 @@ def _series(symbol: str, ts_ns: list[int], seed: int = 7, **columns: object) -> 
 
 def _assets(**bars: str) -> pl.DataFrame:
     rows = [
-        {"asset_id": n, "symbol": s, "asset_class": "crypto", "bar": bar, "price_adjustment": "none"}
+        {"asset_id": n, "symbol": s, "asset_class": "crypto", "bar": bar, "price_adjustment": "none", "currency": "USD"}
         for n, (s, bar) in enumerate(bars.items())
     ]
     return pl.DataFrame(rows)
@@ -51,6 +51,12 @@ def _build(series: pl.DataFrame, market: MarketConfig, **bars: str) -> pl.DataFr
     return validate("bars", build_bars(series, _assets(**bars), empty("corporate_actions"), market, CFG))
 
 
+def _actions(ts_ns: int, action: str, value: float) -> pl.DataFrame:
+    number = {"ratio": value, "amount": None} if action == "split" else {"ratio": None, "amount": value}
+    row = {"symbol": "A", "ts_ns": ts_ns, "known_ns": ts_ns, "action": action, "currency": None, **number}
+    return pl.DataFrame([row], schema=empty("corporate_actions").schema)
+
+
 @pytest.fixture
 def crypto(markets: dict[str, MarketConfig]) -> MarketConfig:
     return markets["crypto"]
@@ -58,51 +64,6 @@ def crypto(markets: dict[str, MarketConfig]) -> MarketConfig:
 
 def _hours(count: int, first: int = 1) -> list[int]:
     return [MONDAY + (first + index) * NS_PER_HOUR for index in range(count)]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.sets(st.integers(1, 120), min_size=1, max_size=80), st.integers(0, 2**31))
-def test_resampling_agrees_with_a_loop(hours: set[int], seed: int) -> None:
-    series = _series("A", [MONDAY + hour * NS_PER_HOUR for hour in sorted(hours)], seed)
-    windows: dict[int, list[dict[str, float]]] = {}
-    for row in series.iter_rows(named=True):
-        end = MONDAY + -(-(row["ts_ns"] - MONDAY) // NS_PER_DAY) * NS_PER_DAY
-        windows.setdefault(end, []).append(row)
-    out = resample(series, _daily())
-    assert out["ts_ns"].to_list() == sorted(windows) and out["known_ns"].to_list() == sorted(windows)
-    for row in out.iter_rows(named=True):
-        rows = windows[row["ts_ns"]]
-        assert row["open"] == rows[0]["open"] and row["close"] == rows[-1]["close"]
-        assert row["high"] == max(r["high"] for r in rows) and row["low"] == min(r["low"] for r in rows)
-        assert row["volume"] == sum(r["volume"] for r in rows) and row["turnover"] == pytest.approx(sum(r["turnover"] for r in rows))
-        assert row["vwap"] == pytest.approx(sum(r["vwap"] * r["volume"] for r in rows) / row["volume"])
-    assert out["volume"].sum() == series["volume"].sum()
-
-
-def _daily() -> MarketConfig:
-    from plusultra_core.market import CostsConfig
-
-    costs = CostsConfig(
-        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
-    )
-    return MarketConfig(
-        asset_class="crypto",
-        bar="1d",
-        calendar="24/7",
-        session_tz="UTC",
-        periods_per_year=365.0,
-        currency="USD",
-        costs=costs,
-        fallback_adv_ccy=1.0,
-        context_classes=(),
-        symbol_rules=(),
-        exchange_rules=(),
-    )
-
-
-def test_windows_end_at_midnight_and_hold_their_end(crypto: MarketConfig) -> None:
-    out = resample(_series("A", _hours(48)), crypto)
-    assert [iso(ts) for ts in out["ts_ns"]] == ["2020-01-07T00:00:00Z", "2020-01-08T00:00:00Z"]
 
 
 def test_a_day_that_has_not_ended_is_no_bar(crypto: MarketConfig) -> None:
@@ -132,26 +93,6 @@ def test_hours_stay_hours_where_the_grid_is_hourly(crypto: MarketConfig) -> None
     assert out.filter(pl.col("symbol") == "A")["close"].to_list() == series.filter(pl.col("symbol") == "A")["close"].to_list()
 
 
-def test_weeks_end_on_monday(crypto: MarketConfig) -> None:
-    out = resample(_series("A", [MONDAY + NS_PER_DAY * i for i in range(1, 15)]), replace(crypto, bar="1w"))
-    assert [iso(ts) for ts in out["ts_ns"]] == ["2020-01-13T00:00:00Z", "2020-01-20T00:00:00Z"]
-
-
-def test_intraday_bars_of_an_exchange_end_at_its_close(markets: dict[str, MarketConfig]) -> None:
-    stamps = [
-        "2019-11-27 15:00:00",
-        "2019-11-27 21:00:00",
-        "2019-11-29 15:00:00",
-        "2019-11-29 18:00:00",
-        "2020-07-01 14:00:00",
-        "2020-07-01 20:00:00",
-    ]
-    out = resample(_series("A", to_ns(pl.Series(stamps), "t").to_list()), markets["equity"])
-    assert [iso(ts) for ts in out["ts_ns"]] == ["2019-11-27T21:00:00Z", "2019-11-29T18:00:00Z", "2020-07-01T20:00:00Z"]
-    with pytest.raises(ConfigError, match=r"equity.bar: resampling to 1w"):
-        resample(_series("A", [MONDAY]), replace(markets["equity"], bar="1w"))
-
-
 def test_close_only_symbols_have_no_range(crypto: MarketConfig) -> None:
     days = [MONDAY + NS_PER_DAY * i for i in range(3)]
     out = _build(_series("A", days, open=None, high=None, low=None, volume=None), crypto, A="1d")
@@ -162,18 +103,16 @@ def test_close_only_symbols_have_no_range(crypto: MarketConfig) -> None:
     assert partly["high"].null_count() == 3 and partly["has_ohl"].any() is False and partly["close_adj"].null_count() == 0
 
 
-def test_resampled_close_only_rows_invent_no_range_and_no_volume(crypto: MarketConfig) -> None:
-    out = resample(_series("A", _hours(48), open=None, volume=None, turnover=None), crypto)
-    for name in ("open", "high", "low", "volume", "vwap", "turnover"):
-        assert out[name].null_count() == 2
-
-
-def test_gaps_are_counted_on_the_grid_of_the_class(crypto: MarketConfig) -> None:
+def test_gaps_are_counted_on_the_calendar_of_the_class(crypto: MarketConfig, markets: dict[str, MarketConfig]) -> None:
     days = [MONDAY + NS_PER_DAY * i for i in range(10)]
     series = pl.concat([_series("A", days), _series("B", [days[2], days[3], days[7], days[9]])])
     out = _build(series, crypto, A="1d", B="1d")
     assert out.filter(pl.col("symbol") == "A")["gap_bars"].to_list() == [0] * 10
     assert out.filter(pl.col("symbol") == "B")["gap_bars"].to_list() == [0, 0, 3, 1]
+    alone = _build(_series("B", [days[2], days[3], days[7], days[9]]), crypto, B="1d")
+    assert alone["gap_bars"].to_list() == [0, 0, 3, 1]  # nobody else's bars are needed to miss one
+    at_close = _series("A", to_ns(pl.Series([f"2020-01-{day:02} 21:00:00" for day in (2, 3, 6, 8)]), "t").to_list())
+    assert _build(at_close, markets["equity"], A="1d")["gap_bars"].to_list() == [0, 0, 0, 1]
 
 
 def test_nothing_is_filled_and_nothing_stands_before_the_first_bar(crypto: MarketConfig) -> None:
@@ -186,21 +125,43 @@ def test_nothing_is_filled_and_nothing_stands_before_the_first_bar(crypto: Marke
 
 def test_an_adjusted_bar_is_worth_what_the_raw_one_is(crypto: MarketConfig) -> None:
     days = [MONDAY + NS_PER_DAY * i for i in range(4)]
-    action = {
-        "symbol": ["A"],
-        "ts_ns": [days[2]],
-        "known_ns": [days[2]],
-        "action": ["split"],
-        "amount": [None],
-        "ratio": [4.0],
-        "currency": [None],
-    }
-    actions = pl.DataFrame(action, schema=empty("corporate_actions").schema)
+    actions = _actions(days[2], "split", 4.0)
     out = validate("bars", build_bars(_series("A", days), _assets(A="1d"), actions, crypto, CFG))
     assert out["adj_factor"].to_list() == [1.0, 1.0, 4.0, 4.0]
     np.testing.assert_allclose(out["close_adj"] * out["volume_adj"], out["close"] * out["volume"], rtol=1e-15)
     as_of = replace(CFG, as_of="2020-01-07 23:00:00")
     assert build_bars(_series("A", days), _assets(A="1d"), actions, crypto, as_of)["adj_factor"].to_list() == [1.0] * 4
+
+
+def test_a_split_inside_a_window_does_not_tear_its_range(crypto: MarketConfig) -> None:
+    hours = _hours(48)
+    before = pl.col("ts_ns") < hours[12]
+    flat = {name: pl.when(before).then(300.0).otherwise(100.0) for name in ("open", "high", "low", "close")}
+    actions = _actions(hours[12], "split", 3.0)
+    out = build_bars(_series("A", hours, **flat), _assets(A="1h"), actions, crypto, CFG)
+    assert out["high"][0] / out["low"][0] == 3.0 and out["adj_factor"].to_list() == [3.0, 3.0]
+    for name in ("open_adj", "high_adj", "low_adj", "close_adj"):
+        assert out[name].to_list() == [300.0, 300.0]
+    volume = _series("A", hours)["volume"]
+    assert out["volume_adj"][0] == pytest.approx(volume[:12].sum() + volume[12:24].sum() / 3.0)
+
+
+def test_bars_are_adjusted_as_far_as_is_asked(crypto: MarketConfig) -> None:
+    days = [MONDAY + NS_PER_DAY * i for i in range(4)]
+    series = _series("A", days)
+    actions = pl.concat([_actions(days[2], "split", 4.0), _actions(days[3], "dividend", 1.0)])
+    modes = {mode: build_bars(series, _assets(A="1d"), actions, crypto, replace(CFG, adjustment=mode)) for mode in ADJUSTMENTS}
+    assert modes["raw"]["adj_factor"].to_list() == [1.0] * 4 and modes["raw"]["close_adj"].equals(series["close"].rename("close_adj"))
+    assert modes["split"]["adj_factor"].to_list() == [1.0, 1.0, 4.0, 4.0]
+    paid = 4.0 * series["close"][2] / (series["close"][2] - 1.0)
+    assert modes["total_return"]["adj_factor"].to_list() == pytest.approx([1.0, 1.0, 4.0, paid], rel=1e-15)
+    for bars in modes.values():
+        np.testing.assert_allclose(bars["close_adj"] * bars["volume_adj"], bars["close"] * bars["volume"], rtol=1e-15)
+
+
+def test_rows_that_are_known_late_do_not_close_a_window_early(crypto: MarketConfig) -> None:
+    lagged = _series("A", _hours(24 + 23)).with_columns(known_ns=pl.col("ts_ns") + 2 * NS_PER_HOUR)
+    assert _build(lagged, crypto, A="1h")["ts_ns"].to_list() == [MONDAY + NS_PER_DAY]
 
 
 def test_a_class_without_series_has_no_bars(crypto: MarketConfig) -> None:
@@ -209,7 +170,7 @@ def test_a_class_without_series_has_no_bars(crypto: MarketConfig) -> None:
 
 def test_the_date_of_the_actions_is_a_time() -> None:
     with pytest.raises(ConfigError, match="as_of: 1 timestamps cannot be read"):
-        BarsConfig(as_of="soon")
+        BarsConfig(as_of="soon", adjustment="raw")
 
 
 def test_bars_of_the_past_do_not_move_when_the_future_is_cut(

@@ -1,21 +1,31 @@
 """Adjustment looks forward only: no bar knows a later action, and returns are those of a holder."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.bars import build_bars
 from plusultra_core.data.contract import empty
-from plusultra_core.data.corporate_actions import adjust
+from plusultra_core.data.corporate_actions import Adjustment, beyond
+from plusultra_core.data.corporate_actions import adjust as adjust_to
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
+
+
+def adjust(
+    bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_of_ns: int | None, mode: Adjustment = "total_return"
+) -> pl.DataFrame:
+    return adjust_to(bars, actions, assets, as_of_ns, mode)
 
 
 def _bars(close: list[float], symbol: str = "A") -> pl.DataFrame:
@@ -24,7 +34,7 @@ def _bars(close: list[float], symbol: str = "A") -> pl.DataFrame:
 
 
 def _assets(adjustment: str = "none", symbol: str = "A") -> pl.DataFrame:
-    return pl.DataFrame({"symbol": [symbol], "price_adjustment": [adjustment]})
+    return pl.DataFrame({"symbol": [symbol], "price_adjustment": [adjustment], "currency": ["USD"]})
 
 
 def _action(day: float, action: str, value: float, known_day: float | None = None, symbol: str = "A") -> pl.DataFrame:
@@ -49,7 +59,72 @@ def test_a_dividend_is_reinvested_at_the_close_before() -> None:
 def test_actions_in_one_bar_and_in_many_multiply() -> None:
     actions = pl.concat([_action(1.2, "split", 2.0), _action(1.3, "dividend", 1.0), _action(2.5, "split", 3.0)])
     out = adjust(_bars([100.0, 100.0, 50.0, 17.0]), actions, _assets(), None)
-    np.testing.assert_allclose(out["adj_factor"].to_numpy(), [1, 1, 2 / 0.99, 6 / 0.99], rtol=1e-15)
+    paid = 50.0 / (50.0 - 1.0)  # after the split a share is worth 50, and 1 is paid on each
+    np.testing.assert_allclose(out["adj_factor"].to_numpy(), [1, 1, 2 * paid, 6 * paid], rtol=1e-15)
+
+
+def test_a_dividend_of_the_moment_of_a_split_is_paid_on_old_shares() -> None:
+    for order in (1, -1):
+        actions = pl.concat([_action(1.2, "split", 2.0), _action(1.2, "dividend", 1.0)][::order])
+        out = adjust(_bars([100.0, 100.0, 49.5]), actions, _assets(), None)
+        assert out["adj_factor"][2] == pytest.approx(2 * 100 / 99, rel=1e-15)
+
+
+def test_dividends_of_one_bar_add_up() -> None:
+    actions = pl.concat([_action(1.2, "dividend", 30.0), _action(1.4, "dividend", 20.0)])
+    out = adjust(_bars([100.0, 100.0, 50.0]), actions, _assets(), None)
+    assert out["adj_factor"].to_list() == [1.0, 1.0, 2.0]
+    with pytest.raises(
+        ContractError, match=r"dividend, amount 60.0 , ratio None, close before 100.0 USD; expected dividends of a bar below"
+    ):
+        adjust(_bars([100.0] * 3), pl.concat([_action(1.2, "dividend", 60.0), _action(1.4, "dividend", 40.0)]), _assets(), None)
+
+
+def test_a_reverse_split_divides() -> None:
+    out = adjust(_bars([1.0, 1.1, 11.0]), _action(1.5, "split", 0.1), _assets(), None)
+    assert out["adj_factor"].to_list() == [1.0, 1.0, 0.1]
+    assert (out["close"] * out["adj_factor"]).to_list() == pytest.approx([1.0, 1.1, 1.1], rel=1e-15)
+
+
+@pytest.mark.parametrize(("mode", "factor"), [("raw", 1.0), ("split", 2.0), ("total_return", 2.0 * 50 / 49)])
+def test_bars_are_adjusted_as_far_as_is_asked(mode: Adjustment, factor: float) -> None:
+    actions = pl.concat([_action(1.2, "split", 2.0), _action(1.3, "dividend", 1.0)])
+    assert adjust(_bars([100.0] * 3), actions, _assets(), None, mode)["adj_factor"][-1] == pytest.approx(factor, rel=1e-15)
+    sources = pl.concat([_assets(source, source) for source in ("none", "split", "split+dividend")])
+    left = {"raw": ["split", "split+dividend"], "split": ["split+dividend"], "total_return": []}
+    assert beyond(sources, mode) == left[mode]
+
+
+def test_a_dividend_in_another_currency_is_refused_where_it_counts() -> None:
+    foreign = _action(1.5, "dividend", 1.0).with_columns(currency=pl.lit("EUR"))
+    with pytest.raises(ContractError, match=r"amount 1.0 EUR, .* close before 100.0 USD; expected dividends in the currency of the price"):
+        adjust(_bars([100.0] * 3), foreign, _assets(), None)
+    assert adjust(_bars([100.0] * 3), foreign, _assets(), None, "split")["adj_factor"].to_list() == [1.0] * 3
+    assert adjust(_bars([100.0] * 3), foreign, _assets("split+dividend"), None)["adj_factor"].to_list() == [1.0] * 3
+    assert adjust(_bars([100.0] * 3), foreign.with_columns(currency=pl.lit("USD")), _assets(), None)["adj_factor"][2] > 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 39), st.sampled_from(("split", "dividend")), st.floats(0.3, 4.0)), max_size=14, unique_by=lambda a: a[:2]
+    ),
+    st.integers(0, 2**31),
+)
+def test_factors_are_those_of_a_holder_who_reinvests(actions: list[tuple[int, str, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bars = _bars(list(100 * np.exp(rng.normal(0, 0.02, 10).cumsum()))).filter(pl.Series(rng.random(10) < 0.8))
+    frame = pl.concat([_action(quarter / 4, action, value) for quarter, action, value in actions] or [_action(99, "split", 2.0)])
+    close, ts = bars["close"].to_list(), bars["ts_ns"].to_list()
+    shares, expected = 1.0, [1.0] * min(1, len(ts))
+    for bar in range(1, len(ts)):
+        price = close[bar - 1]
+        for quarter, action, value in sorted(actions):
+            if ts[bar - 1] < quarter / 4 * NS_PER_DAY <= ts[bar]:
+                shares *= value if action == "split" else price / (price - value)
+                price = price / value if action == "split" else price - value
+        expected.append(shares)
+    np.testing.assert_allclose(adjust(bars, frame, _assets(), None)["adj_factor"].to_numpy(), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("day", [-1.0, 0.0, 3.5])
@@ -62,7 +137,7 @@ def test_an_action_across_missing_bars_falls_on_the_next_bar() -> None:
     assert adjust(bars, _action(1.5, "split", 2.0), _assets(), None)["adj_factor"].to_list() == [1.0, 1.0, 2.0, 2.0]
 
 
-@pytest.mark.parametrize(("adjustment", "factor"), [("none", 2.0 / 0.99), ("split", 1 / 0.99), ("split+dividend", 1.0)])
+@pytest.mark.parametrize(("adjustment", "factor"), [("none", 2.0 * 50 / 49), ("split", 100 / 99), ("split+dividend", 1.0)])
 def test_what_the_source_has_adjusted_is_not_adjusted_again(adjustment: str, factor: float) -> None:
     actions = pl.concat([_action(1.2, "split", 2.0), _action(1.3, "dividend", 1.0)])
     out = adjust(_bars([100.0] * 4), actions, _assets(adjustment), None)
@@ -90,7 +165,7 @@ def test_symbols_keep_their_own_actions() -> None:
 
 @pytest.mark.parametrize("value", [100.0, 150.0])
 def test_a_dividend_above_the_price_is_refused(value: float) -> None:
-    with pytest.raises(ContractError, match=r"A 1970-01-02T12:00:00Z: dividend, amount 1[05]0.0.*below the close before \(100.0\)"):
+    with pytest.raises(ContractError, match=r"A 1970-01-02T12:00:00Z: dividend, amount 1[05]0.0.*below the close before; fix the amount"):
         adjust(_bars([100.0] * 3), _action(1.5, "dividend", value), _assets(), None)
 
 
@@ -117,6 +192,7 @@ def test_the_split_of_aapl_in_2014(
     raw, adjusted = apple["close"].to_numpy(), apple["close_adj"].to_numpy()
     day = int(apple["ts_ns"].search_sorted(to_ns(pl.Series(["2014-06-09 00:00:00"]), "day")[0]))
     assert raw[day] / raw[day - 1] < 0.15 and adjusted[day] / adjusted[day - 1] == pytest.approx(7 * raw[day] / raw[day - 1], rel=1e-12)
+    assert adjusted[day] / adjusted[day - 1] - 1 == pytest.approx(93.70 * 7 / 645.57 - 1, abs=1e-4)  # +1.6 %, as it was
     assert np.abs(np.diff(np.log(adjusted))).max() < 0.14 and apple["adj_factor"][0] == 1.0
     actions = frames["corporate_actions"].filter((pl.col("symbol") == "AAPL") & (pl.col("ts_ns") > apple["ts_ns"][0]))
     expected = 1.0
@@ -126,3 +202,8 @@ def test_the_split_of_aapl_in_2014(
     assert apple["adj_factor"][-1] == pytest.approx(expected, rel=1e-12) and expected > 7
     others = bars.filter(~pl.col("symbol").is_in(["AAPL", "MSFT"]))
     assert "KO" in frames["corporate_actions"]["symbol"] and others["adj_factor"].unique().to_list() == [1.0]
+    for mode, factor in (("raw", 1.0), ("split", 7.0)):
+        cfg = replace(data_cfg.bars, adjustment=mode)  # type: ignore[arg-type]
+        other = build_bars(frames["series"], frames["assets"], frames["corporate_actions"], markets["equity"], cfg)
+        assert other.filter(pl.col("symbol") == "AAPL")["adj_factor"][-1] == factor
+    assert len(beyond(frames["assets"], "raw")) == 28 and beyond(frames["assets"], "total_return") == []
