@@ -137,6 +137,7 @@ _HISTORY = _warnings(
     ("single_bar", "a symbol with one bar", "add its history"),
     ("stale_feed", "a symbol that ends long before the newest bar of the dump", "see whether it was delisted or its feed died"),
     ("long_gap", "a hole in the history of a symbol", "fill it from the source, if the market was open"),
+    ("missing_bars", "bars that the calendar of the class has and the symbol lacks", "fill them from the source, if the market was open"),
     ("constant_price", "many equal closes in a row", "see whether the feed was stuck"),
     ("price_jump", "a jump of the close without a corporate action", "add the action, or mend the price"),
     ("unit_flip", "prices or volumes that change their unit, as pence and pounds do, and may come back", "write one unit"),

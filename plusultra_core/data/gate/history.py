@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, bar_ns, iso
+from plusultra_core.data.calendars import audit_gaps
 from plusultra_core.data.gate.findings import Finding, describe, plain
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
@@ -19,6 +20,8 @@ from plusultra_core.market import MarketConfig
 _UNITS = (2, 3)  # powers of ten between units in use: cents and pence, thousands and thousandths
 _CANDIDATES = 65_536  # volume flips looked at together, so that memory has a bound
 _OPTIONAL = ("high", "low", "volume")
+_DAYS = 3  # missing bars that are named, of each symbol
+Markets = Mapping[str, MarketConfig]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +65,7 @@ class Survey(NamedTuple):
     odd: dict[str, pl.DataFrame]
 
 
-def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> list[Finding]:
+def check_frequency(assets: pl.DataFrame, markets: Markets) -> list[Finding]:
     """A warning for each class with symbols whose bars are coarser than the class's grid: they are left out of bars."""
     findings = []
     for (asset_class,), members in assets.sort("symbol").group_by("asset_class", maintain_order=True):
@@ -78,16 +81,19 @@ def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -
     return findings
 
 
-def check_history(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
+def check_history(
+    bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, markets: Markets, cfg: HistoryConfig, sample_rows: int
+) -> list[Finding]:
     """Every warning on the histories of a whole dump, in one go.
 
-    `bars` has symbol, ts_ns, close and, where there are, high, low, volume; `actions` has symbol, ts_ns of known corporate actions.
+    `bars` has symbol, ts_ns, close and, where there are, high, low, volume; `actions` has symbol, ts_ns of known corporate actions;
+    `assets` has symbol, asset_class, bar.
     """
     known = bars.join(assets.select("symbol"), on="symbol", how="semi").sort("symbol", "ts_ns", nulls_last=True)
-    return judge(survey(known, actions, cfg), assets, cfg, sample_rows)
+    return judge(survey(known, actions, assets, markets, cfg), assets, cfg, sample_rows)
 
 
-def survey(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> Survey:
+def survey(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, markets: Markets, cfg: HistoryConfig) -> Survey:
     """The histories of a group of whole symbols, sorted by symbol and ts_ns; rows without a time or a price are passed over."""
     price = pl.col("close")
     columns = ["symbol", "ts_ns", "close", *(name for name in _OPTIONAL if name in bars.columns)]
@@ -106,13 +112,15 @@ def survey(bars: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConfig) -> Sur
     stuck = runs.filter(pl.col("bars") >= cfg.constant_bars).select("symbol", "bars", "close", "since")
     jumps = _unexplained(ordered.filter((pl.col("change") >= cfg.jump_ratio) | (pl.col("change") <= 1 / cfg.jump_ratio)), actions)
     flips = _price_flips(_unexplained(ordered.filter(_unit(cfg.unit_tolerance_frac).is_not_null()), actions), cfg)
+    symbols = _by_symbol(ordered)
     odd = {
+        "missing_bars": _missing(ordered, symbols, assets, markets, cfg),
         "constant_price": stuck,
         "price_jump": jumps.filter(_unit(cfg.unit_tolerance_frac).is_null()).select("symbol", "close", at=_iso(pl.col("ts_ns"))),
         "unit_flip": pl.concat([flips, _volume_flips(ordered, actions, cfg)]),
         "zero_volume": _silent(ordered),
     }
-    return Survey(_by_symbol(ordered), {code: found for code, found in odd.items() if not found.is_empty()})
+    return Survey(symbols, {code: found for code, found in odd.items() if not found.is_empty()})
 
 
 def gather(surveys: Sequence[Survey]) -> Survey:
@@ -142,6 +150,7 @@ def judge(found: Survey, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: 
         ("no_bars", "timestamp", absent, "bars for every asset"),
         ("stale_feed", "timestamp", stale, f"a last bar within {cfg.stale_days} days of the newest, {iso(newest)}"),
         ("long_gap", "timestamp", gaps, f"no hole above {cfg.long_gap_days} days and {cfg.long_gap_bars} bars"),
+        ("missing_bars", "timestamp", odd.get("missing_bars", nothing), "a bar for each session of the calendar of its class"),
         ("single_bar", "timestamp", single, "more than one bar"),
         ("constant_price", "close", odd.get("constant_price", nothing), f"fewer than {cfg.constant_bars} equal closes in a row"),
         ("price_jump", "close", odd.get("price_jump", nothing), f"no {cfg.jump_ratio:g} x change without a corporate action"),
@@ -198,6 +207,27 @@ def _by_symbol(ordered: pl.DataFrame) -> pl.DataFrame:
     steps = ordered.drop_nulls("step_ns").group_by("symbol", "step_ns").agg(num_steps=pl.len())
     commonest = steps.sort("symbol", "num_steps", "step_ns", descending=[False, True, False]).unique("symbol", keep="first")
     return symbols.join(commonest, on="symbol", how="left", maintain_order="left")
+
+
+def _missing(ordered: pl.DataFrame, symbols: pl.DataFrame, assets: pl.DataFrame, markets: Markets, cfg: HistoryConfig) -> pl.DataFrame:
+    """Symbols on the grid of their class that lack bars which its calendar has, between their own first and last."""
+    found = [pl.DataFrame(schema={"symbol": pl.String, "missing": pl.Int64, "of": pl.Int64, "first": pl.String})]
+    stepped = assets.select("symbol", "asset_class", "bar").join(symbols.select("symbol", "step_ns"), on="symbol")
+    for (asset_class,), members in stepped.sort("symbol").group_by("asset_class", maintain_order=True):
+        market = markets.get(str(asset_class))
+        if market is None:
+            continue
+        length_ns = bar_ns(market.bar)
+        on_grid = (pl.col("bar").fill_null(market.bar) == market.bar) & (
+            (pl.col("step_ns") - length_ns).abs() <= cfg.bar_tolerance_frac * length_ns
+        )
+        own = ordered.select("symbol", "ts_ns").join(members.filter(on_grid), on="symbol", how="semi", maintain_order="left")
+        try:
+            audit = audit_gaps(own, market, _DAYS).filter(pl.col("missing") > 0)
+        except ConfigError:  # a calendar does not reach to where a dump may: then nobody knows what is missing
+            continue
+        found.append(audit.select("symbol", "missing", of="expected", first=pl.col("missing_days").list.join(" ")))
+    return pl.concat(found).sort("symbol")
 
 
 def _check_bars(symbols: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:

@@ -249,7 +249,7 @@ class _Inspection:
             )
             self.traded = rules.symbols & frozenset(bars["symbol"].drop_nulls().unique())
             sample = self.cfg.validation.sample_rows
-            self.findings += check_history(bars, actions, assets, self.cfg.history, sample)
+            self.findings += check_history(bars, actions, assets, self.markets, self.cfg.history, sample)
             indicators = keys.get("indicators")
             if indicators is not None and {"symbol", "name", "ts_ns"} <= set(indicators.columns):
                 self.findings += check_indicators(meetings(indicators, bars), self.cfg.history, sample)

@@ -186,7 +186,11 @@ def test_accepted_with_a_warning(odd: str, make_dump: MakeDump, check: Check) ->
     retype = (untyped, "INSERT INTO loose SELECT * FROM series", "DROP TABLE series", "ALTER TABLE loose RENAME TO series")
     report = check(make_dump(*(retype if odd == "numeric text" else ()), statement))
     assert report.accepted, [finding.message for finding in report.errors]
-    besides = {"malformed_metadata": {("class_by_rule", "asset_class")}, "coarse_bars": {("bar_mismatch", "metadata")}}
+    besides = {
+        "malformed_metadata": {("class_by_rule", "asset_class")},
+        "coarse_bars": {("bar_mismatch", "metadata")},
+        "long_gap": {("missing_bars", "timestamp")},
+    }
     expected = {(code, column)} | besides.get(code, set())
     assert {(finding.code, finding.column) for finding in report.warnings} == expected, [f.message for f in report.findings]
 
