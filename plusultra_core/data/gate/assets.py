@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Mapping
 from typing import TypeGuard
 
@@ -10,60 +11,102 @@ import polars as pl
 
 from plusultra_core.clock import bar_ns
 from plusultra_core.data.corporate_actions import ADJUSTMENTS
-from plusultra_core.data.gate.findings import Finding, Level, ValidationConfig, describe, plain
+from plusultra_core.data.gate.connection import quote
+from plusultra_core.data.gate.findings import Finding, Level, Row, ValidationConfig, describe, plain
+from plusultra_core.data.gate.schema import fold
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 
-_ASSET_TEXT = ("symbol", "sector", "currency", "exchange", "metadata")
-
-
 _MAX_SYMBOL = 128
-
-
-_METADATA = "a JSON object whose bar and price_adjustment, where given, are known (an unknown adjustment counts as split+dividend)"
-
-
+_MAX_WORD = 256
+_MAX_METADATA = 65_536
+_TEXT = {
+    "symbol": _MAX_SYMBOL,
+    "sector": _MAX_WORD,
+    "currency": _MAX_WORD,
+    "exchange": _MAX_WORD,
+    "metadata": _MAX_METADATA,
+    "asset_class": _MAX_WORD,
+}
+"""Most characters of each text; one more is read, so that a longer one is noticed."""
+_MAX_CELL_BYTES = 64_000_000
+_MAX_METADATA_BYTES = 256_000_000
+_METADATA = (
+    f"a JSON object of at most {_MAX_METADATA} characters whose bar and price_adjustment, where given, are known "
+    "(an unknown adjustment counts as split+dividend)"
+)
 _CONTROL = r"[\p{C}\p{Zl}\p{Zp}]"
+_ALIKE = str.maketrans(
+    "авекмнорстухіјѕԁһ" + "αβεζηικμνορτυχ" + "ı‐‑‒–—−⁄∕",
+    "abekmhopctyxijsdh" + "abezhikmnoptyx" + "i------//",
+)
+"""Small Cyrillic and Greek letters whose capitals look like Latin ones, dashes and slashes."""
 
 
 def read_assets(db: sqlite3.Connection) -> pl.DataFrame:
-    """Every asset as the dump has it; what is not text where text belongs is null."""
-    present = {row[1].lower() for row in db.execute("PRAGMA table_xinfo(assets)")}
-    text = [f"CASE WHEN typeof({name}) = 'text' THEN {name} END" if name in present else "NULL" for name in _ASSET_TEXT]
+    """Every asset as the dump has it; what is not text where text belongs is null, and no text is longer than it may be.
+
+    `stated_class` is what a column `asset_class` says, where the dump has one.
+    Raises  sqlite3.Error as SQLite does, and where the metadata of all assets is too big together.
+    """
+    present = {fold(row[1]) for row in db.execute("PRAGMA table_xinfo(assets)")}
+    text = [_short(name, most) if name in present else "NULL" for name, most in _TEXT.items()]
     identity = "CASE WHEN typeof(asset_id) = 'integer' THEN asset_id END" if "asset_id" in present else "NULL"
-    rows = db.execute(f"SELECT {identity}, {', '.join(text)} FROM assets NOT INDEXED").fetchall()
-    schema = {"asset_id": pl.Int64, **dict.fromkeys(_ASSET_TEXT, pl.String)}
-    frame = pl.DataFrame(rows, schema=schema, orient="row").sort("symbol", "asset_id")
+    usual = db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)  # long metadata is passed over, not refused
+    try:
+        if "metadata" in present:
+            total = db.execute(
+                "SELECT total(min(length(CAST(metadata AS BLOB)), ?)) FROM assets NOT INDEXED", (4 * _MAX_METADATA,)
+            ).fetchone()[0]
+            if total > _MAX_METADATA_BYTES:
+                raise sqlite3.DataError(f"the metadata of all assets, {total:.0f} bytes, is too big together")
+        _refuse_long_cells(db, present, usual)
+        rows = db.execute(f"SELECT {identity}, {', '.join(text)} FROM assets NOT INDEXED").fetchall()
+    finally:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
+    schema = {"asset_id": pl.Int64, **dict.fromkeys(_TEXT, pl.String)}
+    frame = pl.DataFrame(rows, schema=schema, orient="row").rename({"asset_class": "stated_class"}).sort("symbol", "asset_id")
     if "asset_id" not in present:
         frame = frame.with_columns(asset_id=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
     return frame
 
 
-def classify(frame: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
-    """Assets with their class and where the class comes from (`class_from`: metadata, rule or other).
+def _short(column: str, most: int) -> str:
+    """SQL for a text; a longer one comes as the start of its bytes, longer than `most` too. SQLite's own substr ends at a NUL."""
+    name = quote(column)
+    start = f"quote(substr(CAST({name} AS BLOB), 1, {most + 1}))"
+    return f"CASE WHEN typeof({name}) = 'text' THEN CASE WHEN length(CAST({name} AS BLOB)) <= {4 * most} THEN {name} ELSE {start} END END"
 
-    `bar` is null where the metadata does not say it; `metadata_ok` is false where part of it cannot be used.
+
+def _refuse_long_cells(db: sqlite3.Connection, present: set[str], most: int) -> None:
+    for name in _TEXT:
+        if name in present and name != "metadata":
+            longest = db.execute(f"SELECT max(length(CAST({quote(name)} AS BLOB))) FROM assets NOT INDEXED").fetchone()[0] or 0
+            if longest > most:
+                raise sqlite3.DataError(f"{name} is too big: {longest} bytes")
+
+
+def classify(frame: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> pl.DataFrame:
+    """Assets with their class and where the class comes from (`class_from`: metadata, column, rule or other).
+
+    `bar` is null where the metadata does not say it; `metadata_ok` is false where part of it cannot be used,
+    and metadata that is too long is null.
     """
-    facts = [
-        _facts(symbol, exchange, metadata, markets)
-        for symbol, exchange, metadata in frame.select("symbol", "exchange", "metadata").iter_rows()
-    ]
+    stated = frame["stated_class"] if "stated_class" in frame.columns else pl.Series([None] * frame.height, dtype=pl.String)
+    texts = frame.select("symbol", "exchange", "metadata").with_columns(stated.alias("stated"))
+    facts = [_facts(symbol, exchange, metadata, column, markets) for symbol, exchange, metadata, column in texts.iter_rows()]
     kinds = {"asset_class": pl.String, "class_from": pl.String, "bar": pl.String, "price_adjustment": pl.String, "metadata_ok": pl.Boolean}
-    return frame.hstack(pl.DataFrame(facts, schema=kinds, orient="row"))
+    short = pl.col("metadata").str.len_chars() <= _MAX_METADATA
+    kept = frame.drop("stated_class", strict=False).with_columns(metadata=pl.when(short).then("metadata"))
+    return kept.hstack(pl.DataFrame(facts, schema=kinds, orient="row"))
 
 
 def _facts(
-    symbol: str | None, exchange: str | None, metadata: str | None, markets: Mapping[str, MarketConfig]
+    symbol: str | None, exchange: str | None, metadata: str | None, column: str | None, markets: Mapping[str, MarketConfig]
 ) -> tuple[str, str, str | None, str, bool]:
     """Class, where it comes from, bar, price adjustment, and whether the metadata could be read."""
-    stated: dict[str, object] = {}
-    readable = True
-    try:
-        parsed = json.loads(metadata) if metadata else {}
-        readable = isinstance(parsed, dict)
-        stated = parsed if isinstance(parsed, dict) else {}
-    except (ValueError, RecursionError):
-        readable = False
+    stated, readable = _read_metadata(metadata)
     bar, adjusted = stated.get("bar"), stated.get("price_adjustment")
     if bar is not None and not _is_bar(bar):
         bar, readable = None, False
@@ -73,8 +116,22 @@ def _facts(
     asset_class = stated.get("asset_class")
     if asset_class in ASSET_CLASSES:
         return str(asset_class), "metadata", bar, adjustment, readable
-    by_rule = _class_by_rule(symbol or "", exchange or "", markets)
+    by_column = fold(column.strip()) if column else ""
+    if by_column in ASSET_CLASSES:
+        return by_column, "column", bar, adjustment, readable
+    by_rule = _class_by_rule((symbol or "")[:_MAX_SYMBOL], exchange or "", markets)
     return by_rule or "other", "rule" if by_rule else "other", bar, adjustment, readable
+
+
+def _read_metadata(metadata: str | None) -> tuple[dict[str, object], bool]:
+    """What the metadata says, and whether it could be read."""
+    if not metadata:
+        return {}, True
+    try:
+        parsed = json.loads(metadata) if len(metadata) <= _MAX_METADATA else None
+    except (ValueError, RecursionError):
+        return {}, False
+    return (parsed, True) if isinstance(parsed, dict) else ({}, False)
 
 
 def _is_bar(value: object) -> TypeGuard[str]:
@@ -99,31 +156,94 @@ def _class_by_rule(symbol: str, exchange: str, markets: Mapping[str, MarketConfi
 def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cfg: ValidationConfig) -> tuple[pl.DataFrame, list[Finding]]:
     """The assets, and what is wrong or worth saying about them."""
     frame = classify(read_assets(db), markets)
-    symbol = pl.col("symbol")
-    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_CONTROL)
+    symbol, identity = pl.col("symbol"), pl.col("asset_id")
     where = cfg.sample_rows, frame
     findings = []
     if frame.is_empty():
         findings.append(Finding("error", "empty_table", "assets", None, "assets: the table is empty; a dump needs assets; add them"))
-    findings += _tell(*where, symbol.is_null(), "error", "null_key", "symbol", "text in every row", "fix the dump")
+    for column, kind, code in (("symbol", "text", "bad_symbol"), ("asset_id", "integer", "bad_key")):
+        odd = _wrong_types(db, column, kind, cfg.sample_rows) if frame[column].null_count() else None
+        if odd is not None and odd[0]:
+            remedy = "declare the column TEXT: SQLite makes numbers of '0700' where it is not" if kind == "text" else "number the assets"
+            message = describe(f"assets.{column}", *odd, f"{kind} in every row", remedy)
+            findings.append(Finding("error", code, "assets", column, message, odd[1]))
+        nulls = frame[column].null_count() - (odd[0] if odd else 0)
+        if nulls:
+            findings += _tell(*where, pl.col(column).is_null(), "error", "null_key", column, f"{kind} in every row", "fix the dump")
+    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_CONTROL)
     findings += _tell(
         *where, bad.fill_null(False), "error", "bad_symbol", "symbol", f"1 to {_MAX_SYMBOL} printable characters", "rename the symbol"
     )
-    findings += _tell(
-        *where, symbol.is_duplicated() & symbol.is_not_null(), "error", "duplicate_asset", "symbol", "each symbol once", "keep one"
+    for key, name in ((symbol, "symbol"), (identity, "asset_id")):
+        twice = key.is_duplicated() & key.is_not_null()
+        findings += _tell(*where, twice, "error", "duplicate_asset", name, f"each {name} once", "keep one")
+    for name in ("sector", "currency", "exchange"):
+        too_long = (pl.col(name).str.len_chars() > _MAX_WORD).fill_null(False)
+        findings += _tell(*where, too_long, "error", "huge_cell", name, f"at most {_MAX_WORD} characters", "shorten it")
+    return frame, [*findings, *_warnings(frame, cfg.sample_rows)]
+
+
+def _warnings(frame: pl.DataFrame, sample_rows: int) -> list[Finding]:
+    """What is accepted and said of the assets."""
+    findings = _tell(
+        sample_rows, frame, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", _METADATA, "the rest is ignored"
     )
-    identity = pl.col("asset_id")
-    findings += _tell(*where, identity.is_null(), "error", "null_key", "asset_id", "an integer in every row", "number the assets")
-    findings += _tell(
-        *where, identity.is_duplicated() & identity.is_not_null(), "error", "duplicate_asset", "asset_id", "each id once", "keep one"
+    stated = "an asset_class in metadata or in its column"
+    for kind, code, expected, remedy in (
+        ("rule", "class_by_rule", stated, "taken from the rules in configs/markets"),
+        ("other", "class_other", f"{stated}, or a rule", "taken as other"),
+    ):
+        findings += _tell(sample_rows, frame, pl.col("class_from") == kind, "warning", code, "asset_class", expected, remedy)
+    alike = _lookalikes(frame["symbol"].drop_nulls().unique().sort())
+    if alike.height:
+        shown: tuple[Row, ...] = tuple({"symbol": plain(name), "like": _spell(like)} for name, like in alike.head(sample_rows).iter_rows())
+        expected = "symbols that differ by more than case, spaces or letters that look alike"
+        message = describe("assets.symbol", alike.height, shown, expected, "they are kept apart")
+        findings.append(Finding("warning", "lookalike_symbols", "assets", "symbol", message, shown, tuple(alike["symbol"])))
+    return findings
+
+
+def _lookalikes(symbols: pl.Series) -> pl.DataFrame:
+    """Symbols that a person takes for another (`like`) or for themselves without their outer spaces.
+
+    Shapes  symbols (N,) distinct; result (M, 2): symbol, like.
+    """
+    plain_ascii = symbols.str.contains(r"^[\x20-\x7e]*$")
+    simple = symbols.str.to_lowercase().str.replace_all(r"\s+", "")
+    odd = symbols.filter(~plain_ascii)
+    parts = [
+        pl.DataFrame({"symbol": symbols.filter(plain_ascii), "seen": simple.filter(plain_ascii)}),
+        pl.DataFrame({"symbol": odd, "seen": pl.Series([_seen(name) for name in odd], dtype=pl.String)}),
+    ]
+    grouped = (
+        pl.concat(parts)
+        .sort("symbol")
+        .with_columns(first=pl.col("symbol").first().over("seen"), second=pl.col("symbol").get(1, null_on_oob=True).over("seen"))
     )
-    findings += _tell(*where, ~pl.col("metadata_ok"), "warning", "malformed_metadata", "metadata", _METADATA, "the rest is ignored")
-    by_rule, by_none = pl.col("class_from") == "rule", pl.col("class_from") == "other"
-    findings += _tell(
-        *where, by_rule, "warning", "class_by_rule", "asset_class", "an asset_class in metadata", "taken from the rules in configs/markets"
-    )
-    findings += _tell(*where, by_none, "warning", "class_other", "asset_class", "an asset_class in metadata, or a rule", "taken as other")
-    return frame, findings
+    like = pl.when(pl.col("symbol") == pl.col("first")).then("second").otherwise("first")
+    stripped = pl.col("symbol").str.strip_chars()
+    padded = pl.when(stripped != pl.col("symbol")).then(stripped)
+    return grouped.select("symbol", like=pl.coalesce(like, padded)).drop_nulls("like")
+
+
+def _seen(symbol: str) -> str:
+    """What a person sees of a symbol: one case, no spaces, one letter for all that look like it."""
+    return "".join(unicodedata.normalize("NFKC", symbol).casefold().translate(_ALIKE).split())
+
+
+def _spell(text: str) -> str:
+    """Text with every letter outside ASCII as its number, so that look-alikes can be told apart."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _wrong_types(db: sqlite3.Connection, column: str, kind: str, sample_rows: int) -> tuple[int, tuple[Row, ...]]:
+    """How many keys of the assets are of another type than they should be (NULL aside), and the first of them."""
+    if kind == "integer" and "asset_id" not in {fold(row[1]) for row in db.execute("PRAGMA table_xinfo(assets)")}:
+        return 0, ()
+    wrong = f"FROM assets NOT INDEXED WHERE typeof({quote(column)}) NOT IN ('null', ?)"
+    count = int(db.execute(f"SELECT count(*) {wrong}", (kind,)).fetchone()[0])
+    rows = db.execute(f"SELECT {quote(column)} {wrong} LIMIT {sample_rows}", (kind,)).fetchall()
+    return count, tuple({column: plain(value)} for (value,) in rows)
 
 
 def _tell(

@@ -138,7 +138,7 @@ def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketCon
 
     try:
         with connect(path, cfg.gate) as db:
-            if hostile := check_schema(db):
+            if hostile := check_schema(db, cfg.gate.max_assets):
                 return DumpReport(False, tuple(hostile))
             if damage := _find_damage(db):
                 message = f"dump: the database is damaged ({'; '.join(damage)}); copy it again"

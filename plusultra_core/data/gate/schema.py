@@ -34,6 +34,8 @@ class TableShape:
     known_at: str | None = None
     symbol: str | None = "symbol"
     keys: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    """Keys that are whole numbers; the others are text."""
     positive: tuple[str, ...] = ()
     nonnegative: tuple[str, ...] = ()
     finite: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class TableShape:
             known_at=self.known_at if self.known_at in there else None,
             symbol=self.symbol if self.symbol in there else None,
             keys=kept(self.keys),
+            integers=kept(self.integers),
             positive=kept(self.positive),
             nonnegative=kept(self.nonnegative),
             finite=kept(self.finite),
@@ -75,7 +78,12 @@ _IN_TIME = ("timestamp", "symbol")
 SHAPES = {
     shape.table: shape
     for shape in (
-        TableShape(table="assets", required=("symbol",), optional=("asset_id", "sector", "currency", "exchange", "metadata"), time=None),
+        TableShape(
+            table="assets",
+            required=("symbol",),
+            optional=("asset_id", "sector", "currency", "exchange", "asset_class", "metadata"),
+            time=None,
+        ),
         TableShape(
             table="series",
             required=(*_IN_TIME, "close"),
@@ -109,11 +117,11 @@ SHAPES = {
             required=("trade_id", *_IN_TIME, "side", "size", "price"),
             optional=("fees", "slippage_bp", "pnl", "metadata"),
             keys=("trade_id",),
+            integers=("trade_id",),
             positive=("price",),
             nonnegative=("size",),
             finite=("fees", "slippage_bp", "pnl"),
             rules=(
-                Rule("bad_key", "error", "trade_id", "typeof(\"trade_id\") <> 'integer'", "an integer"),
                 Rule("bad_side", "error", "side", "\"side\" IS NULL OR \"side\" NOT IN ('long', 'short', 'flat')", "long, short or flat"),
             ),
         ),
@@ -143,7 +151,7 @@ def fold(name: str) -> str:
 _FOLDED = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
-def check_schema(db: sqlite3.Connection) -> list[Finding]:
+def check_schema(db: sqlite3.Connection, max_assets: int) -> list[Finding]:
     """What refuses a dump before any of its tables is looked at: forged or endless schemas, columns that compute."""
     entries = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
     tables = [name for kind, name, _ in entries if kind in ("table", "view")]
@@ -163,6 +171,11 @@ def check_schema(db: sqlite3.Connection) -> list[Finding]:
             )
             for column in computed[:_SHOWN]
         ]
+        if fold(name) == "assets" and not findings:
+            found = db.execute("SELECT count(*) FROM (SELECT 1 FROM assets NOT INDEXED LIMIT ?)", (max_assets + 1,)).fetchone()[0]
+            if found > max_assets:
+                message = f"more than gate.max_assets = {max_assets} rows; export a universe, or raise the limit"
+                findings.append(_schema("error", "too_many_assets", "assets", None, message))
     return findings
 
 

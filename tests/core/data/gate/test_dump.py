@@ -115,7 +115,7 @@ def test_too_large(make_dump: MakeDump, check: Check) -> None:
 
 
 def test_a_huge_cell(make_dump: MakeDump, check: Check) -> None:
-    report = check(make_dump("UPDATE assets SET metadata = printf('%.*c', 100000, 'x') WHERE symbol = 'AAA'"), max_cell_bytes=50_000)
+    report = check(make_dump("UPDATE assets SET exchange = printf('%.*c', 100000, 'x') WHERE symbol = 'AAA'"), max_cell_bytes=50_000)
     assert "huge_cell" in _codes(report)
 
 
