@@ -122,6 +122,8 @@ FRAMES: dict[str, FrameSpec] = {
             "barrier_end_ns": Col(pl.Int64, nullable=True),
             "barrier_ambiguous": Col(pl.Boolean, nullable=True),
             "weight_uniqueness": _ANY_FLOAT,
+            "meta_side": Col(pl.Int8, nullable=True, options=(-1, 0, 1)),
+            "meta_label": Col(pl.Int8, nullable=True, options=(0, 1)),
         },
         patterns={
             r"ret_log_\d+": _ANY_FLOAT,

@@ -1,15 +1,41 @@
-"""What came after each bar: vol-scaled returns, directions, triple barriers, uniqueness weights."""
+"""What came after each bar: vol-scaled returns, directions, triple barriers, uniqueness weights, meta-labels."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.arrays import Float64Array, Int8Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.targets import kernels
 
 DOWN, FLAT, UP = 0, 1, 2
+_RULES = {"worst": kernels.WORST, "skip": kernels.SKIP, "open_distance": kernels.OPEN_DISTANCE}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetaConfig:
+    """The primary side, from past closes alone, and what acting on it costs."""
+
+    side: Literal["momentum", "crossover"]
+    """Sign of the return over `slow_bars`, or of a fast less a slow exponential mean of log closes."""
+    fast_bars: int
+    """Half-life of the fast mean under `crossover`; unused, and 0, under `momentum`."""
+    slow_bars: int
+    """Bars back, or half-life of the slow mean; as many must be there."""
+    threshold: float
+    """Within +- this the side is 0; units of sigma sqrt(slow_bars)."""
+    cost_sigma: float
+    """Cost of entering and leaving, units of sigma."""
+
+    def __post_init__(self) -> None:
+        if self.slow_bars < 2 or (self.side == "crossover") != (0 < self.fast_bars < self.slow_bars):
+            raise ConfigError(f"meta: expected 0 < fast_bars < slow_bars if crossover, else 0, found {self.fast_bars}, {self.slow_bars}")
+        if (self.side == "momentum") != (self.fast_bars == 0):
+            raise ConfigError(f"meta.fast_bars: expected 0 if momentum, found {self.fast_bars}")
+        if self.threshold < 0 or self.cost_sigma < 0:
+            raise ConfigError(f"meta: expected threshold >= 0 and cost_sigma >= 0, found {self.threshold}, {self.cost_sigma}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +54,9 @@ class TargetsConfig:
     barrier_up: float
     """Upper barrier, units of sigma sqrt(barrier_horizon)."""
     barrier_down: float
+    barrier_rule: Literal["worst", "skip", "open_distance"]
+    """Where a position ends on a bar that spans both barriers: at its stop, nowhere (no label), at the one nearer to the open."""
+    meta: MetaConfig
 
     def __post_init__(self) -> None:
         if not self.horizons or min(self.horizons) < 1 or list(self.horizons) != sorted(set(self.horizons)):
@@ -38,6 +67,10 @@ class TargetsConfig:
             raise ConfigError(f"direction_threshold: expected >= 0, found {self.direction_threshold}")
         if self.barrier_horizon < 1 or self.barrier_up <= 0 or self.barrier_down <= 0:
             raise ConfigError("barriers: expected barrier_horizon >= 1, barrier_up > 0, barrier_down > 0")
+        if self.meta.cost_sigma >= self.barrier_down * self.barrier_horizon**0.5:
+            raise ConfigError(
+                f"meta.cost_sigma: expected a cost within the stop, found {self.meta.cost_sigma}; the entry alone would stop it"
+            )
 
 
 def build(bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
@@ -45,8 +78,9 @@ def build(bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
 
     Shapes  the rows of bars, in their order.
     Units   ret_log_h log return; target_h = ret_log_h / (sigma sqrt(h)); sigma a bar, from returns to the bar only.
-    Looks   ahead max(horizons, 2 barrier_horizon - 1) bars: never an input. known_ns is when the whole row is known.
-    NaN     none: null at the last h bars of a symbol, and where sigma is unknown or 0.
+    Looks   ahead max(horizons, 2 barrier_horizon - 1) bars: never an input. sigma and meta_side look back only.
+            known_ns is when the whole row is known.
+    NaN     none: null at the last h bars of a symbol, and where sigma is unknown or 0; meta_label also where meta_side is 0.
     Raises  ContractError when a column is missing or bars are not sorted.
     """
     _check(bars)
@@ -64,6 +98,7 @@ def build(bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
     )
     for horizon in cfg.horizons:
         out = _add_horizon(out, horizon, cfg.direction_threshold)
+    out = _add_side(out, cfg.meta)
     return _add_barriers(out.drop("price"), bars, cfg)
 
 
@@ -86,14 +121,29 @@ def _add_horizon(frame: pl.DataFrame, horizon: int, threshold: float) -> pl.Data
     return frame.select(names)
 
 
+def _add_side(frame: pl.DataFrame, cfg: MetaConfig) -> pl.DataFrame:
+    """What a plain rule of past closes would hold: 1 long, -1 short, 0 nothing, null where it is not known."""
+    price = pl.col("price")
+    if cfg.side == "momentum":
+        gap = price - price.shift(cfg.slow_bars).over("symbol")
+    else:
+        fast, slow = (price.ewm_mean(half_life=bars, adjust=True, min_samples=cfg.slow_bars) for bars in (cfg.fast_bars, cfg.slow_bars))
+        gap = fast.over("symbol") - slow.over("symbol")
+    strength = gap / (pl.col("sigma") * cfg.slow_bars**0.5)
+    side = pl.when(strength > cfg.threshold).then(1).when(strength < -cfg.threshold).then(-1).otherwise(0)
+    return frame.with_columns(pl.when(strength.is_not_null()).then(side).cast(pl.Int8).alias("meta_side"))
+
+
 def _add_barriers(frame: pl.DataFrame, bars: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:
     starts = _segments(bars)
-    sigma = frame["sigma"].to_numpy().astype(np.float64)
     open_, high, low, close = (_column(bars, name) for name in ("open_adj", "high_adj", "low_adj", "close_adj"))
-    label, ret, end, ambiguous = kernels.triple_barrier(
-        open_, high, low, close, sigma, starts, cfg.barrier_horizon, cfg.barrier_up, cfg.barrier_down
-    )
-    known = pl.Series(end >= 0)
+    sigma = frame["sigma"].to_numpy().astype(np.float64)
+    side: Int8Array = frame["meta_side"].fill_null(0).to_numpy()
+    barriers = kernels.Barriers(cfg.barrier_horizon, cfg.barrier_up, cfg.barrier_down, 0.0, _RULES[cfg.barrier_rule])
+    label, ret, end, ambiguous = kernels.triple_barrier(open_, high, low, close, sigma, np.ones_like(side), starts, barriers)
+    costly = barriers._replace(cost=cfg.meta.cost_sigma)
+    met, _, met_end, _ = kernels.triple_barrier(open_, high, low, close, sigma, side, starts, costly)
+    known, judged = pl.Series(end >= 0), pl.Series(met_end >= 0)
     end_ns = bars["ts_ns"].to_numpy()[np.maximum(end, 0)] if bars.height else np.zeros(0, dtype=np.int64)
     values = pl.DataFrame(
         {
@@ -102,10 +152,13 @@ def _add_barriers(frame: pl.DataFrame, bars: pl.DataFrame, cfg: TargetsConfig) -
             "barrier_end_ns": end_ns,
             "barrier_ambiguous": ambiguous,
             "weight_uniqueness": kernels.average_uniqueness(end, starts),
+            "meta_label": (met > 0).astype(np.int8),
         },
         schema_overrides={"barrier_label": pl.Int8, "barrier_end_ns": pl.Int64},
     )
-    return frame.hstack(values.select(pl.when(known).then(pl.all())))
+    shown = {"barrier_ambiguous": known | values["barrier_ambiguous"], "meta_label": judged}
+    masked = values.select(pl.when(shown.get(name, known)).then(pl.col(name)) for name in values.columns)
+    return frame.drop("meta_side").hstack([*masked.drop("meta_label"), frame["meta_side"], masked["meta_label"]])
 
 
 def summary(targets: pl.DataFrame, cfg: TargetsConfig) -> pl.DataFrame:

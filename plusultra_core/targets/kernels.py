@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,44 @@ if TYPE_CHECKING:
 else:
     from numba import njit
 
+WORST, SKIP, OPEN_DISTANCE = 0, 1, 2
+"""What a bar that spans both barriers does: ends at the stop, leaves no label, ends at the barrier nearer to its open."""
+
+
+class Barriers(NamedTuple):
+    """Where a position ends, in units of sigma at its entry."""
+
+    horizon: int
+    """Bars until it ends by itself."""
+    profit: float
+    """Units of sigma sqrt(horizon)."""
+    stop: float
+    """Units of sigma sqrt(horizon)."""
+    cost: float
+    """Of entering and leaving, units of sigma: barriers stand at the gain and the loss net of it."""
+    rule: int
+    """WORST, SKIP or OPEN_DISTANCE."""
+
+
+@njit(cache=True)
+def _meet(open_: float, high: float, low: float, close: float, top: float, bottom: float, worse: int, rule: int) -> tuple[int, float, bool]:
+    """What one bar does to two barriers: 1 meets the top, -1 the bottom, 0 neither; the price where that is not the barrier's; both?"""
+    reach = close if math.isnan(high) else high
+    sink = close if math.isnan(low) else low
+    if reach < top and sink > bottom:
+        return 0, np.nan, False
+    if open_ >= top or open_ <= bottom:
+        return (1 if open_ >= top else -1), open_, False
+    if math.isnan(high) or math.isnan(low):
+        return (1 if close >= top else -1), close, False
+    if reach < top:
+        return -1, np.nan, False
+    if sink > bottom:
+        return 1, np.nan, False
+    if rule == OPEN_DISTANCE and open_ * open_ != top * bottom and not math.isnan(open_):
+        return (1 if open_ * open_ > top * bottom else -1), np.nan, True
+    return worse, np.nan, True
+
 
 @njit(cache=True)
 def triple_barrier(
@@ -24,54 +62,49 @@ def triple_barrier(
     low: Float64Array,
     close: Float64Array,
     sigma: Float64Array,
+    side: Int8Array,
     starts: Int64Array,
-    horizon: int,
-    up: float,
-    down: float,
+    barriers: Barriers,
 ) -> tuple[Int8Array, Float64Array, Int64Array, BoolArray]:
-    """First barrier met by a long position entered at the close of bar i: label, log return, row of the end, ambiguous.
+    """First barrier met by a position of the given side entered at the close of bar i: label, log gain, row of the end, ambiguous.
 
-    Shapes  prices and sigma (N,), symbols end to end, NaN open/high/low on close-only bars; starts (S + 1,).
-    Units   barriers at close * exp(up sigma sqrt(horizon)) and close * exp(-down sigma sqrt(horizon)).
+    Shapes  prices, sigma and side (N,), symbols end to end, NaN open/high/low on close-only bars; starts (S + 1,); side 1 long,
+            -1 short; label 1 profit, -1 stop, 0 neither; gain of the side before cost.
+    Units   profit at a gain of profit sigma sqrt(horizon) + cost sigma, stop at a loss of stop sigma sqrt(horizon) - cost sigma.
     Looks   ahead `horizon` bars of the symbol.
-    NaN     end row -1 and return NaN where sigma is missing or 0, or fewer than `horizon` bars follow.
+    NaN     end row -1 and gain NaN where side is 0, sigma is missing or 0, fewer than `horizon` bars follow, or the bar that ends
+            it spans both barriers and the rule is to skip; that bar is ambiguous under every rule.
 
-    A bar that opens beyond a barrier ends there, at its open. A bar that spans both is ambiguous and ends
-    at the worse, lower one. Neither within the horizon: label 0, the return to the last close.
+    A bar that opens beyond a barrier ends there, at its open. A bar that spans both ends, by the rule, at the stop, nowhere, or
+    at the barrier that its open lies nearer to. Neither within the horizon: label 0, the gain to the last close.
     Source  Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 3.
     """
     label = np.zeros(close.size, dtype=np.int8)
     ret = np.full(close.size, np.nan)
     end = np.full(close.size, -1, dtype=np.int64)
     ambiguous = np.zeros(close.size, dtype=np.bool_)
+    horizon = barriers.horizon
     for s in range(starts.size - 1):
         for i in range(starts[s], starts[s + 1] - horizon):
-            width = sigma[i] * math.sqrt(horizon)
-            if not width > 0.0:
+            width, cost = sigma[i] * math.sqrt(horizon), barriers.cost * sigma[i]
+            if not width > 0.0 or side[i] == 0:
                 continue
-            top, bottom = close[i] * math.exp(up * width), close[i] * math.exp(-down * width)
+            gain, loss = barriers.profit * width + cost, barriers.stop * width - cost
+            up, down = (gain, loss) if side[i] > 0 else (loss, gain)
+            top, bottom = close[i] * math.exp(up), close[i] * math.exp(-down)
             end[i] = i + horizon
-            ret[i] = math.log(close[i + horizon] / close[i])
+            ret[i] = side[i] * math.log(close[i + horizon] / close[i])
             for j in range(i + 1, i + horizon + 1):
-                best = close[j] if math.isnan(high[j]) else high[j]
-                worst = close[j] if math.isnan(low[j]) else low[j]
-                if best < top and worst > bottom:
+                met, price, both = _meet(open_[j], high[j], low[j], close[j], top, bottom, -side[i], barriers.rule)
+                if met == 0:
                     continue
-                end[i] = j
-                first = open_[j]
-                if first >= top or first <= bottom:
-                    label[i] = 1 if first >= top else -1
-                    ret[i] = math.log(first / close[i])
-                elif math.isnan(high[j]) or math.isnan(low[j]):
-                    label[i] = 1 if close[j] >= top else -1
-                    ret[i] = math.log(close[j] / close[i])
-                elif worst <= bottom:
-                    label[i] = -1
-                    ret[i] = -down * width
-                    ambiguous[i] = best >= top
-                else:
-                    label[i] = 1
-                    ret[i] = up * width
+                ambiguous[i] = both
+                if both and barriers.rule == SKIP:
+                    end[i], ret[i] = -1, np.nan
+                    break
+                end[i], label[i] = j, met * side[i]
+                move = (up if met > 0 else -down) if math.isnan(price) else math.log(price / close[i])
+                ret[i] = side[i] * move
                 break
     return label, ret, end, ambiguous
 

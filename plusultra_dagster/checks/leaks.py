@@ -10,10 +10,13 @@ from plusultra_core.artifacts import Artifact
 from plusultra_core.errors import LookaheadError
 from plusultra_core.market import MarketConfig
 from plusultra_dagster.config import Data, Features, Regimes, Targets, Views, markets
-from plusultra_dagster.partitions import partition_of, snapshot_by_asset_class
+from plusultra_dagster.partitions import across_context, partition_of, snapshot_by_asset_class
 
 NUM_CUTS = 24
-MAX_SYMBOLS = 6
+NUM_STRETCHES = 4
+NUM_PAST = 1_000
+NUM_FUTURE = 128
+MAX_SYMBOLS = 8
 SEED = 7
 NUM_SHIFTS = 200
 NULL_SE = 4.0
@@ -47,19 +50,43 @@ def build_regimes(market: MarketConfig) -> Build:
 
 
 def build_sigma(market: MarketConfig) -> Build:
-    """The one column of the targets that looks back: the volatility that scales labels, positions and the cost hurdle."""
+    """The columns of the targets that look back: the volatility that scales labels, positions and the cost hurdle, and the primary side."""
     from plusultra_core.targets.build import TargetsConfig, build
 
     cfg = Targets().load(TargetsConfig)
-    return lambda frames: build(frames["bars"], cfg).select("symbol", "ts_ns", "sigma")
+    return lambda frames: build(frames["bars"], cfg).select("symbol", "ts_ns", "sigma", "meta_side")
 
 
 def build_view(market: MarketConfig) -> Build:
-    """The view of a class that sees itself only: what other classes add passes through the same joins."""
+    """The view of a class on itself and its context classes; `bars@<class>` are the bars of one."""
     from plusultra_core.views.build import ViewsConfig, build
 
     cfg, own = Views().load(ViewsConfig), market.asset_class
-    return lambda frames: build(own, {own: frames["bars"]}, {own: frames["features"]}, market, cfg).frame
+
+    def view(frames: Frames) -> pl.DataFrame:
+        given: dict[str, Frames] = {name: {} for name in ("bars", "features", "side_tables")}
+        for key, frame in frames.items():
+            name, asset_class = key.split("@")
+            given[name][asset_class] = frame
+        return build(own, *given.values(), market, cfg).frame
+
+    return view
+
+
+def _in_step(bars: pl.DataFrame, features: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that both have: features of a bar are known when all before it is, so a cut may take them alone."""
+    keys = ["symbol", "ts_ns"]
+    if bars.select(keys).equals(features.select(keys)):
+        return bars, features
+    return tuple(one.join(other, on=keys, how="semi", maintain_order="left") for one, other in ((bars, features), (features, bars)))
+
+
+def _named() -> tuple[str, ...]:
+    """Symbols that a view shows by name."""
+    from plusultra_core.views.build import ViewsConfig
+
+    cfg = Views().load(ViewsConfig)
+    return (*cfg.symbols, *cfg.benchmarks)
 
 
 BUILDERS: Mapping[str, tuple[Callable[[MarketConfig], Build], tuple[str, ...]]] = {
@@ -67,7 +94,7 @@ BUILDERS: Mapping[str, tuple[Callable[[MarketConfig], Build], tuple[str, ...]]] 
     "features": (build_features, ("bars", "indicators", "side_tables")),
     "regimes": (build_regimes, ("bars", "features", "assets")),
     "targets": (build_sigma, ("bars",)),
-    "cross_asset_view": (build_view, ("bars", "features")),
+    "cross_asset_view": (build_view, ("bars", "features", "side_tables")),
 }
 
 
@@ -77,11 +104,14 @@ def run_leak_check(kind: str, asset: str, key: object, frames: Frames) -> dg.Ass
 
     market = markets()[str(partition_of(key).asset_class)]
     judge = {"truncation": leakage.check_truncation, "poison": leakage.check_poison}[kind]
+    stretches = leakage.Stretches(num=NUM_STRETCHES, num_past=NUM_PAST, num_future=NUM_FUTURE)
+    keep = _named() if asset == "cross_asset_view" else ()
     try:
-        seen = judge(BUILDERS[asset][0](market), frames, num_cuts=NUM_CUTS, seed=SEED, max_symbols=MAX_SYMBOLS)
+        seen = judge(BUILDERS[asset][0](market), frames, NUM_CUTS, SEED, MAX_SYMBOLS, keep, stretches)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
-    return dg.AssetCheckResult(passed=True, metadata={"cuts": len(seen.cuts_ns), "rows": seen.num_rows, "columns": seen.num_columns})
+    found = {"cuts": len(seen.cuts_ns), "rows": seen.num_rows, "columns": seen.num_columns, "columns without a value": len(seen.blind)}
+    return dg.AssetCheckResult(passed=True, metadata={**found, "without a value": dg.MetadataValue.json(list(seen.blind))})
 
 
 _SAYS = {
@@ -90,7 +120,7 @@ _SAYS = {
 }
 
 
-def _options(kind: str, asset: str) -> dict[str, object]:
+def _options(kind: str, asset: str, mapping: dg.PartitionMapping | None = None) -> dict[str, object]:
     names = BUILDERS[asset][1]
     return {
         "asset": asset,
@@ -98,7 +128,7 @@ def _options(kind: str, asset: str) -> dict[str, object]:
         "blocking": True,
         "partitions_def": snapshot_by_asset_class,
         "description": _SAYS[kind],
-        "additional_ins": {name: dg.AssetIn(name) for name in names},
+        "additional_ins": {name: dg.AssetIn(name, partition_mapping=mapping) for name in names},
     }
 
 
@@ -135,9 +165,20 @@ def _of_regimes(kind: str) -> dg.AssetChecksDefinition:
 
 
 def _of_view(kind: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(**_options(kind, "cross_asset_view"))
-    def check(context: dg.AssetCheckExecutionContext, bars: pl.DataFrame, features: pl.DataFrame) -> dg.AssetCheckResult:
-        return run_leak_check(kind, "cross_asset_view", context.partition_key, {"bars": bars, "features": features})
+    @dg.asset_check(**_options(kind, "cross_asset_view", across_context({name: m.context_classes for name, m in markets().items()})))
+    def check(
+        context: dg.AssetCheckExecutionContext,
+        bars: dict[str, pl.DataFrame],
+        features: dict[str, pl.DataFrame],
+        side_tables: dict[str, pl.DataFrame],
+    ) -> dg.AssetCheckResult:
+        own = str(partition_of(context.partition_key).asset_class)
+        given = {"bars": bars, "features": features, "side_tables": side_tables}
+        cells = [(name, str(partition_of(key).asset_class), frame) for name, frames in given.items() for key, frame in frames.items()]
+        # The own class first: its bars are the times that are cut at.
+        cells.sort(key=lambda cell: (cell[0] != "bars" or cell[1] != own, cell[:2]))
+        flat = {f"{name}@{asset_class}": frame for name, asset_class, frame in cells}
+        return run_leak_check(kind, "cross_asset_view", context.partition_key, flat)
 
     return check
 
@@ -159,7 +200,7 @@ def _of_targets(kind: str) -> dg.AssetChecksDefinition:
 )
 def overlap(windows: Artifact) -> dg.AssetCheckResult:
     """From the first input to the end of the last label, on the class's grid; the scaler is fitted again."""
-    from plusultra_core.leakage import Intervals, check_overlap
+    from plusultra_core.separation import Intervals, check_overlap
     from plusultra_core.windows.panel import load_panel
     from plusultra_core.windows.scaling import check_scaler
 
@@ -190,7 +231,7 @@ def shuffled_null(supervised_checkpoint: Artifact) -> dg.AssetCheckResult:
     """The pooled IC of the null lies within 4 standard errors of 0: a judge of every partition may rarely err."""
     from safetensors.numpy import load_file
 
-    from plusultra_core.leakage import check_shuffled_null
+    from plusultra_core.separation import check_shuffled_null
 
     null = load_file(supervised_checkpoint.path / "null.safetensors")
     try:
