@@ -4,14 +4,13 @@ They call a builder again on inputs whose future is cut off, or replaced by nois
 says about the past. They know nothing of what is built and run on every materialisation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import iso
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 
@@ -33,28 +32,47 @@ class LeakReport:
     cuts_ns: tuple[int, ...]
     num_rows: int
     num_columns: int
+    blind: tuple[str, ...]
+    """Columns that held no value in any row looked at: nothing is said about them."""
 
 
-class Intervals(NamedTuple):
-    """Closed intervals [first input, label end] of samples, UTC nanoseconds (or grid indices), each (N,)."""
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Cuts drawn in few short pieces of the panel instead of all over it, so that a build costs little.
 
-    start: Int64Array
-    end: Int64Array
+    A piece is a world of its own: of every series of every input it holds the last `num_past` rows before its first
+    cut, and what became known in the `num_future` times after it. What needs a longer past is blind there.
+    """
+
+    num: int
+    num_past: int
+    num_future: int
 
 
-class NullReport(NamedTuple):
-    """Pooled information coefficient and its standard error under the null."""
+class _Piece(NamedTuple):
+    inputs: dict[str, pl.DataFrame]
+    whole: pl.DataFrame
+    cuts_ns: tuple[int, ...]
 
-    ic: float
-    se: float
 
-
-def check_truncation(build: Builder, inputs: Frames, num_cuts: int, seed: int, max_symbols: int | None = None) -> LeakReport:
+def check_truncation(
+    build: Builder,
+    inputs: Frames,
+    num_cuts: int,
+    seed: int,
+    max_symbols: int | None = None,
+    keep: Sequence[str] = (),
+    stretches: Stretches | None = None,
+) -> LeakReport:
     """Rows known by a cut are the same when everything known later is cut from the inputs.
 
     Inputs are cut by `known_ns` (`ts_ns` where there is none; a frame with neither stays whole). Rows of the result
     count as known at `known_ns`, else `ts_ns`; a column that the cut takes away must be empty before it. NaN equals NaN
     and null; numbers agree to 1e-12 relative. A leak shows only where it bites at a cut: more cuts find rarer ones.
+    Read backwards it is the check that appended rows change nothing: what is cut off is what the next dump brings.
+
+    max_symbols  looks at that many symbols of each frame, those of `keep` first.
+    stretches    looks at some pieces of the panel; else at all of it.
 
     Raises  LookaheadError naming column, symbol, time and both values; ContractError where the result has no ts_ns.
     """
@@ -63,10 +81,19 @@ def check_truncation(build: Builder, inputs: Frames, num_cuts: int, seed: int, m
         when = _when(frame)
         return frame if when is None else frame.filter(pl.col(when) <= cut_ns)
 
-    return _check(build, inputs, num_cuts, seed, max_symbols, cut_off, "is cut off")
+    chosen = _restrict(inputs, max_symbols, keep, seed)
+    return _check(build, _pieces(build, chosen, num_cuts, seed, stretches), cut_off, "is cut off")
 
 
-def check_poison(build: Builder, inputs: Frames, num_cuts: int, seed: int, max_symbols: int | None = None) -> LeakReport:
+def check_poison(
+    build: Builder,
+    inputs: Frames,
+    num_cuts: int,
+    seed: int,
+    max_symbols: int | None = None,
+    keep: Sequence[str] = (),
+    stretches: Stretches | None = None,
+) -> LeakReport:
     """Rows known by a cut are the same when everything known later is replaced by noise.
 
     After the cut the values of an input are dealt out anew among rows of the same text keys (keys and times stay) and each
@@ -79,97 +106,89 @@ def check_poison(build: Builder, inputs: Frames, num_cuts: int, seed: int, max_s
     def poisoned(frame: pl.DataFrame, cut_ns: int) -> pl.DataFrame:
         return _poison(frame, cut_ns, np.random.default_rng([seed, cut_ns & 0xFFFFFFFF]))
 
-    return _check(build, inputs, num_cuts, seed, max_symbols, poisoned, "is replaced by noise")
+    chosen = _restrict(inputs, max_symbols, keep, seed)
+    return _check(build, _pieces(build, chosen, num_cuts, seed, stretches), poisoned, "is replaced by noise")
 
 
-def check_overlap(spans: Mapping[str, Intervals]) -> int:
-    """Samples of different spans (train, valid, test) never share a moment. Returns how many samples were looked at.
-
-    Raises  LookaheadError naming both spans and the two intervals; ContractError where an interval ends before it starts.
-    """
-    names = sorted(spans)
-    for name in names:
-        start, end = spans[name]
-        if start.shape != end.shape or bool((end < start).any()):
-            raise ContractError(f"{name}: expected intervals that end after they start, one end a start; build them again")
-    for i, left in enumerate(names):
-        for right in names[i + 1 :]:
-            _check_pair(left, spans[left], right, spans[right])
-    return sum(spans[name].start.size for name in names)
-
-
-def null_ic(prediction_TN: Float64Array, target_TN: Float64Array, num_shifts: int, seed: int) -> NullReport:
-    """Pooled information coefficient, and its spread when the targets are turned round in time.
-
-    Turning (a circular shift of all assets together) keeps overlap of horizons and correlation between assets, so the
-    standard error is right where 1 / sqrt(n) is far too small.
-
-    Shapes  (T, N); result two numbers.
-    NaN     a cell with NaN on either side is left out.
-    """
-    num_times = prediction_TN.shape[0]
-    if prediction_TN.shape != target_TN.shape or num_times < 20 or num_shifts < 10:
-        raise ConfigError(
-            f"null_ic: expected two (T, N) arrays of 20 times and 10 shifts at least, found {prediction_TN.shape}, {num_shifts}"
-        )
-    shifts = np.random.default_rng(seed).integers(num_times // 10 + 1, num_times - num_times // 10, num_shifts)
-    turned = [_pooled_ic(prediction_TN, np.roll(target_TN, int(shift), axis=0)) for shift in shifts]
-    return NullReport(ic=_pooled_ic(prediction_TN, target_TN), se=float(np.std(turned)))
+def _check(build: Builder, pieces: Iterable[_Piece], change: Callable[[pl.DataFrame, int], pl.DataFrame], what: str) -> LeakReport:
+    seen: list[int] = []
+    num_rows, columns, sighted = 0, dict[str, None](), set[str]()
+    for inputs, whole, cuts in pieces:
+        for cut_ns in cuts:
+            again = build({name: change(frame, cut_ns) for name, frame in inputs.items()})
+            num_rows += _compare(whole, again, cut_ns, f"when everything after {iso(cut_ns)} {what}")
+        past = whole.filter(pl.col(_when(whole) or "ts_ns") <= max(cuts)).select(_values(whole))
+        valued = past.select(pl.col(name).fill_nan(None) if kind.is_float() else name for name, kind in past.schema.items())
+        sighted |= {column.name for column in valued if column.null_count() < column.len()}
+        columns |= dict.fromkeys(valued.columns)
+        seen += cuts
+    return LeakReport(
+        cuts_ns=tuple(sorted(seen)),
+        num_rows=num_rows,
+        num_columns=len(columns),
+        blind=tuple(name for name in columns if name not in sighted),
+    )
 
 
-def check_shuffled_null(prediction_TN: Float64Array, target_TN: Float64Array, num_shifts: int, seed: int, num_se: float) -> NullReport:
-    """Predictions of a model trained on shuffled targets know nothing: their pooled IC lies within `num_se` standard errors of 0.
+def _pieces(build: Builder, inputs: dict[str, pl.DataFrame], num_cuts: int, seed: int, stretches: Stretches | None) -> Iterator[_Piece]:
+    """Inputs, what is built of them, and the cuts to make there."""
+    arrivals = [frame[name].cast(pl.Int64) for frame in inputs.values() if (name := _when(frame))]
+    if stretches is None:
+        whole = _built(build, inputs)
+        yield _Piece(inputs, whole, _cuts(whole[_when(whole) or "ts_ns"], arrivals, num_cuts, seed))
+        return
+    times = arrivals[0].drop_nulls().unique().sort() if arrivals else pl.Series([], dtype=pl.Int64)
+    rng = np.random.default_rng(seed)
+    first, last = _range(times, num_cuts)
+    inside = max(1, min(stretches.num_future // 2, last - first + 1))
+    starts = {last - inside + 1, *rng.integers(first, last - inside + 2, stretches.num - 1).tolist()}
+    for start in sorted(starts):
+        picked = rng.choice(inside, min(inside, -(-num_cuts // stretches.num)), replace=False)
+        picked[0] = inside - 1 if start == last - inside + 1 and inside - 1 not in picked else picked[0]
+        cuts = tuple(int(times[start + i]) for i in sorted(picked.tolist()))
+        end_ns = int(times[min(start + stretches.num_future, len(times) - 1)])
+        piece = {name: _shorten(frame, cuts[0], end_ns, stretches.num_past) for name, frame in inputs.items()}
+        yield _Piece(piece, _built(build, piece), cuts)
 
-    Give the out-of-sample predictions of a model fitted to shuffled targets, and the shuffled targets it never saw.
 
-    Raises  LookaheadError when it does not: the model has seen what it is judged by.
-    """
-    report = null_ic(prediction_TN, target_TN, num_shifts, seed)
-    if not abs(report.ic) <= num_se * report.se:
-        raise LookaheadError(
-            f"shuffled null: expected an IC within {num_se:g} standard errors ({num_se * report.se:.4f}) of 0, found {report.ic:.4f}; "
-            "the model has seen these targets: look at splits, scalers and feature selection"
-        )
-    return report
-
-
-def _check(
-    build: Builder,
-    inputs: Frames,
-    num_cuts: int,
-    seed: int,
-    max_symbols: int | None,
-    change: Callable[[pl.DataFrame, int], pl.DataFrame],
-    what: str,
-) -> LeakReport:
-    chosen = _restrict(inputs, max_symbols, seed)
-    whole = build(dict(chosen))
-    when = _when(whole)
-    if when is None or "ts_ns" not in whole.columns:
+def _built(build: Builder, inputs: Frames) -> pl.DataFrame:
+    whole = build(dict(inputs))
+    if "ts_ns" not in whole.columns:
         raise ContractError(f"result: expected a column ts_ns, found {whole.columns}; build rows with a time")
-    cuts = _cuts(whole[when], [frame[name] for frame in chosen.values() if (name := _when(frame))], num_cuts, seed)
-    num_rows = 0
-    for cut_ns in cuts:
-        again = build({name: change(frame, cut_ns) for name, frame in chosen.items()})
-        num_rows += _compare(whole, again, cut_ns, f"when everything after {iso(cut_ns)} {what}")
-    return LeakReport(cuts_ns=cuts, num_rows=num_rows, num_columns=len(_values(whole)))
+    if repeated := whole.height - whole.select(_keys(whole)).n_unique():
+        raise ContractError(f"result: expected one row for each of {_keys(whole)}, found {repeated} repeated; drop them")
+    return whole
+
+
+def _shorten(frame: pl.DataFrame, cut_ns: int, end_ns: int, num_past: int) -> pl.DataFrame:
+    """What was known by the end; of each series of rows no more than its last num_past by the cut."""
+    when = _when(frame)
+    if when is None:
+        return frame
+    frame = frame.filter(pl.col(when) <= end_ns)
+    series = [name for name in _keys(frame) if name != "ts_ns"]
+    before = pl.col(when) <= cut_ns
+    later = before.cast(pl.Int64).cum_sum(reverse=True)
+    return frame.filter(~before | ((later.over(series) if series else later) <= num_past))
 
 
 def _when(frame: pl.DataFrame) -> str | None:
     return next((name for name in ("known_ns", "ts_ns") if name in frame.columns), None)
 
 
-def _restrict(inputs: Frames, max_symbols: int | None, seed: int) -> dict[str, pl.DataFrame]:
+def _restrict(inputs: Frames, max_symbols: int | None, keep: Sequence[str], seed: int) -> dict[str, pl.DataFrame]:
     """Frames with at most so many symbols each, the same for the same seed; rows without a symbol stay.
 
-    Symbols of most frames come first: one without corporate actions would show nothing of how they are applied.
+    Symbols of `keep`, then those of most frames come first: one without corporate actions would show nothing of how they are applied.
     """
     if max_symbols is None:
         return dict(inputs)
     members = [set(frame["symbol"].drop_nulls().unique().to_list()) for frame in inputs.values() if "symbol" in frame.columns]
     found = sorted({symbol for names in members for symbol in names})
     drawn = np.random.default_rng(seed).permutation(len(found)).tolist()
-    rank = {symbol: (-sum(symbol in names for names in members), place) for symbol, place in zip(found, drawn, strict=True)}
+    rank = {
+        symbol: (symbol not in keep, -sum(symbol in names for names in members), place) for symbol, place in zip(found, drawn, strict=True)
+    }
 
     def few(frame: pl.DataFrame) -> pl.DataFrame:
         if "symbol" not in frame.columns:
@@ -187,12 +206,18 @@ def _cuts(times: pl.Series, given: Sequence[pl.Series], num_cuts: int, seed: int
     """
     distinct = times.drop_nulls().unique().sort()
     if given:
-        distinct = distinct.filter(distinct.is_in(pl.concat([series.cast(pl.Int64) for series in given]).unique().implode()))
-    first, last = int(_EARLIEST * len(distinct)), min(int(_LATEST * len(distinct)), len(distinct) - 2)
-    if num_cuts < 1 or last < first:
-        raise ConfigError(f"num_cuts: expected >= 1 and at least 4 distinct times, found {num_cuts} and {len(distinct)}")
+        distinct = distinct.filter(distinct.is_in(pl.concat(list(given)).unique().implode()))
+    first, last = _range(distinct, num_cuts)
     drawn = np.random.default_rng(seed).integers(first, last + 1, num_cuts - 1)
     return tuple(int(distinct[int(i)]) for i in sorted({last, *drawn.tolist()}))
+
+
+def _range(times: pl.Series, num_cuts: int) -> tuple[int, int]:
+    """First and last place of a cut."""
+    first, last = int(_EARLIEST * len(times)), min(int(_LATEST * len(times)), len(times) - 2)
+    if num_cuts < 1 or last < first:
+        raise ConfigError(f"num_cuts: expected >= 1 and at least 4 distinct times, found {num_cuts} and {len(times)}")
+    return first, last
 
 
 def _keys(frame: pl.DataFrame) -> list[str]:
@@ -212,15 +237,15 @@ def _compare(whole: pl.DataFrame, again: pl.DataFrame, cut_ns: int, how: str) ->
     again = again.with_columns(pl.lit(None, kind).alias(name) for name, kind in missing.items())
     if moved := sorted(set(whole.schema.items()) ^ set(again.schema.items()), key=str):
         raise LookaheadError(f"columns: expected the same columns {how}, found {moved}; a column depends on the future")
-    past = whole.filter((pl.col(when) <= cut_ns) & (pl.col("ts_ns") <= cut_ns))
-    late = again.filter((pl.col(when) <= cut_ns) & (pl.col("ts_ns") <= cut_ns)).join(whole, on=keys, how="anti", nulls_equal=True)
+    past, now = (frame.filter((pl.col(when) <= cut_ns) & (pl.col("ts_ns") <= cut_ns)) for frame in (whole, again))
+    if past.equals(now.select(past.columns)):
+        return past.height
+    late = now.join(whole, on=keys, how="anti", nulls_equal=True)
     lost = past.join(again, on=keys, how="anti", nulls_equal=True)
     for rows, found in ((lost, "no such row"), (late, "a row that the full build does not have")):
         if rows.height:
             raise LookaheadError(f"{_row(rows, keys)}: expected the same rows {how}, found {found}; which rows exist depends on the future")
     both = past.join(again, on=keys, how="inner", nulls_equal=True, suffix="|again", maintain_order="left")
-    if both.height != past.height:
-        raise ContractError(f"result: expected one row for each of {keys}, found {both.height - past.height} repeated; drop them")
     flags = both.select(_differs(name, whole.schema[name]).alias(name) for name in values)
     for name, bad in zip(values, flags.select(pl.all().any()).row(0), strict=True):
         if bad:
@@ -265,34 +290,11 @@ def _poison(frame: pl.DataFrame, cut_ns: int, rng: np.random.Generator) -> pl.Da
     dealt = after.select(free)[source]
     one_a_bar = pl.Series(np.exp(_NOISE * rng.standard_normal(after.height)))
     noisy = [
-        dealt[name] * (one_a_bar if name in _PRICES else pl.Series(np.exp(_NOISE * rng.standard_normal(after.height))))
+        (dealt[name] * (one_a_bar if name in _PRICES else pl.Series(np.exp(_NOISE * rng.standard_normal(after.height))))).cast(
+            frame.schema[name]
+        )
         for name in free
         if frame.schema[name].is_float()
     ]
     after = after.with_columns(dealt.with_columns(noisy).get_columns())
     return pl.concat([numbered.filter(pl.col(when) <= cut_ns), after]).sort("|row").drop("|row")
-
-
-def _check_pair(left: str, a: Intervals, right: str, b: Intervals) -> None:
-    """Sort the right by start; of those that start by the end of a left one, the latest end must lie before its start."""
-    if not a.start.size or not b.start.size:
-        return
-    order = np.argsort(b.start, kind="stable")
-    latest = np.maximum.accumulate(b.end[order])
-    count = np.searchsorted(b.start[order], a.end, side="right")
-    meets = (count > 0) & (latest[np.maximum(count - 1, 0)] >= a.start)
-    if meets.any():
-        i = int(np.argmax(meets))
-        j = int(order[np.argmax(b.end[order][: count[i]] >= a.start[i])])
-        raise LookaheadError(
-            f"{left} and {right}: {int(meets.sum())} samples overlap, the first [{a.start[i]}, {a.end[i]}] meets "
-            f"[{b.start[j]}, {b.end[j]}]; allowed 0; widen the purge"
-        )
-
-
-def _pooled_ic(prediction_TN: Float64Array, target_TN: Float64Array) -> float:
-    sure = np.isfinite(prediction_TN) & np.isfinite(target_TN)
-    a, b = prediction_TN[sure], target_TN[sure]
-    if a.size < 2 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])

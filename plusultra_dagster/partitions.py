@@ -1,6 +1,7 @@
 """The two dimensions, `snapshot` and `asset_class`, defined here and nowhere else."""
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import dagster as dg
@@ -38,6 +39,24 @@ def partition_of(key: object) -> Partition:
 def multi_key(snapshot_key: str, asset_class_key: str) -> dg.MultiPartitionKey:
     """Partition key of one class of one snapshot."""
     return dg.MultiPartitionKey({"asset_class": asset_class_key, "snapshot": snapshot_key})
+
+
+def across_context(context_classes: Mapping[str, tuple[str, ...]]) -> dg.MultiPartitionMapping:
+    """Same snapshot; from each class to the classes whose view reads it, itself among them.
+
+    `context_classes` names for each class those that its view reads beside itself.
+    """
+    readers: dict[str, list[str]] = {name: [name] for name in context_classes}
+    for own, others in context_classes.items():
+        for name in others:
+            readers[name].append(own)
+    across = dg.StaticPartitionMapping({name: sorted(set(own)) for name, own in readers.items()})
+    return dg.MultiPartitionMapping(
+        {
+            "asset_class": dg.DimensionPartitionMapping("asset_class", across),
+            "snapshot": dg.DimensionPartitionMapping("snapshot", dg.IdentityPartitionMapping()),
+        }
+    )
 
 
 def add_snapshot(instance: dg.DagsterInstance, key: str) -> None:

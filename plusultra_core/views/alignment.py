@@ -1,57 +1,73 @@
 """Backward as-of alignment of one class's series on another class's decision times."""
 
+from typing import NamedTuple
+
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_HOUR
+from plusultra_core.views import kernels
 
-GRID = ("ts_ns", "known_ns")
+
+class Aligned(NamedTuple):
+    """A series on the rows of another: values NaN where nothing is known or it is too old."""
+
+    values: dict[str, Float64Array]
+    staleness_ns: Int64Array
+    """The row's known_ns minus the source's ts_ns; -1 before the first source row."""
+    new: BoolArray
+    """The row meets a source row for the first time."""
+    stale: BoolArray
 
 
-def as_of(grid: pl.DataFrame, source: pl.DataFrame, max_staleness_ns: int) -> pl.DataFrame:
-    """The newest source row known at each grid time, for every feature of the source.
+def as_of(known_ns: Int64Array, starts: Int64Array, source: pl.DataFrame, max_staleness_ns: int) -> Aligned:
+    """The newest source row known at each row, for every value column of the source.
 
-    Shapes  grid: ts_ns, known_ns, rising, one row a decision time; source: ts_ns, known_ns and value
-            columns, one row a source time. Result: the rows of grid, the value columns,
-            `source_ts_ns` (null before the first row known), `staleness_ns`, `stale`.
-    Looks   back: source.known_ns <= grid.known_ns. Values of a stale row are null, its staleness is kept.
+    Shapes  known_ns (R,) rises between starts; source: ts_ns, known_ns and value columns.
+    Looks   back: source.known_ns <= known_ns. Values of a stale row are NaN, its staleness is kept. Of rows known at
+            the same time the latest counts, and none that is older than what was known before.
     """
-    values = [name for name in source.columns if name not in GRID]
-    right = (
-        source.sort("known_ns", "ts_ns")
-        .filter(pl.col("ts_ns") >= pl.col("ts_ns").cum_max())
-        .unique("known_ns", keep="last", maintain_order=True)
-        .rename({"ts_ns": "source_ts_ns"})
-    )
-    joined = grid.join_asof(right, on="known_ns", strategy="backward")
-    joined = joined.with_columns((pl.col("known_ns") - pl.col("source_ts_ns")).alias("staleness_ns"))
-    stale = (pl.col("staleness_ns") > max_staleness_ns).fill_null(False)
-    return joined.with_columns(stale.alias("stale"), *(pl.when(~stale).then(pl.col(name)).alias(name) for name in values))
+    source = source.sort("known_ns", "ts_ns").filter(pl.col("ts_ns") >= pl.col("ts_ns").cum_max())
+    row = kernels.newest_known(known_ns, starts, source["known_ns"].to_numpy())
+    seen = row >= 0
+    at = np.maximum(row, 0)
+    before = np.concatenate([[-1], row[:-1]])
+    before[starts[:-1][starts[:-1] < row.size]] = -1
+    if not source.height:
+        nothing = np.zeros(row.size, np.bool_)
+        empty = {name: np.full(row.size, np.nan) for name in _values(source)}
+        return Aligned(values=empty, staleness_ns=np.full(row.size, -1), new=nothing, stale=nothing)
+    staleness_ns = np.where(seen, known_ns - source["ts_ns"].to_numpy()[at], -1)
+    stale = staleness_ns > max_staleness_ns
+    use = seen & ~stale
+    values = {name: np.where(use, source[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[at], np.nan) for name in _values(source)}
+    return Aligned(values=values, staleness_ns=staleness_ns, new=seen & (row != before), stale=stale)
 
 
-def difference(level: str) -> pl.Expr:
-    """Change of an aligned level since the previous decision time: the return that became known in between.
-
-    0 where no new source row came: a return is never repeated. Null where either end is missing or stale.
-    """
-    return pl.col(level) - pl.col(level).shift(1)
-
-
-def audit(aligned: pl.DataFrame, feature: str, source_class: str) -> pl.DataFrame:
+def audit(aligned: Aligned, feature: str, source_class: str) -> pl.DataFrame:
     """What an alignment fills, before it fills: one row for one feature.
 
     num_fresh rows meet a source row for the first time, num_carried repeat one, num_stale are too old and
     nulled, num_before come before anything was known (and stay null: nothing is filled backward).
     """
-    new = pl.col("source_ts_ns").is_not_null() & pl.col("source_ts_ns").ne_missing(pl.col("source_ts_ns").shift(1))
-    stale = pl.col("stale") & ~new
-    return aligned.select(
-        pl.lit(feature).alias("feature"),
-        pl.lit(source_class).alias("source_class"),
-        pl.len().cast(pl.Int64).alias("num_rows"),
-        (new & ~pl.col("stale")).sum().cast(pl.Int64).alias("num_fresh"),
-        (~new & ~pl.col("stale") & pl.col("source_ts_ns").is_not_null()).sum().cast(pl.Int64).alias("num_carried"),
-        (stale | (new & pl.col("stale"))).sum().cast(pl.Int64).alias("num_stale"),
-        pl.col("source_ts_ns").is_null().sum().cast(pl.Int64).alias("num_before"),
-        (pl.col("staleness_ns").median() / NS_PER_HOUR).alias("staleness_median_hours"),
-        (pl.col("staleness_ns").max() / NS_PER_HOUR).alias("staleness_max_hours"),
+    seen = aligned.staleness_ns >= 0
+    age = aligned.staleness_ns[seen] / NS_PER_HOUR
+    return pl.DataFrame(
+        {
+            "feature": [feature],
+            "source_class": [source_class],
+            "num_rows": [seen.size],
+            "num_fresh": [int((aligned.new & ~aligned.stale).sum())],
+            "num_carried": [int((seen & ~aligned.new & ~aligned.stale).sum())],
+            "num_stale": [int(aligned.stale.sum())],
+            "num_before": [int((~seen).sum())],
+            "staleness_median_hours": [float(np.median(age)) if age.size else None],
+            "staleness_max_hours": [float(age.max()) if age.size else None],
+        },
+        schema_overrides={"staleness_median_hours": pl.Float64, "staleness_max_hours": pl.Float64},
     )
+
+
+def _values(source: pl.DataFrame) -> list[str]:
+    return [name for name in source.columns if name not in ("ts_ns", "known_ns")]

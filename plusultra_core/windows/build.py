@@ -13,6 +13,7 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int32Ar
 from plusultra_core.clock import NS_PER_S, bar_ns, iso
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.market import MarketConfig
+from plusultra_core.views.panel import wide
 from plusultra_core.windows.folds import FoldsConfig, build_folds
 from plusultra_core.windows.panel import Fold, Panel, check_panel
 from plusultra_core.windows.scaling import fit_scaler, rows_of_windows
@@ -182,28 +183,15 @@ def _check_known(derived_NT: Int64Array, bar_NT: Int64Array, grid: _Grid) -> Int
 
 def _pivot_view(view: pl.DataFrame, grid: _Grid, tradable_NT: BoolArray) -> tuple[tuple[str, ...], Float64Array, Int64Array]:
     """Long view -> (N, T, J): rows without symbol reach every asset that has a bar, rows with one reach that asset."""
-    names = tuple(view["feature"].unique().sort().to_list())
-    shape = tradable_NT.shape
-    known_NT = np.full(shape, -1, dtype=np.int64)
-    view_NTJ = np.full((*shape, len(names)), np.nan)
-    if not names:
-        return (), view_NTJ, known_NT
-    j_R = np.searchsorted(np.array(names), view["feature"].to_numpy().astype(str))
-    t_R = grid.time_of(_integers(view, "ts_ns"), "cross_asset_view")
-    n_R = grid.asset_of(view["symbol"])
-    value_R = view["value"].cast(pl.Float64).fill_null(math.nan).to_numpy()
-    known_R = _integers(view, "known_ns")
-    whole_R = view["symbol"].is_null().to_numpy()
-    if (n_R[~whole_R] < 0).any():
-        raise ContractError("cross_asset_view: a symbol has no bars in this class; align the view to the bars")
-    view_NTJ[:, t_R[whole_R], j_R[whole_R]] = value_R[whole_R]
-    own_R = ~whole_R
-    view_NTJ[n_R[own_R], t_R[own_R], j_R[own_R]] = value_R[own_R]
+    panel = wide(view, grid.symbols, grid.ts_ns_T)
+    names = tuple(sorted({*panel.whole, *panel.own}))
+    view_NTJ = np.full((*tradable_NT.shape, len(names)), np.nan)
+    for c, name in enumerate(panel.whole):
+        view_NTJ[:, :, names.index(name)] = panel.value_TC[:, c]
+    for j, name in enumerate(panel.own):
+        view_NTJ[:, :, names.index(name)] = panel.value_NTJ[..., j]
     view_NTJ[~tradable_NT] = np.nan
-    known_T = np.full(shape[1], -1, dtype=np.int64)
-    np.maximum.at(known_T, t_R[whole_R], known_R[whole_R])
-    np.maximum.at(known_NT, (n_R[own_R], t_R[own_R]), known_R[own_R])
-    known_NT = np.where(tradable_NT, np.maximum(known_NT, known_T), -1)
+    known_NT = np.where(tradable_NT, np.maximum(panel.known_ns_NT, panel.known_ns_T), -1)
     return tuple(VIEW_PREFIX + name for name in names), view_NTJ, known_NT
 
 

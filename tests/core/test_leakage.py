@@ -8,7 +8,8 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
-from plusultra_core.leakage import Intervals, check_overlap, check_poison, check_shuffled_null, check_truncation, null_ic
+from plusultra_core.leakage import check_poison, check_truncation
+from plusultra_core.separation import Intervals, check_overlap, check_shuffled_null, null_ic
 
 Frames = dict[str, pl.DataFrame]
 Builder = Callable[[Frames], pl.DataFrame]

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from plusultra_core.errors import LookaheadError
-from plusultra_core.leakage import check_shuffled_null
+from plusultra_core.separation import check_shuffled_null
 from plusultra_core.training.null import turn_targets
 from plusultra_core.training.tasks import NULL
 

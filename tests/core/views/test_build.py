@@ -16,6 +16,7 @@ from plusultra_core.leakage import check_poison, check_truncation
 from plusultra_core.market import MarketConfig
 from plusultra_core.views.build import View, ViewsConfig, build
 
+START_NS = 1_451_682_000_000_000_000
 Make = Callable[..., pl.DataFrame]
 Features = Callable[[pl.DataFrame], pl.DataFrame]
 Markets = Callable[[str], MarketConfig]
@@ -35,8 +36,8 @@ def classes(make_class: Make) -> Frames:
 
 @pytest.fixture(scope="module")
 def view_of(features_of: Features, market: Markets, smoke: ViewsConfig) -> ViewOf:
-    def view(own: str, bars: Frames, cfg: ViewsConfig = smoke) -> View:
-        return build(own, bars, {name: features_of(frame) for name, frame in bars.items()}, market(own), cfg)
+    def view(own: str, bars: Frames, cfg: ViewsConfig = smoke, side_tables: Frames | None = None) -> View:
+        return build(own, bars, {name: features_of(frame) for name, frame in bars.items()}, side_tables or {}, market(own), cfg)
 
     return view
 
@@ -116,15 +117,15 @@ def test_an_hourly_class_sees_a_daily_return_once(real_bars: Callable[[str], Fra
 
 def test_the_view_shows_the_own_class_the_others_and_each_symbol(classes: Frames, view_of: ViewOf) -> None:
     view = view_of("equity", classes)
+    moves = ("beta", "corr", "strength", "lead", "lead_bars")
     expected = {f"ctx_{name}_{what}" for name in classes for what in ("ret", "mom", "dispersion")}
-    expected |= {f"sym_{symbol}_{what}" for symbol in ("SPY", "TLT", "^VIX") for what in ("ret", "z")} | {
-        "rel_beta",
-        "rel_corr",
-        "rel_strength",
-    }
+    expected |= {f"ctx_{name}_{what}" for name in ("etf", "volatility_index") for what in moves}
+    expected |= {f"sym_{symbol}_{what}" for symbol in ("SPY", "TLT", "^VIX") for what in ("ret", "z")}
+    expected |= {f"rel_{what}" for what in moves} | {f"vs_SPY_{what}" for what in moves[:3]}
     assert set(view.frame["feature"]) == expected
     assert view.missing == ("index",)
-    assert shown(view, "rel_beta").select("symbol", "ts_ns").equals(classes["equity"].select("symbol", "ts_ns"))
+    for feature in ("rel_beta", "vs_SPY_corr"):
+        assert shown(view, feature).select("symbol", "ts_ns").equals(classes["equity"].select("symbol", "ts_ns"))
     for feature in ("ctx_equity_ret", "sym_SPY_z"):
         assert shown(view, feature)["symbol"].null_count() == shown(view, feature).height == classes["equity"]["ts_ns"].n_unique()
     assert shown(view, "sym_^VIX_ret")["source_class"].unique().to_list() == ["volatility_index"]
@@ -170,6 +171,95 @@ def test_rows_are_known_no_later_than_the_bars_they_serve(make_class: Make, view
     assert wide.height > 0 and (wide["known_ns"] <= wide["bar_known_ns"]).all()
 
 
+def test_a_symbol_is_measured_against_a_benchmark_as_it_was_known_and_never_against_itself(make_class: Make, view_of: ViewOf) -> None:
+    bars = {
+        "equity": make_class(0, ("A", "B"), gap_share=0.2),
+        "etf": make_class(1, ("QQQ", "SPY"), gap_share=0.1, offset_ns=15 * NS_PER_MIN),
+    }
+    rows = shown(view_of("equity", bars), "vs_SPY_beta").filter(pl.col("symbol") == "A")
+    own = bars["equity"].filter(pl.col("symbol") == "A")
+    spy = bars["etf"].filter(pl.col("symbol") == "SPY").select("known_ns", pl.col("close_adj").log().alias("level"))
+    seen = own.join_asof(spy, on="known_ns", strategy="backward")
+    x, y = own["close_adj"].log().diff().to_pandas(), seen["level"].diff().to_pandas()
+    both = x.where(y.notna()).rolling(21, min_periods=10)
+    expected = both.cov(y, ddof=0) / y.where(x.notna()).rolling(21, min_periods=10).var(ddof=0)
+    np.testing.assert_allclose(rows["value"].to_numpy(), expected.to_numpy()[-rows.height :], rtol=1e-7)
+    assert rows.height < own.height  # SPY's first close is known after the first bar
+    assert rows["value"].count() > 40 and rows["staleness_ns"].drop_nulls().min() > 20 * NS_PER_HOUR
+    itself = shown(view_of("etf", bars), "vs_SPY_corr")
+    assert itself.filter(pl.col("symbol") == "SPY")["value"].count() == 0 < itself.filter(pl.col("symbol") == "QQQ")["value"].count()
+
+
+def test_a_class_that_follows_another_by_two_bars_is_seen_to(make_class: Make, view_of: ViewOf) -> None:
+    etf = make_class(1, ("SPY",), num_times=120)
+    rng = np.random.default_rng(5)
+    noise = 0.002 * np.cumsum(rng.standard_normal(120))
+    follower = etf.with_columns(
+        pl.lit("A").alias("symbol"), (pl.col("close_adj").shift(2).fill_null(50.0) * np.exp(noise)).alias("close_adj")
+    )
+    view = view_of("equity", {"equity": follower, "etf": etf})
+    lag, lead = shown(view, "ctx_etf_lead_bars")["value"], shown(view, "ctx_etf_lead")["value"]
+    assert lag.drop_nulls().len() > 90 and (lag.drop_nulls()[5:] == 2).all() and lead.drop_nulls()[5:].min() > 0.9  # type: ignore[operator]
+    assert shown(view, "ctx_etf_corr")["value"].abs().mean() < 0.4  # type: ignore[operator]
+
+
+def side_rows(table: str, field: str, values: list[float], symbol: str | None = None, lag_ns: int = NS_PER_HOUR) -> pl.DataFrame:
+    ts_ns = [START_NS + day * NS_PER_DAY for day in range(len(values))]
+    rows = {"table": [table] * len(ts_ns), "symbol": [symbol] * len(ts_ns), "field": [field] * len(ts_ns), "ts_ns": ts_ns}
+    schema = {"symbol": pl.String, "ts_ns": pl.Int64, "value": pl.Float64}
+    frame = pl.DataFrame({**rows, "value": values}, schema_overrides=schema)
+    return frame.with_columns(known_ns=pl.col("ts_ns") + lag_ns)
+
+
+def test_a_side_series_stands_in_for_an_index_without_bars_and_a_rate_is_shown_as_known(classes: Frames, view_of: ViewOf) -> None:
+    rng = np.random.default_rng(6)
+    vix, rate = np.exp(0.1 * rng.standard_normal(100)).tolist(), rng.standard_normal(100).tolist()
+    tables = {
+        "equity": pl.concat(
+            [side_rows("options_implied_vol", "^GSPC.iv_30d", vix), side_rows("macro_rates", "UST_10YEAR.value", rate), *funding(rng)]
+        )
+    }
+    view = view_of("equity", classes, side_tables=tables)
+    assert shown(view, "sym_^VIX_ret")["source_class"][0] == "volatility_index"
+    change = shown(view, "side_rate_10y_chg")
+    assert change["source_class"][0] == "side:macro_rates" and change["staleness_ns"].min() == NS_PER_DAY
+    np.testing.assert_allclose(change["value"].to_numpy()[1:], np.diff(rate[: change.height]), atol=1e-12)
+    without = {name: frame for name, frame in classes.items() if name != "volatility_index"}
+    instead = shown(view_of("equity", without, side_tables=tables), "sym_^VIX_ret")
+    assert instead["source_class"][0] == "side:options_implied_vol"
+    np.testing.assert_allclose(instead["value"].to_numpy()[1:], np.diff(np.log(vix[: instead.height])), atol=1e-12)
+
+
+def funding(rng: np.random.Generator) -> list[pl.DataFrame]:
+    return [
+        side_rows("funding_rates", "rate", rng.standard_normal(100).tolist(), symbol, lag) for symbol, lag in (("A", 0), ("B", NS_PER_HOUR))
+    ]
+
+
+def test_a_mean_over_symbols_is_of_those_known_by_then(classes: Frames, view_of: ViewOf, smoke: ViewsConfig) -> None:
+    one, two = funding(np.random.default_rng(8))
+    cfg = dataclasses.replace(smoke, side=tuple(dataclasses.replace(side, asset_class=None) for side in smoke.side))
+    view = view_of("equity", classes, cfg, {"equity": pl.concat([one, two])})
+    level = shown(view, "side_funding_chg")["value"].fill_null(0.0).cum_sum().to_numpy()
+    a, b = one["value"].to_numpy(), two["value"].to_numpy()
+    grid = classes["equity"]["ts_ns"].unique().sort().to_numpy()
+    day = (grid - START_NS) // NS_PER_DAY
+    np.testing.assert_allclose(level, a[day] - a[day[0]], atol=1e-12)
+    later = {"equity": classes["equity"].with_columns(known_ns=pl.col("known_ns") + NS_PER_HOUR)}
+    level = (
+        shown(view_of("equity", later, cfg, {"equity": pl.concat([one, two])}), "side_funding_chg")["value"].fill_null(0.0).cum_sum()
+    )
+    both = (a + b) / 2
+    np.testing.assert_allclose(level.to_numpy(), both[day] - both[day[0]], atol=1e-12)
+
+
+def test_bars_out_of_order_are_refused(classes: Frames, view_of: ViewOf) -> None:
+    with pytest.raises(ContractError, match="rows out of order or twice"):
+        view_of("equity", {"equity": classes["equity"].sort("ts_ns")})
+    with pytest.raises(ContractError, match="rows out of order or twice"):
+        view_of("equity", {"equity": pl.concat([classes["equity"], classes["equity"]]).sort("symbol", "ts_ns")})
+
+
 def test_a_join_on_what_a_bar_describes_is_found_out(make_class: Make) -> None:
     def leaking(frames: Frames) -> pl.DataFrame:
         vix = frames["vix"].select("ts_ns", pl.col("close_adj").alias("vix"))
@@ -195,7 +285,14 @@ def test_the_own_class_and_the_momentum_feature_must_be_there(classes: Frames, v
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_staleness_hours": 0.0}, {"z_min_count": 2}, {"z_window": 5}, {"relative_window": 5}, {"symbols": ("A", "A")}],
+    [
+        {"max_staleness_hours": 0.0},
+        {"z_min_count": 2},
+        {"z_window": 5},
+        {"relative_window": 5},
+        {"symbols": ("A", "A")},
+        {"lead_max_bars": 0},
+    ],
 )
 def test_nonsense_in_the_config_is_refused(smoke: ViewsConfig, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

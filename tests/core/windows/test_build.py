@@ -195,7 +195,7 @@ def test_frames_that_lost_or_multiplied_rows_are_refused() -> None:
 
 def test_a_view_off_the_grid_or_of_a_stranger_is_refused() -> None:
     frames = _frames()
-    with pytest.raises(ContractError, match="cross_asset_view: 143 rows at times without a bar"):
+    with pytest.raises(ContractError, match="cross_asset_view: 140 rows at times without a bar"):
         _build({**frames, "view": frames["view"].with_columns(pl.col("ts_ns") + 1)})
     with pytest.raises(ContractError, match="a symbol has no bars in this class"):
         _build({**frames, "view": frames["view"].with_columns(pl.col("symbol").replace("LATE", "GONE"))})
