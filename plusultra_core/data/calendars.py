@@ -156,8 +156,8 @@ def _continuous(market: MarketConfig, first_ns: int, last_ns: int) -> pl.DataFra
         )
         open_then = pl.any_horizontal(_in_fx_week(start), _in_fx_week(end))
         frame = frame.filter((pl.col("session").dt.weekday() != 6) if length_ns >= NS_PER_DAY else open_then)
-        required = ~_is_fx_holiday("session")
-        required &= (pl.col("session").dt.weekday() <= 5) if length_ns >= NS_PER_DAY else required
+        evening = (pl.col("session").dt.weekday() == 7) & (length_ns >= NS_PER_DAY)
+        required = ~_is_fx_holiday("session") & ~evening
     return frame.select(pl.col("end_ns").alias("key"), "end_ns", "session", required.alias("required"), "early_close")
 
 

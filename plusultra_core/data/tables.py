@@ -21,6 +21,7 @@ from plusultra_core.data.gate.history import HistoryConfig
 from plusultra_core.data.gate.schema import SHAPES, TableShape, find_tables
 from plusultra_core.data.gate.timestamps import parse_times, to_ns
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
+from plusultra_core.data.universe import UniverseConfig
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 
@@ -58,6 +59,7 @@ class DataConfig:
     history: HistoryConfig
     lags: LagsConfig
     bars: BarsConfig
+    universe: UniverseConfig
     corporate_actions: CorporateActionsConfig
     side_tables: tuple[SideTableConfig, ...]
 
