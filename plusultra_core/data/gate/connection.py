@@ -126,7 +126,7 @@ _SQLITE_REASONS = (
     ("duplicate column", "duplicate_column", "two columns differ by case only", "keep one"),
     ("locked", "locked", "another process holds a lock on it", "close the writer"),
     ("interrupted", "query_budget", "reading it takes longer than gate.query_budget_s", "shrink it, or raise the budget"),
-    ("schema", "corrupt", "its schema cannot be read", "copy it again, or export it anew"),
+    (") - ", "hostile_schema", "SQLite does not understand its schema", "export plain tables"),
     ("too big", "huge_cell", "a cell is longer than gate.max_cell_bytes", "shorten it, or raise the limit"),
     ("utf-8", "invalid_utf8", "some text is not UTF-8", "write the text as UTF-8"),
     ("not a database", "not_a_database", "SQLite does not know the file", "export the data as SQLite"),

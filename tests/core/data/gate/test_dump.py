@@ -257,3 +257,10 @@ def test_text_in_another_encoding_is_text(make_dump: MakeDump, tmp_path: Path, c
     source.close()
     report = check(tmp_path / "wide.sqlite")
     assert report.findings == () and report.counts["series"] == 120
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read(make_dump: MakeDump, check: Check) -> None:
+    path = make_dump()
+    path.chmod(0)
+    assert _codes(check(path)) == ["unreadable"]
