@@ -5,7 +5,7 @@ A comparison is no part of a snapshot: the same dump gives the same bytes whatev
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ SCHEMA = {
 }
 _SLICE_ROWS = 2_000_000
 _SAMPLES = 5
+_SHOWN = {"new": "new", "late": "late", "revised": "revised", "gone": "gone", "symbol_new": "new", "symbol_gone": "gone"}
 _AS_BEFORE = "the rows of the snapshot before, unchanged"
 Frames = Mapping[str, pl.DataFrame]
 Keys = Mapping[str, Sequence[str]]
@@ -52,7 +53,26 @@ class Revisions:
 
     frame: pl.DataFrame
     findings: tuple[Finding, ...]
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int]
+    revised: dict[str, int]
+    """Rows revised, in one column or several, by table."""
+
+    def by_table(self) -> list[Row]:
+        """New, late, revised and gone rows of each table in which there are any, for people."""
+        rows = self.frame.group_by("table", "kind").agg(pl.col("num_rows").sum())
+        found: dict[str, Row] = {table: {"table": table, **dict.fromkeys(_SHOWN.values(), 0)} for table in sorted(set(rows["table"]))}
+        for table, kind, num_rows in rows.iter_rows():
+            if kind in _SHOWN:
+                found[table][_SHOWN[kind]] = self.revised[table] if kind == "revised" else num_rows
+        return list(found.values())
+
+    def changes(self, num_rows: int) -> list[Row]:
+        """What was revised, is gone or came late, by table, symbol and column: the first rows, for people."""
+        told = self.frame.filter(pl.col("kind") != "new").head(num_rows)
+        return [
+            {name: iso(value) if name in ("first_ts", "last_ts") and value is not None else value for name, value in row.items()}
+            for row in told.to_dicts()
+        ]
 
 
 class _Pair(NamedTuple):
@@ -103,6 +123,12 @@ def compare(previous: Path, current: Path, shapes: Sequence[TableShape]) -> Revi
     names = sorted({path.stem for folder in (previous, current) for path in (folder / TABLES).glob("*.parquet")})
     pairs = (pair for name in names if name not in unchanged for pair in _slices(name, keys, previous / TABLES, current / TABLES))
     return _compare(pairs)
+
+
+def since_previous(store: Path, current: Path, shapes: Sequence[TableShape]) -> tuple[str, Revisions] | None:
+    """What a snapshot says otherwise than the one in `store` that it follows, with that one's key; None for the first of its universe."""
+    previous = find_previous(store, current)
+    return None if previous is None else (previous, compare(store / previous, current, shapes))
 
 
 def compare_frames(previous: Frames, current: Frames, keys: Keys) -> Revisions:
@@ -176,7 +202,7 @@ def _compare(pairs: Iterator[_Pair]) -> Revisions:
         for kind, rows in shown.items():
             samples.setdefault((pair.table, kind), []).extend(rows)
     frame = pl.concat(frames).sort("table", pl.col("kind").replace_strict(KINDS, range(len(KINDS))), "symbol", "column")
-    return Revisions(frame, tuple(_tell(frame, revised, samples)), _count(frame, revised))
+    return Revisions(frame, tuple(_tell(frame, revised, samples)), _count(frame, revised), revised)
 
 
 def _compare_pair(pair: _Pair) -> tuple[pl.DataFrame, dict[str, list[Row]], int]:
