@@ -18,9 +18,13 @@ from plusultra_core.evaluation import metrics
 
 COSTS = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
 TERMS = ("price_pnl", *COSTS)
-REGIMES = ("volatility_state", "liquidity_state", "rotation_state")
-WALK_FORWARD = "walk_forward"
 _STATES = ("unknown", "low", "mid", "high")
+REGIMES = dict.fromkeys(("volatility_state", "liquidity_state", "rotation_state"), _STATES) | {
+    "trend_state": ("unknown", "down", "flat", "up"),
+    "hmm_state": _STATES,
+}
+"""Words for the codes 0 to 3 of each column of states."""
+WALK_FORWARD = "walk_forward"
 _TOLERANCE = 1e-8
 _ACCOUNT = ("strategy", "fold", "ts_ns", "equity", *TERMS)
 _ORDERS = ("strategy", "decision_ns", "arrival_ns", "fill_ns", "qty_ordered", "qty_filled", "price", "status", "reason")
@@ -202,8 +206,8 @@ def attribution(positions: pl.DataFrame, rows: pl.DataFrame, regimes: pl.DataFra
     total = rows.select(net_pnl().sum().alias("net"))["net"][0]
     by_symbol = _split(labelled, "symbol")
     by_regime: dict[str, list[dict[str, Any]]] = {}
-    for kind in REGIMES:
-        named = labelled.with_columns(pl.col(kind).fill_null(0).replace_strict(dict(enumerate(_STATES)), return_dtype=pl.String))
+    for kind, words in REGIMES.items():
+        named = labelled.with_columns(pl.col(kind).fill_null(0).replace_strict(dict(enumerate(words)), return_dtype=pl.String))
         by_regime[kind.removesuffix("_state")] = _split(named, kind)
     residual = max(abs(sum(row["net_ccy"] for row in part) - total) for part in (by_symbol, *by_regime.values()))
     return {"by_symbol": by_symbol, "by_regime": by_regime, "residual_ccy": residual}

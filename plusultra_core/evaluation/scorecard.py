@@ -14,7 +14,7 @@ from plusultra_core.clock import NS_PER_YEAR, iso
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation import backtests, bootstrap, metrics
 from plusultra_core.evaluation.factors import FactorsConfig
-from plusultra_core.evaluation.forecasts import STATE_NAMES, ForecastScoresConfig, score_forecasts
+from plusultra_core.evaluation.forecasts import ForecastScoresConfig, score_forecasts
 from plusultra_core.evaluation.promotion import PromotionConfig
 from plusultra_core.evaluation.significance import SignificanceConfig, probabilistic_sharpe
 from plusultra_core.evaluation.trials import Trial, sharpe_per_bar
@@ -199,16 +199,16 @@ def _regimes(regimes: pl.DataFrame) -> dict[str, Any]:
     """Share of each state and how often one follows another on the next bar of the same symbol; rows sum to 1."""
     result: dict[str, Any] = {}
     ordered = regimes.sort("symbol", "ts_ns")
-    for column in backtests.REGIMES:
+    for column, words in backtests.REGIMES.items():
         pairs = ordered.select(pl.col(column).fill_null(0).alias("now"), pl.col(column).fill_null(0).shift(-1).over("symbol").alias("next"))
-        now = np.bincount(pairs["now"].to_numpy(), minlength=len(STATE_NAMES))
+        now = np.bincount(pairs["now"].to_numpy(), minlength=len(words))
         both = pairs.drop_nulls()
-        code = both["now"].to_numpy().astype(np.int64) * len(STATE_NAMES) + both["next"].to_numpy().astype(np.int64)
-        counts = np.bincount(code, minlength=len(STATE_NAMES) ** 2).reshape(len(STATE_NAMES), -1).astype(np.float64)
+        code = both["now"].to_numpy().astype(np.int64) * len(words) + both["next"].to_numpy().astype(np.int64)
+        counts = np.bincount(code, minlength=len(words) ** 2).reshape(len(words), -1).astype(np.float64)
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
         result[column.removesuffix("_state")] = {
-            "states": list(STATE_NAMES),
+            "states": list(words),
             "share": (now / max(now.sum(), 1)).tolist(),
             "transitions": [row if total > 0 else None for row, total in zip(shares.tolist(), totals[:, 0].tolist(), strict=True)],
         }

@@ -8,7 +8,7 @@ from plusultra_core.reporting.charts import TERM_NAMES
 from plusultra_core.reporting.sections import Section
 from plusultra_core.reporting.tables import DASH, Table, count, estimate, interval, money, number, percent, plain, probability, signed
 
-_STATES = ("low", "mid", "high", "unknown")
+_STATES = ("low", "mid", "high", "down", "flat", "up", "unknown")
 
 
 def strategies(card: Mapping[str, Any], max_points: int) -> Section:

@@ -129,7 +129,8 @@ def regimes(card: Mapping[str, Any]) -> Section:
     """Transition matrices and the share of each state."""
     drawn = tuple(chart for kind in card["regimes"] if (chart := charts.transitions(card, kind)) is not None)
     rows = [(kind, *(percent(share) for share in found["share"])) for kind, found in card["regimes"].items()]
-    table = Table("Share of all bars in each state", ("regime", *next(iter(card["regimes"].values()))["states"]), tuple(rows))
+    words = (" / ".join(dict.fromkeys(places)) for places in zip(*(found["states"] for found in card["regimes"].values()), strict=True))
+    table = Table("Share of all bars in each state", ("regime", *words), tuple(rows))
     return Section("regimes", "Regimes", ("Bands are causal: a label never changes when later bars arrive.",), drawn, (table,), columns=3)
 
 

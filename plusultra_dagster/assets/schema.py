@@ -20,6 +20,11 @@ _MEANINGS = {
     "staleness_ns": "Age of the value at ts_ns.",
     "source_class": "Class that the value comes from.",
     "weight_uniqueness": "Share of the label that no other label overlaps.",
+    "trend_state": "0 unknown, 1 down, 2 flat, 3 up; entered and left at two bands, from the past only.",
+    "hmm_state": "Hidden Markov state, 0 unknown, 1 calm, 2 between, 3 storm; fitted on past windows and filtered.",
+    "hmm_prob": "Filtered probability of hmm_state.",
+    "meta_side": "What a plain rule of past closes would hold: 1 long, -1 short, 0 nothing.",
+    "meta_label": "1 where that side takes its profit, net of cost, before its stop and in time: a target, never a feature.",
 }
 _FAMILIES = {
     r"(volatility|liquidity|rotation)_state": "0 unknown, 1 low, 2 mid, 3 high; fitted on the past only.",

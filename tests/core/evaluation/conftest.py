@@ -70,7 +70,9 @@ class World:
         state = (np.arange(self.num_bars) // 7 % 3 + 1).astype(np.int8)
         tiled = np.tile(state, len(self.symbols))
         return self.keys().with_columns(
-            pl.Series("volatility_state", tiled), pl.Series("liquidity_state", tiled[::-1].copy()), pl.Series("rotation_state", tiled)
+            pl.Series("volatility_state", tiled),
+            pl.Series("liquidity_state", tiled[::-1].copy()),
+            *(pl.Series(name, tiled) for name in ("rotation_state", "trend_state", "hmm_state")),
         )
 
     def targets(self) -> pl.DataFrame:

@@ -103,6 +103,14 @@ def test_transitions_are_rows_of_probabilities_within_a_symbol(card, world_trace
     assert sum(found["share"]) == pytest.approx(1.0)
 
 
+def test_every_state_of_the_regimes_is_told_by_its_own_words(card) -> None:  # type: ignore[no-untyped-def]
+    assert list(card["regimes"]) == ["volatility", "liquidity", "rotation", "trend", "hmm"]
+    assert card["regimes"]["trend"]["states"] == ["unknown", "down", "flat", "up"]
+    split = card["strategies"]["policy"]["attribution"]["by_regime"]
+    assert {row["name"] for row in split["trend"]} <= {"unknown", "down", "flat", "up"}
+    assert {row["name"] for row in split["hmm"]} <= {"unknown", "low", "mid", "high"}
+
+
 def test_folds_of_the_stitched_run_are_scored_one_by_one(card) -> None:  # type: ignore[no-untyped-def]
     walked = card["walk_forward"]["policy"]
     assert [fold["fold"] for fold in walked["folds"]] == [0, 1]
