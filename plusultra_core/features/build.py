@@ -23,6 +23,8 @@ READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars
 ACROSS = "cross_section"
 """Tag of the features that see all symbols of a moment."""
 GROUP_ROWS = 32_768
+_STORED = np.float32
+"""Precision in which columns are kept; they are computed in double."""
 _SIDE_COLUMNS = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
 _INDICATOR_COLUMNS = ("symbol", "name", "ts_ns", "known_ns", "value")
 
@@ -219,7 +221,7 @@ def compute(
     Features that see all symbols of a moment come after the others.
     """
     whole = _bar_arrays(span, indicators, side_tables, market, cfg)
-    columns = {spec.name: np.empty(span.keys.height, dtype=np.float32) for spec in specs}
+    columns = {spec.name: np.empty(span.keys.height, dtype=_STORED) for spec in specs}
     parts = []
     for first, last in _groups(span.starts):
         rows = slice(int(span.starts[first]), int(span.starts[last]))
@@ -240,9 +242,9 @@ def compute(
 
 
 def _single(value: Float64Array) -> Float32Array:
-    """As float32; what is not finite there is NaN."""
+    """As it is kept; what is not finite there is NaN."""
     with np.errstate(over="ignore"):
-        out = value.astype(np.float32)
+        out = value.astype(_STORED)
     out[~np.isfinite(out)] = np.nan
     return out
 
@@ -267,6 +269,7 @@ def _bar_arrays(span: Span, indicators: pl.DataFrame, side: pl.DataFrame, market
         starts=span.starts,
         ts_ns=span.keys["ts_ns"].to_numpy(),
         known_ns=span.keys["known_ns"].to_numpy(),
+        calendar=market.calendar,
         session_tz=market.session_tz,
         periods_per_year=market.periods_per_year,
         open=column("open_adj"),

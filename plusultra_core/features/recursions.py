@@ -5,12 +5,14 @@ values of its last rows; a later build that continues these symbols starts from 
 to the last bit, without the rows before.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from safetensors.numpy import load, save
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 
@@ -31,6 +33,16 @@ class Trace:
     """(N,)"""
     state: Float64Array
     """(S, k)"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a build stands: the last rows of every recursion, and its state after them."""
+
+    symbols: tuple[str, ...]
+    starts: Int64Array
+    """(S + 1,) where the rows kept of each symbol begin."""
+    traces: dict[str, Trace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,24 @@ def join_traces(parts: Sequence[Mapping[str, Trace]]) -> dict[str, Trace]:
 def part_of_traces(traces: Mapping[str, Trace], symbols: slice, rows: slice) -> dict[str, Trace]:
     """Traces of some symbols and their rows."""
     return {name: Trace(trace.values[rows], trace.state[symbols]) for name, trace in traces.items()}
+
+
+def state_bytes(state: State) -> bytes:
+    """A state as safetensors: equal states, equal bytes."""
+    tensors = {f"values.{name}": trace.values for name, trace in state.traces.items()}
+    tensors |= {f"state.{name}": trace.state for name, trace in state.traces.items()}
+    content: bytes = save({"starts": state.starts, **tensors}, metadata={"symbols": json.dumps(state.symbols)})
+    return content
+
+
+def read_state(content: bytes) -> State:
+    """The state of such bytes."""
+    length = int.from_bytes(content[:8], "little")
+    symbols = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["symbols"])
+    tensors = load(content)
+    names = [name.removeprefix("values.") for name in tensors if name.startswith("values.")]
+    traces = {name: Trace(tensors[f"values.{name}"], tensors[f"state.{name}"]) for name in sorted(names)}
+    return State(tuple(symbols), tensors["starts"], traces)
 
 
 @njit(cache=True)

@@ -107,9 +107,9 @@ def test_values_out_of_range(name: str, column: str, value: object) -> None:
 
 
 def test_warm_up_may_be_missing_in_features_but_not_in_bars() -> None:
-    frame = _filled("features").with_columns(momentum=pl.Series([None, float("nan"), 1.0, float("inf")]))
+    frame = _filled("features").with_columns(momentum=pl.Series([None, float("nan"), 1.0, float("inf")], dtype=pl.Float32))
     assert validate("features", frame) is frame
-    with pytest.raises(ContractError, match=r"features.momentum: .*Float64"):
+    with pytest.raises(ContractError, match=r"features.momentum: .*Float32"):
         validate("features", frame.with_columns(momentum=pl.lit(1, pl.Int64)))
 
 

@@ -1,0 +1,254 @@
+"""Features of a longer history from those of a shorter one: a new day costs about a day.
+
+The result is that of `build`, to the last bit. Rows of a symbol whose history is unchanged are taken over; its
+new rows are computed from a start a little way back, where sliding sums are made anew and recursions go on from
+the state that the earlier build left. Symbols whose history changed, and new ones, are built whole.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
+from plusultra_core.errors import ContractError
+from plusultra_core.features import splice
+from plusultra_core.features.build import (
+    ACROSS,
+    KEYS,
+    READS,
+    FeaturesConfig,
+    Made,
+    Span,
+    WindowsConfig,
+    check,
+    chosen_specs,
+    compute,
+    frame_of,
+    keys_of,
+    span_of,
+)
+from plusultra_core.features.catalog import FeatureSpec
+from plusultra_core.features.kernels import BLOCK
+from plusultra_core.features.recursions import State, Trace
+from plusultra_core.features.sides import segments
+from plusultra_core.market import MarketConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """An earlier build with the same code, config and market: what it read, what it made."""
+
+    bars: pl.DataFrame
+    indicators: pl.DataFrame
+    side_tables: pl.DataFrame
+    features: pl.DataFrame
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """Features, the state for the next time, and what was taken over."""
+
+    features: pl.DataFrame
+    state: State
+    num_symbols_taken: int
+    num_rows_taken: int
+    num_rows_computed: int
+    """Rows that were computed, those on the way to new ones among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is taken over. Arrays are (S,), over the symbols of the new bars."""
+
+    starts: Int64Array
+    """(S + 1,)"""
+    taken: Int64Array
+    """Rows taken over: all that there were, or none."""
+    begin: Int64Array
+    """First row that is computed."""
+    old_place: Int64Array
+    """Place of the symbol among the earlier ones."""
+    old_starts: Int64Array
+    """Where the earlier symbols begin."""
+    late: bool
+    """Whether a moment that was there has other symbols now."""
+
+    @property
+    def num_rows(self) -> Int64Array:
+        """Rows of each symbol."""
+        return np.diff(self.starts)
+
+    @property
+    def open(self) -> BoolArray:
+        """Symbols of which something is computed."""
+        return self.begin < self.num_rows
+
+
+def tail_start(num_rows: Int64Array, windows: WindowsConfig) -> Int64Array:
+    """Row from which a symbol of so many rows is computed again when it grows.
+
+    Far enough before its end for the longest window on a window, each with the block in which its sums began.
+    """
+    reach = windows.long + windows.medium + windows.short + 3 * BLOCK
+    return np.maximum(num_rows - reach, 0) // BLOCK * BLOCK
+
+
+def extend(
+    previous: Previous | None,
+    bars: pl.DataFrame,
+    indicators: pl.DataFrame,
+    side_tables: pl.DataFrame,
+    market: MarketConfig,
+    cfg: FeaturesConfig,
+) -> Extended:
+    """What `build` says of these bars, taking over what an earlier build with the same code, config and market said.
+
+    Shapes  features: the rows of bars, in their order.
+    Looks   back only, as build does.
+    Raises  as build does; ContractError when the state is not one of such a build.
+    """
+    specs = chosen_specs(cfg)
+    check(bars, indicators, side_tables, specs, cfg)
+    keys = keys_of(bars)
+    plan = _plan(previous, bars, keys, indicators, side_tables, cfg.windows)
+    span = _span(plan, previous, bars, keys)
+    across = [spec for spec in specs if plan.late and ACROSS in spec.tags]
+    made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if spec not in across])
+    if previous is not None and plan.taken.any():
+        if not _same_columns(made, across, previous):
+            return extend(None, bars, indicators, side_tables, market, cfg)
+        made = replace(made, columns=_spliced(plan, previous, made.columns))
+    state = _state(plan, previous, keys, made.traces, cfg.windows)
+    if across:
+        whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
+        made.columns.update((spec.name, whole.columns[spec.name]) for spec in across)
+        anew = _state(_fresh(plan.starts), None, keys, whole.traces, cfg.windows)
+        state = replace(state, traces={**anew.traces, **state.traces})
+    return Extended(
+        features=frame_of(keys, {name: made.columns[name] for name in _ordered(made, specs)}),
+        state=state,
+        num_symbols_taken=int((plan.taken > 0).sum()),
+        num_rows_taken=int(plan.taken.sum()),
+        num_rows_computed=span.keys.height,
+    )
+
+
+def _fresh(starts: Int64Array) -> _Plan:
+    """Nothing is taken over."""
+    none = np.zeros(starts.size - 1, dtype=np.int64)
+    return _Plan(starts=starts, taken=none, begin=none, old_place=none, old_starts=np.zeros(1, dtype=np.int64), late=False)
+
+
+def _plan(
+    previous: Previous | None,
+    bars: pl.DataFrame,
+    keys: pl.DataFrame,
+    indicators: pl.DataFrame,
+    side_tables: pl.DataFrame,
+    windows: WindowsConfig,
+) -> _Plan:
+    fresh = _fresh(segments(bars, ["symbol"]))
+    if previous is None or previous.bars.is_empty() or bars.is_empty():
+        return fresh
+    end_ns = int(previous.features["known_ns"].max())  # type: ignore[arg-type]
+    if not (_same_until(previous.indicators, indicators, end_ns) and _same_until(previous.side_tables, side_tables, end_ns)):
+        return fresh
+    old_starts = segments(previous.bars, ["symbol"])
+    place = {symbol: i for i, symbol in enumerate(previous.bars["symbol"].gather(old_starts[:-1]))}
+    old_place = np.array([place.get(symbol, -1) for symbol in bars["symbol"].gather(fresh.starts[:-1])], dtype=np.int64)
+    num_old = np.where(old_place >= 0, np.diff(old_starts)[old_place], 0)
+    same: BoolArray = (num_old > 0) & (num_old <= fresh.num_rows)
+    for name in (*KEYS[1:], *READS):
+        old, new = (previous.features, keys) if name in KEYS else (previous.bars, bars)
+        splice.mark_changed(_bits(old[name]), old_starts[old_place], _bits(new[name]), fresh.starts[:-1], num_old, same)
+    taken = np.where(same, num_old, 0)
+    begin = np.where(taken == fresh.num_rows, taken, tail_start(taken, windows))
+    first_new = fresh.starts[:-1] + taken
+    new_ns = bars["ts_ns"].to_numpy()[first_new[taken < fresh.num_rows]]
+    gone = np.setdiff1d(np.arange(old_starts.size - 1), old_place[taken > 0]).size > 0
+    late = gone or bool((new_ns <= int(previous.bars["ts_ns"].max())).any())  # type: ignore[arg-type]
+    return _Plan(fresh.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
+
+
+def _bits(column: pl.Series) -> Int64Array:
+    """Values as integers that are equal where the values are, to the last bit."""
+    if column.dtype.is_float():
+        return column.cast(pl.Float64).to_numpy().view(np.int64)
+    return column.cast(pl.Int64).to_numpy()
+
+
+def _same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
+    """Whether both have the same rows known by then, in whatever order."""
+    if old.schema != new.schema:
+        return False
+    one, two = (frame.filter(pl.col("known_ns") <= end_ns) for frame in (old, new))
+    return one.equals(two) or (one.height == two.height and one.sort(one.columns).equals(two.sort(two.columns)))
+
+
+def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
+    """The rows to compute, with what the recursions said before at those that are on the way only."""
+    if previous is None or not plan.taken.any():
+        return span_of(bars, keys)
+    begin, rest = plan.begin[plan.open], (plan.num_rows - plan.begin)[plan.open]
+    starts = np.append(0, np.cumsum(rest))
+    rows = np.arange(starts[-1]) + np.repeat(plan.starts[:-1][plan.open] + begin - starts[:-1], rest)
+    num_done = np.where(plan.taken > 0, plan.taken - plan.begin, 0)[plan.open]
+    state = previous.state
+    if not np.array_equal(np.diff(state.starts)[plan.old_place[plan.open]][num_done > 0], num_done[num_done > 0]):
+        raise ContractError("state: expected the last rows of each symbol as these windows keep them, found others; build features whole")
+    done = np.arange(starts[-1]) - np.repeat(starts[:-1], rest) < np.repeat(num_done, rest)
+    source = np.repeat(state.starts[plan.old_place[plan.open]] - starts[:-1], rest)[done] + np.flatnonzero(done)
+    before = {}
+    for name, trace in state.traces.items():
+        values = np.full(int(starts[-1]), np.nan)
+        values[done] = trace.values[source]
+        before[name] = Trace(values, trace.state[plan.old_place[plan.open]])
+    return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before)
+
+
+def _same_columns(made: Made, across: list[FeatureSpec], previous: Previous) -> bool:
+    return {*made.columns, *(spec.name for spec in across), *KEYS} == set(previous.features.columns)
+
+
+def _ordered(made: Made, specs: tuple[FeatureSpec, ...]) -> list[str]:
+    return list(dict.fromkeys([*(spec.name for spec in specs), *made.columns]))
+
+
+def _spliced(plan: _Plan, previous: Previous, columns: dict[str, Float32Array]) -> dict[str, Float32Array]:
+    """Columns of all rows. Empties `columns` as it goes."""
+    lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
+    new_first = np.cumsum(lengths) - lengths + np.maximum(plan.taken - plan.begin, 0)
+    whole = {}
+    for name in list(columns):
+        new, old = columns.pop(name), previous.features[name].to_numpy()
+        out = np.empty(int(plan.starts[-1]), dtype=new.dtype)
+        splice.splice(old.astype(new.dtype, copy=False), plan.old_starts[plan.old_place], plan.taken, new, new_first, plan.starts, out)
+        whole[name] = out
+    return whole
+
+
+def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:
+    """The last rows and the state of every recursion after these bars; symbols without new rows keep theirs."""
+    keep = tail_start(plan.num_rows, windows)
+    starts = np.append(0, np.cumsum(plan.num_rows - keep))
+    lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
+    still = ~plan.open
+    offset = np.where(still, 0, np.cumsum(lengths) - lengths + keep - plan.begin) - starts[:-1]
+    old = previous.state if previous is not None and still.any() else None
+    if old is not None:
+        offset += np.where(still, old.starts[plan.old_place], 0)
+    from_old = np.repeat(still, np.diff(starts))
+    source = np.arange(starts[-1]) + np.repeat(offset, np.diff(starts))
+    now = traces if plan.open.any() else {}
+    kept = {}
+    for name, like in (now or (old.traces if old else {})).items():
+        values, after = np.empty(int(starts[-1])), np.empty((plan.taken.size, like.state.shape[1]))
+        if now:
+            values[~from_old], after[plan.open] = now[name].values[source[~from_old]], now[name].state
+        if old is not None:
+            values[from_old], after[still] = old.traces[name].values[source[from_old]], old.traces[name].state[plan.old_place[still]]
+        kept[name] = Trace(values, after)
+    symbols = tuple(keys["symbol"].gather(plan.starts[:-1]).to_list())
+    return State(symbols, starts, kept)
