@@ -24,6 +24,7 @@ class BarArrays:
     ts_ns: Int64Array
     known_ns: Int64Array
     """When all bars of the symbol so far were known: rises within a symbol."""
+    calendar: str
     session_tz: str
     periods_per_year: float
     open: Float64Array

@@ -12,6 +12,11 @@ from plusultra_core.features.families.volatility import vol_ewma
 from plusultra_core.features.kernels import log, ratio
 
 
+def _z(x: Float64Array, b: BarArrays) -> Float64Array:
+    mean, std = kernels.rolling_mean_std(x, b.starts, b.long, b.need(b.long))
+    return ratio(x - mean, std)
+
+
 def funding_carry(b: BarArrays) -> Float64Array:
     """Mean funding rate of the last `medium` bars, a year; longs pay when above 0."""
     return kernels.rolling_mean(b.side["funding"], b.starts, b.medium, b.need(b.medium))
@@ -19,8 +24,7 @@ def funding_carry(b: BarArrays) -> Float64Array:
 
 def funding_z(b: BarArrays) -> Float64Array:
     """Funding rate in standard deviations from its mean over `long` bars."""
-    mean, std = kernels.rolling_mean_std(b.side["funding"], b.starts, b.long, b.need(b.long))
-    return ratio(b.side["funding"] - mean, std)
+    return _z(b.side["funding"], b)
 
 
 def implied_spread(b: BarArrays) -> Float64Array:
@@ -32,6 +36,11 @@ def implied_change(b: BarArrays) -> Float64Array:
     """Log change of the symbol's implied volatility over `short` bars."""
     implied = log(b.side["implied_vol"])
     return implied - kernels.shift(implied, b.starts, b.short)
+
+
+def implied_z(b: BarArrays) -> Float64Array:
+    """Log implied volatility of the symbol in standard deviations from its mean over `long` bars."""
+    return _z(log(b.side["implied_vol"]), b)
 
 
 def market_vol_level(b: BarArrays) -> Float64Array:
@@ -69,3 +78,14 @@ def macro_age(b: BarArrays) -> Float64Array:
 def macro_surprise(b: BarArrays) -> Float64Array:
     """Change in the newest macro event, in root mean squares of that event's changes so far."""
     return b.side["macro_surprise"]
+
+
+def open_interest_change(b: BarArrays) -> Float64Array:
+    """Log change of open interest over `short` bars."""
+    held = log(b.side["open_interest"])
+    return held - kernels.shift(held, b.starts, b.short)
+
+
+def onchain_activity(b: BarArrays) -> Float64Array:
+    """Log activity on the symbol's chain in standard deviations from its mean over `long` bars."""
+    return _z(log(b.side["onchain"]), b)

@@ -1,16 +1,19 @@
 """Where the variance of returns lies: by frequency, by order, by lag."""
 
 from plusultra_core.arrays import Float64Array
-from plusultra_core.features import kernels
+from plusultra_core.features import indicators, kernels
 from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features.families.returns import log_close
+from plusultra_core.features.families.volatility import mean_square
 from plusultra_core.features.kernels import ratio
 
 
 def _bands(b: BarArrays, row: int) -> Float64Array:
-    if "bands" not in b.shared:
+    def make() -> Float64Array:
         num_bins = b.long // 2
-        b.shared["bands"] = kernels.band_energy(b.ret, b.starts, b.long, max(1, num_bins // 4), num_bins // 2 + 1)
-    out: Float64Array = b.shared["bands"][row]
+        return kernels.band_energy(b.ret, b.starts, b.long, max(1, num_bins // 4), num_bins // 2 + 1)
+
+    out: Float64Array = b.once("bands", make)[row]
     return out
 
 
@@ -37,11 +40,24 @@ def order_entropy(b: BarArrays) -> Float64Array:
     return kernels.order_entropy(b.ret, b.starts, b.long, b.need(b.long) - 2)
 
 
+def return_entropy(b: BarArrays) -> Float64Array:
+    """Entropy of log returns over `long` bars in five levels, borders at .5 and 1.5 sigma of their bar, 1 = all levels alike.
+
+    Source  Shannon (1948), Bell System Technical Journal 27.
+    """
+    return indicators.level_entropy(ratio(b.ret, b.sigma), b.starts, b.long, b.need(b.long))
+
+
 def autocorr_1(b: BarArrays) -> Float64Array:
     """Mean of r_t r_(t-1) over mean of r_t^2, over `long` bars (about zero, not the mean)."""
-    need = b.need(b.long)
-    product = kernels.rolling_mean(b.ret * kernels.shift(b.ret, b.starts, 1), b.starts, b.long, need - 1)
-    return ratio(product, kernels.rolling_mean(b.ret * b.ret, b.starts, b.long, need))
+    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
+    return ratio(kernels.rolling_mean(product, b.starts, b.long, b.need(b.long) - 1), mean_square(b, b.long))
+
+
+def autocorr_short(b: BarArrays) -> Float64Array:
+    """Mean of r_t r_(t-short) over mean of r_t^2, over `long` bars (about zero, not the mean)."""
+    product = b.ret * kernels.shift(b.ret, b.starts, b.short)
+    return ratio(kernels.rolling_mean(product, b.starts, b.long, max(2, b.need(b.long) - b.short)), mean_square(b, b.long))
 
 
 def variance_ratio(b: BarArrays) -> Float64Array:
@@ -49,7 +65,6 @@ def variance_ratio(b: BarArrays) -> Float64Array:
 
     Source  Lo & MacKinlay (1988), Rev. Financial Studies 1; about zero drift, overlapping.
     """
-    whole = kernels.rolling_mean(b.ret, b.starts, b.short, b.short) * b.short
-    need = b.need(b.long)
-    slow = kernels.rolling_mean(whole * whole, b.starts, b.long, max(2, need - b.short))
-    return ratio(slow, b.short * kernels.rolling_mean(b.ret * b.ret, b.starts, b.long, need)) - 1.0
+    whole = log_close(b) - kernels.shift(log_close(b), b.starts, b.short)
+    slow = kernels.rolling_mean(whole * whole, b.starts, b.long, max(2, b.need(b.long) - b.short))
+    return ratio(slow, b.short * mean_square(b, b.long)) - 1.0

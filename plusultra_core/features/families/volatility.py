@@ -3,8 +3,9 @@
 import numpy as np
 
 from plusultra_core.arrays import Float64Array
-from plusultra_core.features import kernels
+from plusultra_core.features import indicators, kernels
 from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features.families.returns import intraday, overnight
 from plusultra_core.features.kernels import log, ratio
 
 _FOUR_LOG_2 = 4.0 * np.log(2.0)
@@ -19,11 +20,45 @@ def _mean(x: Float64Array, b: BarArrays, window: int) -> Float64Array:
     return kernels.rolling_mean(x, b.starts, window, b.need(window))
 
 
+def ranges(b: BarArrays) -> tuple[Float64Array, Float64Array]:
+    """True range, and what of it lies below the close."""
+    return b.once("ranges", lambda: indicators.ranges(b.high, b.low, b.close, b.starts))
+
+
 def true_range(b: BarArrays) -> Float64Array:
     """max(high, previous close) - min(low, previous close); high - low on a symbol's first bar."""
-    before = kernels.shift(b.close, b.starts, 1)
-    spread: Float64Array = np.where(np.isnan(b.high - b.low), np.nan, np.fmax(b.high, before) - np.fmin(b.low, before))
-    return spread
+    return ranges(b)[0]
+
+
+def squares(b: BarArrays) -> Float64Array:
+    """Squared log returns."""
+    return b.once("squares", lambda: b.ret * b.ret)
+
+
+def mean_square(b: BarArrays, window: int) -> Float64Array:
+    """Mean of squared log returns over `window` bars."""
+    return b.once(f"mean_square.{window}", lambda: _mean(squares(b), b, window))
+
+
+def _range_squares(b: BarArrays) -> Float64Array:
+    def make() -> Float64Array:
+        spread = log(b.high) - log(b.low)
+        return spread * spread
+
+    return b.once("range_squares", make)
+
+
+def _parkinson(b: BarArrays) -> Float64Array:
+    return b.once("parkinson", lambda: _mean(_range_squares(b), b, b.medium) / _FOUR_LOG_2)
+
+
+def _rogers_satchell(b: BarArrays) -> Float64Array:
+    def make() -> Float64Array:
+        start = log(b.open)
+        up, down, move = log(b.high) - start, log(b.low) - start, intraday(b)
+        return _mean(up * (up - move) + down * (down - move), b, b.medium)
+
+    return b.once("rogers_satchell", make)
 
 
 def vol_ewma(b: BarArrays) -> Float64Array:
@@ -37,7 +72,7 @@ def vol_parkinson(b: BarArrays) -> Float64Array:
 
     Source  Parkinson (1980), J. Business 53.
     """
-    return _annual(_mean((log(b.high) - log(b.low)) ** 2 / _FOUR_LOG_2, b, b.medium), b)
+    return _annual(_parkinson(b), b)
 
 
 def vol_garman_klass(b: BarArrays) -> Float64Array:
@@ -45,8 +80,17 @@ def vol_garman_klass(b: BarArrays) -> Float64Array:
 
     Source  Garman & Klass (1980), J. Business 53.
     """
-    spread, move = log(b.high) - log(b.low), log(b.close) - log(b.open)
-    return _annual(_mean(0.5 * spread**2 - (0.5 * _FOUR_LOG_2 - 1.0) * move**2, b, b.medium), b)
+    move = intraday(b)
+    return _annual(_mean(0.5 * _range_squares(b) - (0.5 * _FOUR_LOG_2 - 1.0) * move * move, b, b.medium), b)
+
+
+def vol_rogers_satchell(b: BarArrays) -> Float64Array:
+    """Open-high-low-close volatility over `medium` bars that a drift does not raise, a year.
+
+    Mean of ln(H/O) ln(H/C) + ln(L/O) ln(L/C).
+    Source  Rogers & Satchell (1991), Annals of Applied Probability 1.
+    """
+    return _annual(_rogers_satchell(b), b)
 
 
 def vol_yang_zhang(b: BarArrays) -> Float64Array:
@@ -57,20 +101,16 @@ def vol_yang_zhang(b: BarArrays) -> Float64Array:
     Source  Yang & Zhang (2000), J. Business 73.
     """
     n = float(b.medium)
-    gap = log(b.open) - kernels.shift(log(b.close), b.starts, 1)
-    up, down, move = log(b.high) - log(b.open), log(b.low) - log(b.open), log(b.close) - log(b.open)
-    rogers_satchell = _mean(up * (up - move) + down * (down - move), b, b.medium)
     k = 0.34 / (1.34 + (n + 1.0) / (n - 1.0))
     bessel = n / (n - 1.0)
-    _, gap_std = kernels.rolling_mean_std(gap, b.starts, b.medium, b.need(b.medium))
-    _, move_std = kernels.rolling_mean_std(move, b.starts, b.medium, b.need(b.medium))
-    return _annual(bessel * gap_std**2 + k * bessel * move_std**2 + (1.0 - k) * rogers_satchell, b)
+    _, gap_std = kernels.rolling_mean_std(overnight(b), b.starts, b.medium, b.need(b.medium))
+    _, move_std = kernels.rolling_mean_std(intraday(b), b.starts, b.medium, b.need(b.medium))
+    return _annual(bessel * gap_std * gap_std + k * bessel * move_std * move_std + (1.0 - k) * _rogers_satchell(b), b)
 
 
 def vol_ratio(b: BarArrays) -> Float64Array:
     """Log of realised volatility over `short` bars over that of `long` bars."""
-    squares = b.ret * b.ret
-    return 0.5 * (log(_mean(squares, b, b.short)) - log(_mean(squares, b, b.long)))
+    return 0.5 * log(ratio(mean_square(b, b.short), mean_square(b, b.long)))
 
 
 def vol_of_vol(b: BarArrays) -> Float64Array:
@@ -81,8 +121,18 @@ def vol_of_vol(b: BarArrays) -> Float64Array:
 
 def range_vol_ratio(b: BarArrays) -> Float64Array:
     """Log of Parkinson over close-to-close volatility, both over `medium` bars: movement that the close does not show."""
-    spread = (log(b.high) - log(b.low)) ** 2 / _FOUR_LOG_2
-    return 0.5 * (log(_mean(spread, b, b.medium)) - log(_mean(b.ret * b.ret, b, b.medium)))
+    return 0.5 * log(ratio(_parkinson(b), mean_square(b, b.medium)))
+
+
+def atr(b: BarArrays) -> Float64Array:
+    """Average true range: Wilder's mean over `medium` bars.
+
+    Units   price.
+    NaN     where high or low is missing.
+    Source  Wilder (1978), New Concepts in Technical Trading Systems; normalised weights in place of his start.
+    """
+    spread = true_range(b)
+    return np.where(np.isnan(spread), np.nan, b.ewma("atr_ratio.atr", spread, 1.0 / b.medium, b.need(b.medium)))
 
 
 def atr_ratio(b: BarArrays) -> Float64Array:
@@ -90,23 +140,60 @@ def atr_ratio(b: BarArrays) -> Float64Array:
 
     Source  Wilder (1978), New Concepts in Technical Trading Systems; normalised weights.
     """
-    atr = b.ewma("atr_ratio.atr", true_range(b), 1.0 / b.medium, b.need(b.medium))
-    atr = np.where(np.isnan(b.high - b.low), np.nan, atr)
-    return ratio(ratio(atr, b.close), b.sigma)
+    return ratio(atr(b), b.close * b.sigma)
+
+
+def _fall_squares(b: BarArrays) -> Float64Array:
+    def make() -> Float64Array:
+        fall = np.minimum(b.ret, 0.0)
+        return fall * fall
+
+    return b.once("fall_squares", make)
 
 
 def downside_share(b: BarArrays) -> Float64Array:
     """Share of squared returns over `long` bars that came from falls, less one half."""
-    squares = b.ret * b.ret
-    falls = np.where(b.ret < 0.0, squares, np.where(np.isnan(b.ret), np.nan, 0.0))
-    return ratio(_mean(falls, b, b.long), _mean(squares, b, b.long)) - 0.5
+    return ratio(_mean(_fall_squares(b), b, b.long), mean_square(b, b.long)) - 0.5
+
+
+def vol_down(b: BarArrays) -> Float64Array:
+    """Semi-deviation over `medium` bars, a year: root of the mean of min(log return, 0)^2."""
+    return _annual(_mean(_fall_squares(b), b, b.medium), b)
+
+
+def vol_realised(b: BarArrays) -> Float64Array:
+    """Close-to-close volatility over `medium` bars about zero, a year."""
+    return _annual(mean_square(b, b.medium), b)
+
+
+def jump_share(b: BarArrays) -> Float64Array:
+    """1 - bipower over realised variance, over `long` bars: what jumps added; below 0 by chance.
+
+    Bipower variation is the mean of pi / 2 |r_t| |r_(t-1)|.
+    Source  Barndorff-Nielsen & Shephard (2004), J. Financial Econometrics 2.
+    """
+    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
+    bipower = kernels.rolling_mean(np.abs(product), b.starts, b.long, b.need(b.long) - 1)
+    return 1.0 - 0.5 * np.pi * ratio(bipower, mean_square(b, b.long))
+
+
+def overnight_share(b: BarArrays) -> Float64Array:
+    """Share of the squared moves of `medium` bars that came between close and open, less one half."""
+    gap, move = overnight(b), intraday(b)
+    night = _mean(gap * gap, b, b.medium)
+    return ratio(night, night + _mean(move * move, b, b.medium)) - 0.5
+
+
+def vol_clustering(b: BarArrays) -> Float64Array:
+    """Covariance of |r_t| and |r_(t-1)| over the variance of |r_t|, over `long` bars: how long calm and storm last."""
+    size = np.abs(b.ret)
+    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
+    mean, std = kernels.rolling_mean_std(size, b.starts, b.long, b.need(b.long))
+    return ratio(kernels.rolling_mean(np.abs(product), b.starts, b.long, b.need(b.long) - 1) - mean * mean, std * std)
 
 
 def _shape(b: BarArrays, row: int) -> Float64Array:
-    if "shape" not in b.shared:
-        b.shared["shape"] = np.stack(kernels.rolling_shape(b.ret, b.starts, b.long, b.need(b.long)))
-    out: Float64Array = b.shared["shape"][row]
-    return out
+    return b.once("shape", lambda: kernels.rolling_shape(b.ret, b.starts, b.long, b.need(b.long)))[row]
 
 
 def skew(b: BarArrays) -> Float64Array:

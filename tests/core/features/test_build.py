@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.contract import empty, validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
-from plusultra_core.features.build import KEYS, FeaturesConfig, coverage
+from plusultra_core.features.build import ACROSS, KEYS, FeaturesConfig, coverage
 from plusultra_core.features.catalog import CATALOG
 from plusultra_core.features.sides import column_name
 from plusultra_core.leakage import check_poison, check_truncation
@@ -99,14 +99,15 @@ def test_a_feature_shifted_by_one_bar_is_found_out(panel: pl.DataFrame, of: Of) 
 def test_most_features_have_a_hundred_values_on_half_a_year_of_days(real_tables: Callable[[str], Tables], of: Of) -> None:
     bars, indicators, side = real_tables("market_tiny")
     features = of(bars["equity"], indicators, side)
-    counts = {spec.name: features[spec.name].count() for spec in CATALOG if "alternative" not in spec.tags}
+    counts = {spec.name: features[spec.name].count() for spec in CATALOG if not spec.sides and ACROSS not in spec.tags}
     assert min(counts.values()) >= 100, counts
 
 
 def test_each_symbol_is_built_as_if_it_were_alone(panel: pl.DataFrame, built: pl.DataFrame, of: Of) -> None:
+    across = [spec.name for spec in CATALOG if ACROSS in spec.tags]
     for symbol in panel["symbol"].unique():
         alone = of(panel.filter(pl.col("symbol") == symbol))
-        assert alone.equals(built.filter(pl.col("symbol") == symbol))
+        assert alone.drop(across).equals(built.filter(pl.col("symbol") == symbol).drop(across))
 
 
 def test_rows_are_those_of_bars_however_long_the_tables_beside_them(panel: pl.DataFrame, built: pl.DataFrame, of: Of) -> None:
@@ -115,7 +116,7 @@ def test_rows_are_those_of_bars_however_long_the_tables_beside_them(panel: pl.Da
     side = pl.concat([frames["side_tables"] for frames in many])
     features = of(panel, indicators, side)
     assert features.select(KEYS).equals(panel.select(KEYS))
-    own = [spec.name for spec in CATALOG if "alternative" not in spec.tags]
+    own = [spec.name for spec in CATALOG if not spec.sides]
     assert features.select(own).equals(built.select(own))
     assert features["funding_carry"].count() > 0
 

@@ -8,17 +8,63 @@ import numpy as np
 import polars as pl
 import pytest
 
+from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features import catalog
 from plusultra_core.features.build import KEYS, FeaturesConfig
 from plusultra_core.features.catalog import BUNDLES, CATALOG
 
 Of = Callable[..., pl.DataFrame]
 PRICES = ("open_adj", "high_adj", "low_adj", "close_adj")
+SOURCES = (
+    ("funding_rates", "rate", True),
+    ("options_implied_vol", "iv_30d", True),
+    ("options_implied_vol", "^GSPC.iv_30d", False),
+    ("macro_rates", "UST_3MONTH.value", False),
+    ("macro_rates", "UST_10YEAR.value", False),
+    ("macro_calendar", "CPI.actual", False),
+)
 
 
-def test_there_are_at_least_thirty_features_and_no_name_twice() -> None:
+def sides_of(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Indicators and side tables with a row a bar for every source of the shipped config, the same for the same bars."""
+    keys = bars.select("symbol", "ts_ns", "known_ns").with_row_index("row")
+
+    def drawn(place: int, own: bool) -> pl.DataFrame:
+        rows = keys if own else keys.unique("ts_ns", keep="first", maintain_order=True)
+        day, own_part = rows["ts_ns"] // NS_PER_DAY, rows["symbol"].str.tail(1).cast(pl.Int64)
+        value = 0.02 + 0.01 * ((day * day * (7 + place) + 3 * own_part) % 11)
+        symbol = pl.col("symbol") if own else pl.lit(None, dtype=pl.String).alias("symbol")
+        return rows.select(symbol, "ts_ns", "known_ns").with_columns(value.alias("value"))
+
+    tables = [
+        drawn(place, own).with_columns(pl.lit(table).alias("table"), pl.lit(field).alias("field"))
+        for place, (table, field, own) in enumerate(SOURCES)
+    ]
+    indicators = [drawn(9, True).with_columns(pl.lit(name).alias("name")) for name in ("open_interest", "onchain_n_transactions")]
+    return (
+        pl.concat(indicators).select("symbol", "name", "ts_ns", "known_ns", "value").sort("symbol", "ts_ns", "name"),
+        pl.concat(tables).select("table", "symbol", "field", "ts_ns", "known_ns", "value"),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(panel: pl.DataFrame, exact: Of) -> pl.DataFrame:
+    return exact(panel, *sides_of(panel))
+
+
+def test_there_are_at_least_ninety_features_and_no_name_twice() -> None:
     names = [spec.name for spec in CATALOG]
-    assert len(names) >= 30 and len(set(names)) == len(names)
+    assert len(names) >= 90 and len(set(names)) == len(names)
+
+
+def test_at_least_five_features_fuse_a_side_table_with_bars() -> None:
+    fused = [spec for spec in CATALOG if spec.sides and "close_adj" in spec.inputs]
+    assert len([spec for spec in fused if "fusion" in spec.tags]) >= 5
+
+
+def test_every_feature_has_values_where_its_inputs_are_there(whole: pl.DataFrame) -> None:
+    counts = {spec.name: int(whole[spec.name].is_finite().sum()) for spec in CATALOG}
+    assert min(counts.values()) >= 100, counts
 
 
 def test_every_feature_says_what_it_is_and_stands_in_a_bundle() -> None:
@@ -32,19 +78,17 @@ def test_the_page_of_features_is_the_catalogue(root: Path) -> None:
     assert (root / "docs" / "features.md").read_text() == catalog.render(), "run python -m plusultra_core.features.catalog"
 
 
-def test_a_feature_reads_no_further_back_than_it_says(panel: pl.DataFrame, of: Of, smoke: FeaturesConfig) -> None:
+def test_a_feature_reads_no_further_back_than_it_says(panel: pl.DataFrame, whole: pl.DataFrame, exact: Of, smoke: FeaturesConfig) -> None:
     windows = smoke.windows
     limits = {spec.name: spec.lookback_bars(windows.short, windows.medium, windows.long) for spec in CATALOG}
     bounded = {name: bars for name, bars in limits.items() if bars is not None}
-    assert len(bounded) > 15
-    rows = panel.filter(pl.col("symbol") == "S02")
-    whole = of(rows)
-    for name, bars in bounded.items():
-        tail = of(rows.tail(bars))
-        one, two = whole[name][-1], tail[name][-1]
-        assert (one is None) == (two is None), name
-        if one is not None:
-            assert two == pytest.approx(one, rel=1e-9, abs=1e-10), name
+    assert len(bounded) > 40
+    sides = sides_of(panel)
+    last = whole.group_by("symbol", maintain_order=True).last()
+    for bars in sorted(set(bounded.values())):
+        tail = exact(panel.group_by("symbol", maintain_order=True).tail(bars), *sides).group_by("symbol", maintain_order=True).last()
+        for name in (name for name, limit in bounded.items() if limit == bars):
+            np.testing.assert_allclose(tail[name].to_numpy(), last[name].to_numpy(), rtol=1e-9, atol=1e-10, err_msg=name)
 
 
 def test_a_feature_is_the_same_in_cents_and_in_lots(panel: pl.DataFrame, exact: Of) -> None:
@@ -57,16 +101,22 @@ def test_a_feature_is_the_same_in_cents_and_in_lots(panel: pl.DataFrame, exact: 
             np.testing.assert_allclose(two[spec.name].to_numpy(), one[spec.name].to_numpy(), rtol=1e-6, atol=1e-7, err_msg=spec.name)
 
 
-def test_a_feature_needs_the_inputs_it_names_and_no_others(panel: pl.DataFrame, of: Of) -> None:
+def test_a_feature_needs_the_inputs_it_names_and_no_others(panel: pl.DataFrame, whole: pl.DataFrame, exact: Of) -> None:
     rng = np.random.default_rng(0)
-    whole = of(panel)
+    sides = sides_of(panel)
     wrong = []
     for column in (*PRICES, "volume_adj"):
         # High and low are moved outward so that they still hold open and close.
         factor = np.exp(0.05 * np.abs(rng.standard_normal(panel.height)) * (-1.0 if column == "low_adj" else 1.0))
-        moved = of(panel.with_columns(pl.col(column) * factor))
+        moved = exact(panel.with_columns(pl.col(column) * factor), *sides)
         wrong += [(s.name, column) for s in CATALOG if whole[s.name].equals(moved[s.name]) == (column in s.inputs)]
-    assert [pair for pair in wrong if pair[0] != "implied_spread"] == []  # it has no values without its side table
+    assert wrong == []
+
+
+def test_a_feature_is_null_without_a_side_table_it_names_and_only_then(panel: pl.DataFrame, built: pl.DataFrame, of: Of) -> None:
+    full = of(panel, *sides_of(panel))
+    for spec in CATALOG:
+        assert full[spec.name].count() > 0 and (built[spec.name].count() == 0) == bool(spec.sides), spec.name
 
 
 def test_config_of_a_bundle_builds_that_bundle_and_no_more(panel: pl.DataFrame, smoke: FeaturesConfig, of: Of) -> None:

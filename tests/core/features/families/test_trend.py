@@ -33,7 +33,7 @@ def moves(f: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 def adx(f: pd.DataFrame) -> pd.Series:
     plus, minus = (wilder(x) for x in moves(f))
-    return wilder((plus - minus).abs() / (plus + minus)).where(moves(f)[0].notna())
+    return wilder(((plus - minus).abs() / (plus + minus)).where(moves(f)[0].notna())).where(moves(f)[0].notna())
 
 
 def directional_move(f: pd.DataFrame) -> pd.Series:
@@ -59,7 +59,7 @@ def slope(window: int, of: Callable[[np.ndarray], float]) -> Callable[[pd.DataFr
 
 
 SLOW = {
-    "rsi": lambda f: (100 - 100 / (1 + wilder(ret(f).clip(lower=0)) / wilder(-ret(f).clip(upper=0))) - 50) / 50,
+    "rsi": lambda f: (100 - 100 / (1 + wilder(f.close.diff().clip(lower=0)) / wilder(-f.close.diff().clip(upper=0))) - 50) / 50,
     "macd": lambda f: line(f) / sigma(f) / 10**0.5,
     "macd_histogram": lambda f: (line(f) - line(f).ewm(span=5, min_periods=4).mean()) / sigma(f) / 10**0.5,
     "bollinger_z": lambda f: (f.close - f.close.rolling(10, min_periods=8).mean()) / f.close.rolling(10, min_periods=8).std(ddof=0),
