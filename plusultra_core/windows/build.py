@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from plusultra_core.clock import NS_PER_S, bar_ns, iso
+from plusultra_core.data.side_tables import vintage
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.market import MarketConfig
 from plusultra_core.views.panel import wide
@@ -22,7 +24,8 @@ KEYS = ("symbol", "ts_ns", "known_ns")
 NUM_STATES = 4
 """Vocabulary of every regime token: 0 unknown, 1 low, 2 mid, 3 high."""
 VIEW_PREFIX = "view."
-FUNDING_TABLE = "funding_rates"
+FUNDING_TABLES = ("funding_rates", "funding_rates_8h")
+"""Where the venue's own funding stands, and where another's that stands in for it."""
 FUNDING_FIELD = "rate"
 
 
@@ -83,6 +86,7 @@ def build(
     labels = _labels(targets, grid, cfg.label_slack_bars)
     anchor_NT = _in_time(_anchors(tradable_NT, own_NTF, labels["sigma_NT"], cfg), known_NT, grid, cfg.max_delay_s)
     x_NTF = np.concatenate((own_NTF, view_NTJ), axis=2).astype(np.float32)
+    paid = side_tables if market.costs.funding else side_tables.clear()
     panel = Panel(
         symbols=grid.symbols,
         features=names + view_names,
@@ -101,7 +105,7 @@ def build(
         anchor_NT=anchor_NT,
         **_prices(bars, grid),
         **labels,
-        funding_NT=_funding(side_tables if market.costs.funding else side_tables.clear(), grid, bar_ns(market.bar)),
+        funding_NT=bar_funding(paid, grid.symbols, grid.ts_ns_T, bar_ns(market.bar)),
         folds=_folds(x_NTF, anchor_NT, labels["label_end_NTK"], cfg),
     )
     check_panel(panel)
@@ -252,14 +256,22 @@ def _prices(bars: pl.DataFrame, grid: _Grid) -> dict[str, Any]:
     return {f"{name}_NT": grid.scatter(_matrix(bars, (f"{name}_adj",))[:, 0], np.nan) for name in columns}
 
 
-def _funding(side_tables: pl.DataFrame, grid: _Grid, bar_length_ns: int) -> Float64Array:
-    """Sum of the funding rates of events in (ts[t-1], ts[t]]."""
-    events = side_tables.filter((pl.col("table") == FUNDING_TABLE) & (pl.col("field") == FUNDING_FIELD) & pl.col("value").is_finite())
-    n_E, ts_E = grid.asset_of(events["symbol"]), _integers(events, "ts_ns")
-    inside = (n_E >= 0) & (ts_E > grid.ts_ns_T[0] - bar_length_ns) & (ts_E <= grid.ts_ns_T[-1])
-    t_E = np.searchsorted(grid.ts_ns_T, ts_E[inside])
-    funding_NT = np.zeros((len(grid.symbols), len(grid.ts_ns_T)))
-    np.add.at(funding_NT, (n_E[inside], t_E), events["value"].to_numpy()[inside])
+def bar_funding(side_tables: pl.DataFrame, symbols: Sequence[str], ts_ns_T: Int64Array, bar_length_ns: int) -> Float64Array:
+    """Sum of the funding rates of the events in (ts[t-1], ts[t]], whatever their interval; 0 where there is none.
+
+    A rate is what one event pays, a fraction of the notional. Of an event that is told several times counts what was known
+    last: that was paid. A symbol pays by the first of FUNDING_TABLES that has events of it, never by two venues at once.
+
+    Shapes  side_tables: the frame of that name; ts_ns_T the grid, rising; result (N, T) in the order of `symbols`.
+    """
+    rank = pl.col("table").replace_strict({table: place for place, table in enumerate(FUNDING_TABLES)}, default=None, return_dtype=pl.Int32)
+    found = side_tables.filter((pl.col("field") == FUNDING_FIELD) & pl.col("value").is_finite() & rank.is_not_null())
+    events = vintage(found.filter(rank == rank.min().over("symbol")), None)
+    index = pl.DataFrame({"symbol": symbols, "n": np.arange(len(symbols))}, schema={"symbol": pl.String, "n": pl.Int64})
+    inside = pl.col("ts_ns").is_between(int(ts_ns_T[0]) - bar_length_ns, int(ts_ns_T[-1]), closed="right")
+    events = events.filter(inside).join(index, on="symbol", maintain_order="left")
+    funding_NT = np.zeros((len(symbols), len(ts_ns_T)))
+    np.add.at(funding_NT, (events["n"].to_numpy(), np.searchsorted(ts_ns_T, events["ts_ns"].to_numpy())), events["value"].to_numpy())
     return funding_NT
 
 

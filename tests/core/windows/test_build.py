@@ -11,7 +11,7 @@ from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY, NS_PER_S
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.market import MarketConfig
-from plusultra_core.windows.build import WindowsConfig, build
+from plusultra_core.windows.build import WindowsConfig, bar_funding, build
 
 ROOT = Path(__file__).resolve().parents[3]
 CFG = config.load(WindowsConfig, ROOT / "configs/smoke/windows.yaml")
@@ -242,6 +242,35 @@ def test_the_same_funding_in_another_table_is_not_paid_twice() -> None:
     eight = _events([("AAA", 10.0, 1.6e-3)]).with_columns(pl.lit("funding_rates_8h").alias("table"))
     frames["side_tables"] = pl.concat([events, eight])
     assert _build(frames, PERPETUAL).funding_NT.sum() == pytest.approx(2e-4)
+
+
+def test_a_symbol_without_events_in_the_first_table_pays_by_the_second() -> None:
+    frames = _frames()
+    eight = _events([("B/B:X", 10.0, 1.6e-3), ("AAA", 11.0, 9.0)]).with_columns(pl.lit("funding_rates_8h").alias("table"))
+    frames["side_tables"] = pl.concat([_events([("AAA", 10.0, 2e-4)]), eight])
+    panel = _build(frames, PERPETUAL)
+    assert panel.funding_NT[panel.symbols.index("AAA")].sum() == pytest.approx(2e-4)
+    assert panel.funding_NT[panel.symbols.index("B/B:X"), 10] == pytest.approx(1.6e-3)
+
+
+def test_an_event_told_twice_is_paid_once_at_its_last_rate() -> None:
+    frames = _frames()
+    events = _events([("AAA", 10.0, 2e-4), ("AAA", 10.0, 3e-4), ("AAA", 10.5, 1e-4)])
+    frames["side_tables"] = events.with_columns(known_ns=pl.col("ts_ns") + pl.Series([0, NS_PER_DAY, 0]))
+    assert _build(frames, PERPETUAL).funding_NT[0, 10:12].tolist() == pytest.approx([3e-4, 1e-4])
+
+
+@pytest.mark.parametrize("hours", [1, 4, 8, 12])
+def test_events_at_odd_intervals_are_counted_whatever_the_bar(hours: int) -> None:
+    days = np.arange(0, 6, hours / 24)
+    kept = np.flatnonzero(np.arange(len(days)) % 7)  # some were missed
+    events = _events([("AAA", float(days[at]), 1e-5 * (at + 1)) for at in kept])
+    grid = ((START + np.arange(1, 6)) * NS_PER_DAY).astype(np.int64)
+    expected = [sum(1e-5 * (at + 1) for at in kept if day - 1 < days[at] <= day) for day in range(1, 6)]
+    np.testing.assert_allclose(bar_funding(events, ["AAA"], grid, NS_PER_DAY)[0], expected, rtol=1e-12)
+    hourly = np.arange((START + 1) * NS_PER_DAY, (START + 2) * NS_PER_DAY + 1, NS_PER_DAY // 24)
+    per_bar = bar_funding(events, ["AAA"], hourly, NS_PER_DAY // 24)[0]
+    assert per_bar[1:].sum() == pytest.approx(expected[1]) and np.count_nonzero(per_bar) <= 25 // hours + 1
 
 
 @pytest.mark.parametrize(
