@@ -28,24 +28,41 @@ def as_of(known_ns: Int64Array, starts: Int64Array, source: pl.DataFrame, max_st
     Looks   back: source.known_ns <= known_ns. Values of a stale row are NaN, its staleness is kept. Of rows known at
             the same time the latest counts, and none that is older than what was known before.
     """
-    source = source.sort("known_ns", "ts_ns").filter(pl.col("ts_ns") >= pl.col("ts_ns").cum_max())
-    row = kernels.newest_known(known_ns, starts, source["known_ns"].to_numpy())
+    rows, ts_ns, source_known_ns = _in_order(source["ts_ns"].to_numpy(), source["known_ns"].to_numpy())
+    row = kernels.newest_known(known_ns, starts, source_known_ns)
     seen = row >= 0
     at = np.maximum(row, 0)
     before = np.concatenate([[-1], row[:-1]])
     before[starts[:-1][starts[:-1] < row.size]] = -1
-    if not source.height:
+    names = [name for name in source.columns if name not in ("ts_ns", "known_ns")]
+    if not ts_ns.size:
         nothing = np.zeros(row.size, np.bool_)
-        empty = {name: np.full(row.size, np.nan) for name in _values(source)}
+        empty = {name: np.full(row.size, np.nan) for name in names}
         return Aligned(values=empty, staleness_ns=np.full(row.size, -1), new=nothing, stale=nothing)
-    staleness_ns = np.where(seen, known_ns - source["ts_ns"].to_numpy()[at], -1)
+    staleness_ns = np.where(seen, known_ns - ts_ns[at], -1)
     stale = staleness_ns > max_staleness_ns
     use = seen & ~stale
-    values = {name: np.where(use, source[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[at], np.nan) for name in _values(source)}
+    # Nulls of a float column come out as NaN.
+    values = {name: np.where(use, source[name].to_numpy()[rows][at], np.nan) for name in names}
     return Aligned(values=values, staleness_ns=staleness_ns, new=seen & (row != before), stale=stale)
 
 
-def audit(aligned: Aligned, feature: str, source_class: str) -> pl.DataFrame:
+def _in_order(ts_ns: Int64Array, known_ns: Int64Array) -> tuple[Int64Array | slice, Int64Array, Int64Array]:
+    """Rows rising in known_ns, then ts_ns, without those older than what was known before."""
+    rows: Int64Array | slice = slice(None)
+    if (np.diff(known_ns) < 0).any() or (np.diff(ts_ns) < 0).any():
+        order = np.lexsort((ts_ns, known_ns))
+        rows = order[ts_ns[order] >= np.maximum.accumulate(ts_ns[order])]
+    return rows, ts_ns[rows], known_ns[rows]
+
+
+AUDIT: dict[str, type[pl.DataType]] = {"feature": pl.String, "source_class": pl.String}
+AUDIT |= dict.fromkeys(("num_rows", "num_fresh", "num_carried", "num_stale", "num_before"), pl.Int64)
+AUDIT |= dict.fromkeys(("staleness_median_hours", "staleness_max_hours"), pl.Float64)
+"""Columns of the audit."""
+
+
+def audit(aligned: Aligned, feature: str, source_class: str) -> dict[str, object]:
     """What an alignment fills, before it fills: one row for one feature.
 
     num_fresh rows meet a source row for the first time, num_carried repeat one, num_stale are too old and
@@ -53,21 +70,14 @@ def audit(aligned: Aligned, feature: str, source_class: str) -> pl.DataFrame:
     """
     seen = aligned.staleness_ns >= 0
     age = aligned.staleness_ns[seen] / NS_PER_HOUR
-    return pl.DataFrame(
-        {
-            "feature": [feature],
-            "source_class": [source_class],
-            "num_rows": [seen.size],
-            "num_fresh": [int((aligned.new & ~aligned.stale).sum())],
-            "num_carried": [int((seen & ~aligned.new & ~aligned.stale).sum())],
-            "num_stale": [int(aligned.stale.sum())],
-            "num_before": [int((~seen).sum())],
-            "staleness_median_hours": [float(np.median(age)) if age.size else None],
-            "staleness_max_hours": [float(age.max()) if age.size else None],
-        },
-        schema_overrides={"staleness_median_hours": pl.Float64, "staleness_max_hours": pl.Float64},
-    )
-
-
-def _values(source: pl.DataFrame) -> list[str]:
-    return [name for name in source.columns if name not in ("ts_ns", "known_ns")]
+    return {
+        "feature": feature,
+        "source_class": source_class,
+        "num_rows": seen.size,
+        "num_fresh": int((aligned.new & ~aligned.stale).sum()),
+        "num_carried": int((seen & ~aligned.new & ~aligned.stale).sum()),
+        "num_stale": int(aligned.stale.sum()),
+        "num_before": int((~seen).sum()),
+        "staleness_median_hours": float(np.median(age)) if age.size else None,
+        "staleness_max_hours": float(age.max()) if age.size else None,
+    }

@@ -111,7 +111,11 @@ def build(own: str, bars: Frames, features: Frames, side_tables: Frames, market:
     seen.show_relative()
     for symbol in cfg.benchmarks:
         seen.show_benchmark(symbol)
-    return View(frame=long(seen.columns), audit=pl.concat(seen.audits), missing=tuple(name for name in classes if name not in present))
+    return View(
+        frame=long(seen.columns),
+        audit=pl.DataFrame(seen.audits, schema=alignment.AUDIT),
+        missing=tuple(name for name in classes if name not in present),
+    )
 
 
 class _Builder:
@@ -128,7 +132,7 @@ class _Builder:
         self.max_staleness_ns = int(cfg.max_staleness_hours * NS_PER_HOUR)
         self.own_ret: Float64Array = np.empty(0)
         self.columns: list[Column] = []
-        self.audits: list[pl.DataFrame] = []
+        self.audits: list[dict[str, object]] = []
 
     def show_class(self, name: str, features: pl.DataFrame) -> None:
         """Return, momentum and dispersion of a class; of a context class also how the own class moves with it."""

@@ -43,7 +43,7 @@ def test_a_source_without_rows_leaves_everything_missing() -> None:
     known_ns, source = frames()
     found = alignment.as_of(known_ns, WHOLE, source.clear(), 150)
     assert np.isnan(found.values["level"]).all() and (found.staleness_ns == -1).all() and not found.new.any()
-    assert alignment.audit(found, "x", "etf").row(0, named=True)["num_before"] == 100
+    assert alignment.audit(found, "x", "etf")["num_before"] == 100
 
 
 def test_nothing_is_filled_backward() -> None:
@@ -67,7 +67,7 @@ def test_a_return_is_counted_once_and_never_repeated() -> None:
 def test_the_audit_counts_every_row_once() -> None:
     known_ns, source = frames()
     found = alignment.as_of(known_ns, WHOLE, source, 150)
-    audit = alignment.audit(found, "x", "etf").row(0, named=True)
+    audit = alignment.audit(found, "x", "etf")
     assert audit["num_rows"] == known_ns.size == sum(audit[name] for name in ("num_fresh", "num_carried", "num_stale", "num_before"))
     assert audit["num_before"] == (found.staleness_ns < 0).sum() and audit["num_stale"] == found.stale.sum()
     met = known_ns[:, None] >= source["known_ns"].to_numpy()

@@ -246,9 +246,7 @@ def test_a_mean_over_symbols_is_of_those_known_by_then(classes: Frames, view_of:
     day = (grid - START_NS) // NS_PER_DAY
     np.testing.assert_allclose(level, a[day] - a[day[0]], atol=1e-12)
     later = {"equity": classes["equity"].with_columns(known_ns=pl.col("known_ns") + NS_PER_HOUR)}
-    level = (
-        shown(view_of("equity", later, cfg, {"equity": pl.concat([one, two])}), "side_funding_chg")["value"].fill_null(0.0).cum_sum()
-    )
+    level = shown(view_of("equity", later, cfg, {"equity": pl.concat([one, two])}), "side_funding_chg")["value"].fill_null(0.0).cum_sum()
     both = (a + b) / 2
     np.testing.assert_allclose(level.to_numpy(), both[day] - both[day[0]], atol=1e-12)
 
