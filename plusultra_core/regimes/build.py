@@ -81,6 +81,8 @@ class MarkovConfig:
     """Least variance of a state, as a share of the window's."""
     pseudo_count: float
     """Transitions added to each pair of states."""
+    stay_count: float
+    """Transitions added from each state to itself."""
 
     def __post_init__(self) -> None:
         if not 20 <= self.min_count <= self.window_bars or self.refit_bars < 1:
@@ -88,8 +90,10 @@ class MarkovConfig:
             raise ConfigError(f"hmm: expected 20 <= min_count <= window_bars and refit_bars >= 1, found {found}")
         if self.first_iterations < 1 or self.iterations < 1:
             raise ConfigError(f"hmm: expected iterations >= 1, found {self.first_iterations}, {self.iterations}")
-        if not 0 < self.min_variance < 0.25 or self.pseudo_count <= 0:
-            raise ConfigError(f"hmm: expected 0 < min_variance < 0.25 and pseudo_count > 0, found {self.min_variance}, {self.pseudo_count}")
+        if not 0 < self.min_variance < 0.25:
+            raise ConfigError(f"hmm.min_variance: expected in (0, 0.25), found {self.min_variance}")
+        if self.pseudo_count <= 0 or self.stay_count < 0:
+            raise ConfigError(f"hmm: expected pseudo_count > 0 and stay_count >= 0, found {self.pseudo_count}, {self.stay_count}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,6 +186,7 @@ def _hmm(price: Float64Array, starts: Int64Array, cfg: MarkovConfig) -> tuple[In
         iterations=cfg.iterations,
         min_variance=cfg.min_variance,
         pseudo_count=cfg.pseudo_count,
+        stay_count=cfg.stay_count,
     )
     ret = np.diff(price, prepend=np.nan)
     ret[starts[:-1]] = np.nan

@@ -41,6 +41,8 @@ class Fitting(NamedTuple):
     """Least variance of a state, as a share of the window's."""
     pseudo_count: float
     """Transitions added to each pair of states: none is ruled out for not having been seen."""
+    stay_count: float
+    """Transitions added from each state to itself: a state is a stretch of bars, not a lonely outlier."""
 
 
 class Model(NamedTuple):
@@ -97,7 +99,7 @@ def forward(x: Float64Array, codes: tuple[int, ...], model: Model, room: Pass) -
 
 
 @njit(cache=True)
-def improve(x: Float64Array, codes: tuple[int, ...], least: float, pseudo_count: float, model: Model, room: Pass) -> None:
+def improve(x: Float64Array, codes: tuple[int, ...], least: float, fitting: Fitting, model: Model, room: Pass) -> None:
     """One step of expectation maximisation: the model becomes a likelier one of the same bars.
 
     Looks   at all of x, backward too: x ends at the bar at which the fit is made.
@@ -122,9 +124,10 @@ def improve(x: Float64Array, codes: tuple[int, ...], least: float, pseudo_count:
                 after[j] += step
                 moves[j, k] += (room.belief_NK[i - 1, j] if i > 0 else 1.0 / num) * step
     for j in range(num):
-        leaves = moves[j].sum() + num * pseudo_count
+        moves[j, j] += fitting.stay_count
+        leaves = moves[j].sum() + num * fitting.pseudo_count
         for k in range(num):
-            model.transition_KK[j, k] = (moves[j, k] + pseudo_count) / leaves
+            model.transition_KK[j, k] = (moves[j, k] + fitting.pseudo_count) / leaves
         if weight[j] > 1.0:
             mean = total[j] / weight[j]
             model.mean_K[j] = mean
@@ -148,7 +151,7 @@ def fit(x: Float64Array, codes: tuple[int, ...], fitting: Fitting, warm: bool, m
             for j in range(num):
                 model.transition_KK[k, j] = _STAY if j == k else (1.0 - _STAY) / (num - 1)
     for _ in range(fitting.iterations if warm else fitting.first_iterations):
-        improve(x, codes, fitting.min_variance * spread, fitting.pseudo_count, model, room)
+        improve(x, codes, fitting.min_variance * spread, fitting, model, room)
     order = np.argsort(model.variance_K, kind="mergesort")
     model.mean_K[:] = model.mean_K[order]
     model.variance_K[:] = model.variance_K[order]

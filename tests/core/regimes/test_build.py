@@ -248,6 +248,7 @@ def test_nonsense_in_the_bands_is_refused(smoke: RegimesConfig, change: dict[str
         ("hmm", {"iterations": 0}),
         ("hmm", {"min_variance": 0.0}),
         ("hmm", {"pseudo_count": 0.0}),
+        ("hmm", {"stay_count": -1.0}),
     ],
 )
 def test_nonsense_in_trend_and_model_is_refused(smoke: RegimesConfig, part: str, change: dict[str, object]) -> None:

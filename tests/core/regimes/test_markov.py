@@ -15,7 +15,7 @@ from plusultra_core.regimes.markov import Fitting, Model, Pass
 
 Array = np.ndarray[Any, Any]
 CODES = {2: (1, 3), 3: (1, 2, 3)}
-FITTING = Fitting(window=120, refit=40, min_count=60, first_iterations=8, iterations=3, min_variance=0.01, pseudo_count=1.0)
+FITTING = Fitting(window=120, refit=40, min_count=60, first_iterations=8, iterations=3, min_variance=0.01, pseudo_count=1.0, stay_count=5.0)
 
 
 def returns(seed: int, num: int = 300) -> Array:
@@ -50,12 +50,12 @@ def slow_posteriors(x: Array, m: Model) -> tuple[Array, Array, Array, float]:
     return np.exp(ahead - logsumexp(ahead, axis=1, keepdims=True)), np.exp(ahead + back - whole), moves, whole
 
 
-def slow_improve(x: Array, m: Model, least: float, pseudo_count: float) -> Model:
+def slow_improve(x: Array, m: Model, least: float, fitting: Fitting) -> Model:
     _, smoothed, moves, _ = slow_posteriors(x, m)
     weight = smoothed.sum(axis=0)
     mean = smoothed.T @ x / weight
     variance = np.maximum((smoothed * (x[:, None] - mean) ** 2).sum(axis=0) / weight, least)
-    counted = moves + pseudo_count
+    counted = moves + fitting.pseudo_count + fitting.stay_count * np.eye(m.mean_K.size)
     return Model(mean, variance, counted / counted.sum(axis=1, keepdims=True))
 
 
@@ -82,10 +82,10 @@ def test_the_filter_is_that_of_statsmodels() -> None:
 @pytest.mark.parametrize("num", [2, 3])
 def test_a_step_of_the_fit_is_that_of_the_slow_twin_and_never_makes_the_bars_less_likely(num: int) -> None:
     x, fast, slow = returns(2, 150), model(num), model(num)
-    likelihood = -np.inf
+    bare, likelihood = FITTING._replace(pseudo_count=0.0, stay_count=0.0), -np.inf
     for _ in range(6):
-        slow = slow_improve(x, slow, 1e-8, 0.0)
-        markov.improve(x, CODES[num], 1e-8, 0.0, fast, room(150, num))
+        slow = slow_improve(x, slow, 1e-8, bare)
+        markov.improve(x, CODES[num], 1e-8, bare, fast, room(150, num))
         for one, two in zip(fast, slow, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-8)
         likelihood, before = slow_posteriors(x, slow)[3], likelihood
@@ -127,13 +127,23 @@ def test_states_are_those_of_fits_at_fixed_bars_on_the_past_alone(num: int) -> N
                 stay = np.where(np.eye(num) == 1, 0.95, 0.05 / (num - 1))
                 m = Model(np.full(num, part.mean()), spread, stay)
             for _ in range(8 if turn == 0 else 3):
-                m = slow_improve(part, m, 0.01 * part.var(), 1.0)
+                m = slow_improve(part, m, 0.01 * part.var(), FITTING)
             order = np.argsort(m.variance_K, kind="stable")
             m = Model(m.mean_K[order], m.variance_K[order], m.transition_KK[order][:, order])
             end = min(last, i + 40)
             filtered = slow_posteriors(x[low:end], m)[0][i - low :]
             np.testing.assert_allclose(prob[i:end], filtered.max(axis=1), rtol=1e-6)
             np.testing.assert_array_equal(state[i:end], np.array(CODES[num])[filtered.argmax(axis=1)])
+
+
+def test_stays_that_are_added_make_states_last() -> None:
+    heavy = 0.01 * np.random.default_rng(9).standard_t(3, 2_000)
+    x, starts = np.r_[np.nan, heavy], np.array([0, 2_001])
+    changes = []
+    for stay_count in (0.0, 100.0):
+        state, _ = markov.filtered_states(x, starts, CODES[2], FITTING._replace(window=500, stay_count=stay_count))
+        changes.append(int((np.diff(state[60:]) != 0).sum()))
+    assert 0 < changes[1] < 0.7 * changes[0]
 
 
 def test_a_price_that_stands_still_is_unknown_until_it_moves_again() -> None:
