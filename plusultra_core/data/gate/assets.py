@@ -11,7 +11,7 @@ import polars as pl
 
 from plusultra_core.clock import bar_ns
 from plusultra_core.data.corporate_actions import ADJUSTMENTS
-from plusultra_core.data.gate.connection import quote
+from plusultra_core.data.gate.connection import long_cells, quote
 from plusultra_core.data.gate.findings import Finding, Level, Row, ValidationConfig, describe, plain
 from plusultra_core.data.gate.schema import fold
 from plusultra_core.errors import ConfigError
@@ -29,7 +29,6 @@ _TEXT = {
     "asset_class": _MAX_WORD,
 }
 """Most characters of each text; one more is read, so that a longer one is noticed."""
-_MAX_CELL_BYTES = 64_000_000
 _MAX_METADATA_BYTES = 256_000_000
 _METADATA = (
     f"a JSON object of at most {_MAX_METADATA} characters whose bar and price_adjustment, where given, are known "
@@ -52,19 +51,15 @@ def read_assets(db: sqlite3.Connection) -> pl.DataFrame:
     present = {fold(row[1]) for row in db.execute("PRAGMA table_xinfo(assets)")}
     text = [_short(name, most) if name in present else "NULL" for name, most in _TEXT.items()]
     identity = "CASE WHEN typeof(asset_id) = 'integer' THEN asset_id END" if "asset_id" in present else "NULL"
-    usual = db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)  # long metadata is passed over, not refused
-    try:
+    most = db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    with long_cells(db):  # long metadata is passed over, not refused
         if "metadata" in present:
-            total = db.execute(
-                "SELECT total(min(length(CAST(metadata AS BLOB)), ?)) FROM assets NOT INDEXED", (4 * _MAX_METADATA,)
-            ).fetchone()[0]
+            sql = "SELECT total(min(length(CAST(metadata AS BLOB)), ?)) FROM assets NOT INDEXED"
+            total = db.execute(sql, (4 * _MAX_METADATA,)).fetchone()[0]
             if total > _MAX_METADATA_BYTES:
                 raise sqlite3.DataError(f"the metadata of all assets, {total:.0f} bytes, is too big together")
-        _refuse_long_cells(db, present, usual)
+        _refuse_long_cells(db, present, most)
         rows = db.execute(f"SELECT {identity}, {', '.join(text)} FROM assets NOT INDEXED").fetchall()
-    finally:
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
     schema = {"asset_id": pl.Int64, **dict.fromkeys(_TEXT, pl.String)}
     frame = pl.DataFrame(rows, schema=schema, orient="row").rename({"asset_class": "stated_class"}).sort("symbol", "asset_id")
     if "asset_id" not in present:

@@ -14,6 +14,8 @@ from plusultra_core.errors import ConfigError
 
 CACHE_KB = 16_000
 """Pages of a dump that SQLite keeps in memory, whatever the file asks for."""
+MAX_CELL_BYTES = 64_000_000
+"""Longest cell that is passed over; `gate.max_cell_bytes` bounds those that are read."""
 
 _PRAGMAS = frozenset({"quick_check", "table_xinfo"})
 _STEP = 100  # instructions of SQLite between two looks at the clock while it reads the schema
@@ -175,22 +177,39 @@ def _describe_invalid_text(cursor: sqlite3.Cursor, table: str, columns: Sequence
     count, seen = 0, 0
     rows: list[Row] = []
     while chunk := cursor.fetchmany(1_024):
-        places, *cells = zip(*chunk, strict=True)
-        values = pl.DataFrame([pl.Series(name, column, dtype=pl.Binary) for name, column in zip(columns, cells, strict=True)])
-        broken = values.select(pl.col(name).is_not_null() & pl.col(name).cast(pl.String, strict=False).is_null() for name in columns)
-        wrong = broken.with_row_index("at").filter(pl.any_horizontal(columns))
-        count += wrong.height
-        for row in wrong.head(sample_rows - len(rows)).iter_rows(named=True):
-            where = {"row": seen + row["at"] + 1} if places[row["at"]] is None else {"rowid": places[row["at"]]}
-            text = {name: values[name][row["at"]].decode("utf-8", "backslashreplace")[:200] for name in columns if row[name]}
-            rows.append({**where, **text})
+        for at, (place, *cells) in enumerate(chunk):  # a loop over rows, of a file that is refused
+            broken = {name: text for name, cell in zip(columns, cells, strict=True) if (text := _as_broken(cell)) is not None}
+            count += bool(broken)
+            if broken and len(rows) < sample_rows:
+                rows.append({**({"row": seen + at + 1} if place is None else {"rowid": place}), **broken})
         seen += len(chunk)
     if not count:
         return None
     column = next(name for name in rows[0] if name in columns)
-    return Finding(
-        "error", "invalid_utf8", table, column, describe(f"{table}.{column}", count, rows, "text in UTF-8", "write it anew"), tuple(rows)
-    )
+    message = describe(f"{table}.{column}", count, rows, "text in UTF-8", "write it anew")
+    return Finding("error", "invalid_utf8", table, column, message, tuple(rows))
+
+
+def _as_broken(cell: bytes | None) -> str | None:
+    """Text that is not UTF-8, fit to be shown; None for any other."""
+    if cell is None:
+        return None
+    try:
+        cell.decode()
+    except UnicodeDecodeError:
+        return cell.decode("utf-8", "backslashreplace")[:200]
+    return None
+
+
+@contextmanager
+def long_cells(db: sqlite3.Connection) -> Iterator[None]:
+    """Cells of up to MAX_CELL_BYTES may be touched, by questions that keep none of them."""
+    usual = db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(usual, MAX_CELL_BYTES))
+    try:
+        yield
+    finally:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
 
 
 def quote(name: str) -> str:

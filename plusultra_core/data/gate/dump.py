@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plusultra_core.clock import now_ns
-from plusultra_core.data.gate.connection import GateConfig, connect, quote, sqlite_finding
+from plusultra_core.data.gate.connection import GateConfig, connect, long_cells, quote, sqlite_finding
 from plusultra_core.data.gate.findings import DumpReport, Finding
 from plusultra_core.data.gate.schema import check_schema
 from plusultra_core.market import MarketConfig
@@ -153,7 +153,8 @@ def _find_damage(db: sqlite3.Connection) -> list[str]:
     kinds = db.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'").fetchall()
     tables = [name for name, page in kinds if page]
     asked = [""] if len(tables) == len(kinds) else [f"({quote(name)})" for name in tables]
-    found = [str(row[0]) for part in asked for row in db.execute(f"PRAGMA quick_check{part}").fetchmany(3)]
+    with long_cells(db):
+        found = [str(row[0]) for part in asked for row in db.execute(f"PRAGMA quick_check{part}").fetchmany(3)]
     return [line for line in found if line != "ok"][:3]
 
 
