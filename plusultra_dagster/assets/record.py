@@ -65,7 +65,7 @@ class Record:
         self.partition: Partition = partition_of(context.partition_key)
         self.parents = {key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]}
         self._instance = context.instance
-        recipe = context.assets_def.metadata_by_key[context.asset_key][provenance_module.RECIPE]
+        self.recipe = recipe = context.assets_def.metadata_by_key[context.asset_key][provenance_module.RECIPE]
         self.inputs = provenance_module.inputs(context.instance, self.asset, self.parents, self.partition)
         self.configs = provenance_module.digests(recipe, self.partition, config)
         self.provenance = provenance_module.provenance(self.asset, recipe, self.configs, self.inputs, self.partition)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import uuid
+import weakref
 from typing import Any
 
 import dagster as dg
@@ -10,9 +11,23 @@ import polars as pl
 from dagster._core.storage.upath_io_manager import is_dict_type
 from upath import UPath
 
+from plusultra_dagster.partitions import Partition
+
+_encoded: dict[int, bytes] = {}
+"""Bytes of frames that are alive, by identity: a table is encoded once for its version and its file."""
+
 
 def parquet_bytes(frame: pl.DataFrame) -> bytes:
     """Parquet with every option written out and nothing of the moment in it: equal frames, equal bytes."""
+    key = id(frame)
+    if key not in _encoded:
+        _encoded.clear()
+        _encoded[key] = _encode(frame)
+        weakref.finalize(frame, _encoded.pop, key, None)
+    return _encoded[key]
+
+
+def _encode(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=131_072, use_pyarrow=False)
     return buffer.getvalue()
@@ -21,6 +36,16 @@ def parquet_bytes(frame: pl.DataFrame) -> bytes:
 def version_of(frame: pl.DataFrame) -> str:
     """16 hex digits that name the rows of a frame."""
     return hashlib.sha256(parquet_bytes(frame)).hexdigest()[:16]
+
+
+def stored(lake: str, asset: str, partition: Partition, version: str) -> pl.DataFrame | None:
+    """A table as it was stored under that version; None where it is gone or another by now."""
+    path = UPath(lake) / asset / str(partition.asset_class) / f"{partition.snapshot}.parquet"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return pl.read_parquet(io.BytesIO(content)) if hashlib.sha256(content).hexdigest()[:16] == version else None
 
 
 class PartitionFiles(dg.UPathIOManager):

@@ -1,0 +1,90 @@
+"""The features of an earlier snapshot that those of a later one go on from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from plusultra_core.artifacts import Artifact, open_artifact, publish
+from plusultra_core.errors import ArtifactError
+from plusultra_dagster import provenance
+from plusultra_dagster.assets.record import Record
+from plusultra_dagster.partitions import Partition, partition_of
+from plusultra_dagster.places import places
+from plusultra_dagster.resources.tables import stored
+
+if TYPE_CHECKING:
+    from plusultra_core.features.extend import Previous
+    from plusultra_core.features.recursions import State
+
+_STATE = "state.safetensors"
+_SHARED = 0.5
+"""Part of a class's symbols that an earlier snapshot must have to be one of the same universe."""
+
+
+class Earlier(NamedTuple):
+    """Features of an earlier snapshot with all that they were made of."""
+
+    partition: Partition
+    previous: "Previous"
+
+
+def keep_state(record: Record, state: "State") -> Artifact:
+    """Publish where the recursions of a build stand, under the build's provenance."""
+    from plusultra_core.features.recursions import state_bytes
+
+    def fill(work: Path) -> None:
+        (work / _STATE).write_bytes(state_bytes(state))
+
+    return publish(_store(), record.provenance, fill, record.lineage)
+
+
+def earlier_features(instance: dg.DagsterInstance, record: Record, bars: pl.DataFrame) -> Earlier | None:
+    """The newest features of this class, of the same code, configs and market, whose tables lie in the lake as they were read.
+
+    None where there are none, or where they are of other symbols.
+    """
+    from plusultra_core.features.extend import Previous
+    from plusultra_core.features.recursions import read_state
+
+    symbols = set(bars["symbol"].unique().to_list())
+    for partition in _earlier(instance, record):
+        versions = provenance.inputs(instance, record.asset, record.parents, partition)
+        made = provenance.latest(instance, record.asset, partition.key)
+        key = provenance.provenance(record.asset, record.recipe, record.configs, versions, partition)
+        if made is None or made.provenance != key or not (_store() / key).exists():
+            continue
+        try:
+            state = read_state((open_artifact(_store() / key).path / _STATE).read_bytes())
+        except ArtifactError:
+            continue
+        if len(symbols & set(state.symbols)) < _SHARED * max(1, len(symbols)):
+            continue
+        wanted = {**versions, record.asset: made.version}
+        tables = {name: stored(places().lake_url, name, partition, version) for name, version in wanted.items()}
+        found = {name: table for name, table in tables.items() if table is not None}
+        if len(found) == len(wanted):
+            return Earlier(partition, Previous(**found, state=state))
+    return None
+
+
+def _store() -> Path:
+    return places().artifacts / "features_state"
+
+
+def _earlier(instance: dg.DagsterInstance, record: Record) -> Iterator[Partition]:
+    """Other partitions of the same class, the newest materialised first, each once."""
+    seen = {record.partition}
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(dg.AssetKey(record.asset), limit=100, cursor=cursor)
+        for event in page.records:
+            partition = partition_of(event.partition_key)
+            if partition.asset_class == record.partition.asset_class and partition not in seen:
+                seen.add(partition)
+                yield partition
+        if not page.has_more:
+            return
+        cursor = page.cursor
