@@ -116,13 +116,25 @@ def as_of(keys: pl.DataFrame, rows: pl.DataFrame, by_symbol: bool, max_staleness
         .unique([*by, "known_ns"], keep="last", maintain_order=True)
         .select(*by, "known_ns", "value", expires, source_ts_ns="ts_ns", source_known_ns="known_ns")
     )
-    left = keys.select(*by, "known_ns").with_row_index("_row").sort(*by, "known_ns")
-    joined = left.join_asof(right, on="known_ns", by=by or None, strategy="backward", check_sortedness=False).sort("_row")
+    left = keys.select(*by, "known_ns")
+    if not _rises(left):
+        left = left.with_row_index("_row").sort(*by, "known_ns")
+    joined = left.join_asof(right, on="known_ns", by=by or None, strategy="backward", check_sortedness=False)
+    joined = joined.sort("_row") if "_row" in joined.columns else joined
     staleness = pl.col("known_ns") - pl.col("source_known_ns")
     fresh = pl.col("expires_ns").is_null() | (pl.col("known_ns") <= pl.col("expires_ns"))
     if max_staleness_ns is not None:
         fresh &= staleness <= max_staleness_ns
     return joined.select(pl.when(fresh).then("value"), "source_ts_ns", "source_known_ns", staleness_ns=staleness)
+
+
+def _rises(keys: pl.DataFrame) -> bool:
+    """Whether rows lie sorted by symbol (where there is one) and known_ns, as bars do."""
+    steps = keys["known_ns"].diff()
+    if "symbol" not in keys.columns:
+        return not (steps < 0).any()
+    symbol = keys["symbol"]
+    return symbol.is_sorted() and not ((steps < 0) & (symbol == symbol.shift())).any()
 
 
 def value_at(keys: pl.DataFrame, side: pl.DataFrame, table: str, field: str, max_staleness_ns: int | None = None) -> pl.Series:

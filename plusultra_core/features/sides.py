@@ -14,6 +14,7 @@ import polars as pl
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
+from plusultra_core.data import side_tables
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import kernels
 from plusultra_core.features.kernels import ratio
@@ -110,22 +111,9 @@ class IndicatorsConfig:
 def as_of(keys: pl.DataFrame, rows: pl.DataFrame, max_staleness_ns: int, by_symbol: bool) -> Float64Array:
     """`value` of the newest row known at each key, NaN where there is none or it is too old.
 
-    keys has symbol and known_ns, in any order of symbols, known_ns rising within each; rows has symbol,
-    ts_ns, known_ns, value. A late revision of an older row does not displace a newer one.
+    keys has symbol and known_ns; rows has symbol, ts_ns, known_ns, value and, where its table sets one, expires_ns.
     """
-    by = ["symbol"] if by_symbol else []
-    newest = pl.col("ts_ns").cum_max()
-    right = (
-        rows.drop_nulls("value")
-        .sort(*by, "known_ns", "ts_ns")
-        .filter(pl.col("ts_ns") >= (newest.over(by) if by else newest))
-        .unique([*by, "known_ns"], keep="last", maintain_order=True)
-        .select(*by, "known_ns", "value")
-    )
-    left = keys.select("symbol", "known_ns").with_row_index("row")
-    left = left if by else left.sort("known_ns")
-    joined = left.join_asof(right, on="known_ns", by=by or None, strategy="backward", tolerance=max_staleness_ns, check_sortedness=False)
-    return joined.sort("row")["value"].to_numpy().astype(np.float64)
+    return side_tables.as_of(keys, rows, by_symbol, max_staleness_ns)["value"].to_numpy().astype(np.float64)
 
 
 def _fields(side: pl.DataFrame, source: SourceConfig) -> list[pl.DataFrame]:
@@ -197,7 +185,7 @@ def _with_indicators(side: pl.DataFrame, indicators: pl.DataFrame, cfg: Alternat
     beside = rows.select(
         pl.lit("indicators").alias("table"), "symbol", pl.col("name").alias("field"), "ts_ns", "known_ns", pl.col("value").cast(pl.Float64)
     )
-    return pl.concat([side.select(beside.columns).cast(beside.schema), beside])
+    return pl.concat([side, beside], how="diagonal_relaxed")  # indicators never expire
 
 
 def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> dict[str, Float64Array]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from plusultra_core.data.side_tables import SideTableConfig, as_of, value_at, vi
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table
 from plusultra_core.errors import ConfigError
+from plusultra_core.features import sides
 from plusultra_core.leakage import check_poison, check_truncation
 from plusultra_core.market import MarketConfig
 
@@ -94,6 +96,12 @@ def test_what_is_too_old_is_no_value_and_no_older_one_stands_in() -> None:
     assert as_of(_keys(16), rows, True, 5)["source_ts_ns"].to_list() == [10]
     short = rows.with_columns(expires_ns=pl.Series([1000, 12]))
     assert _values(_keys(9, 12, 13), short) == [1.0, 2.0, None]
+
+
+def test_features_use_no_value_past_the_staleness_of_its_table() -> None:
+    rows = _rows((0, 0, 1.0)).with_columns(expires_ns=pl.lit(2 * NS_PER_HOUR))
+    found = sides.as_of(_keys(NS_PER_HOUR, 2 * NS_PER_HOUR, 3 * NS_PER_HOUR), rows, 1000 * NS_PER_HOUR, by_symbol=True)
+    np.testing.assert_array_equal(found, [1.0, 1.0, np.nan])
 
 
 def test_keys_in_any_order_keep_their_order_and_their_symbols() -> None:
