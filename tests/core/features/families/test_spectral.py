@@ -28,11 +28,25 @@ def mean(x: pd.Series, need: int) -> pd.Series:
     return x.rolling(21, min_periods=need).mean()
 
 
+def return_entropy(f: pd.DataFrame) -> pd.Series:
+    z = ret(f) / np.sqrt((ret(f) ** 2).ewm(halflife=10, min_periods=10).mean())
+
+    def entropy(v: Array) -> float:
+        v = v[np.isfinite(v)]
+        share = np.histogram(v, [-np.inf, -1.5, -0.5, 0.5, 1.5, np.inf])[0] / v.size
+        share = share[share > 0]
+        return float(-(share * np.log(share)).sum() / np.log(5))
+
+    return z.rolling(21, min_periods=17).apply(entropy, raw=True)
+
+
 SLOW = {
     "spectral_low": spectrum(lambda share: share[:2].sum()),
     "spectral_high": spectrum(lambda share: share[5:].sum()),
     "spectral_entropy": spectrum(lambda share: -(share * np.log(share)).sum() / np.log(10)),
     "autocorr_1": lambda f: mean(ret(f) * ret(f).shift(1), 16) / mean(ret(f) ** 2, 17),
+    "autocorr_short": lambda f: ret(f).mul(ret(f).shift(5)).rolling(21, min_periods=12).mean() / mean(ret(f) ** 2, 17),
+    "return_entropy": return_entropy,
     "variance_ratio": lambda f: mean(ret(f).rolling(5).sum() ** 2, 12) / (5 * mean(ret(f) ** 2, 17)) - 1,
 }
 

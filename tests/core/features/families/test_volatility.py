@@ -38,10 +38,27 @@ def garman_klass(f: pd.DataFrame) -> pd.Series:
     return 0.5 * np.log(f.high / f.low) ** 2 - (2 * np.log(2) - 1) * np.log(f.close / f.open) ** 2
 
 
+def rogers_satchell(f: pd.DataFrame) -> pd.Series:
+    return np.log(f.high / f.open) * np.log(f.high / f.close) + np.log(f.low / f.open) * np.log(f.low / f.close)
+
+
+def overnight_share(f: pd.DataFrame) -> pd.Series:
+    night, day = mean(np.log(f.open / f.close.shift(1)) ** 2, 10), mean(np.log(f.close / f.open) ** 2, 10)
+    return night / (night + day) - 0.5
+
+
+def product(f: pd.DataFrame) -> pd.Series:
+    return (ret(f) * ret(f).shift(1)).abs().rolling(21, min_periods=16).mean()
+
+
+def clustering(f: pd.DataFrame) -> pd.Series:
+    size = ret(f).abs().rolling(21, min_periods=17)
+    return (product(f) - size.mean() ** 2) / size.var(ddof=0)
+
+
 def yang_zhang(f: pd.DataFrame) -> pd.Series:
     k = 0.34 / (1.34 + 11 / 9)
-    rs = np.log(f.high / f.open) * np.log(f.high / f.close) + np.log(f.low / f.open) * np.log(f.low / f.close)
-    return var(np.log(f.open / f.close.shift(1)), 10) + k * var(np.log(f.close / f.open), 10) + (1 - k) * mean(rs, 10)
+    return var(np.log(f.open / f.close.shift(1)), 10) + k * var(np.log(f.close / f.open), 10) + (1 - k) * mean(rogers_satchell(f), 10)
 
 
 def atr_ratio(f: pd.DataFrame) -> pd.Series:
@@ -55,6 +72,12 @@ SLOW = {
     "vol_ewma": lambda f: sigma(f) * YEAR**0.5,
     "vol_parkinson": lambda f: np.sqrt(YEAR * mean(parkinson(f), 10)),
     "vol_garman_klass": lambda f: np.sqrt(YEAR * mean(garman_klass(f), 10).clip(lower=0)),
+    "vol_realised": lambda f: np.sqrt(YEAR * mean(ret(f) ** 2, 10)),
+    "vol_down": lambda f: np.sqrt(YEAR * mean(ret(f).clip(upper=0) ** 2, 10)),
+    "vol_rogers_satchell": lambda f: np.sqrt(YEAR * mean(rogers_satchell(f), 10).clip(lower=0)),
+    "jump_share": lambda f: 1 - np.pi / 2 * product(f) / mean(ret(f) ** 2, 21),
+    "overnight_share": overnight_share,
+    "vol_clustering": clustering,
     "vol_yang_zhang": lambda f: np.sqrt(YEAR * yang_zhang(f).clip(lower=0)),
     "vol_ratio": lambda f: 0.5 * np.log(mean(ret(f) ** 2, 5) / mean(ret(f) ** 2, 21)),
     "vol_of_vol": lambda f: np.log(sigma(f)).rolling(10, min_periods=8).std(ddof=0),
@@ -84,3 +107,13 @@ def test_volatility_is_annualised_by_the_market(
     close = panel.filter(pl.col("symbol") == "S00")["close_adj"].to_numpy()
     per_bar = sigma(pd.DataFrame({"close": close})).dropna()
     np.testing.assert_allclose(yearly.to_numpy(), per_bar.to_numpy() * np.sqrt(here.periods_per_year), rtol=1e-6)
+
+
+def test_one_jump_among_small_moves_is_nearly_all_of_the_variance(make_bars: Of, exact: Of) -> None:
+    bars = make_bars(num_symbols=1, num_times=60, gap_share=0.0)
+    moves = np.where(np.arange(60) % 2, 1e-4, -1e-4)
+    moves[50] = 0.2
+    features = exact(bars.with_columns(pl.Series("close_adj", 10.0 * np.exp(np.cumsum(moves)))))
+    assert features["jump_share"][55] > 0.99
+    # all moves of one size: mean |r_t| |r_(t-1)| is mean r^2
+    assert features["jump_share"][49] == pytest.approx(1.0 - np.pi / 2.0)
