@@ -115,7 +115,9 @@ class Way:
         self.frames = {**frames, "bars": rows, "features": columns}
         self.frames["regimes"] = regimes.build(rows, columns, self.frames["assets"], self.load("regimes"))
         self.frames["targets"] = targets.build(rows, self.load("targets"))
-        self.frames["view"] = views.build(CLASS, {CLASS: rows}, {CLASS: columns}, self.market, self.load("views")).frame
+        self.frames["view"] = views.build(
+            CLASS, {CLASS: rows}, {CLASS: columns}, {CLASS: frames["side_tables"]}, self.market, self.load("views")
+        ).frame
         self.paths: dict[str, Path] = {}
 
     def load(self, station: str) -> Any:
