@@ -13,7 +13,7 @@ from plusultra_core.artifacts import open_artifact, publish, sha256_file
 from plusultra_core.data.gate.connection import GateConfig, connect, sqlite_finding
 from plusultra_core.data.gate.dump import at_rest, check_content, check_file, has_log, leave_wal_mode
 from plusultra_core.data.gate.findings import DumpReport, Finding, refuse
-from plusultra_core.data.tables import DataConfig
+from plusultra_core.data.tables import DataConfig, check_shape, shaped_by
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.market import MarketConfig
 
@@ -21,6 +21,7 @@ DATABASE = "dump.sqlite"
 """Name of the copy inside the snapshot."""
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_STEM = 64
+_MAX_NAME = 100  # no config names a table with more characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def take_snapshot(
     """Check a dump and keep a copy; the same dump twice is one snapshot, a refused one leaves nothing.
 
     The copy is made first and it is the copy that is judged, so that nobody can change the dump in between.
-    Raises  ContractError with the first findings when the dump is refused.
+    Raises  ContractError with the first findings when the dump is refused; ArtifactError when there is a snapshot of
+            the same dump that was taken with other settings.
     """
     if finding := check_file(path, cfg.gate, landing):
         refuse(DumpReport(False, (finding,)), path.name)
@@ -61,16 +63,23 @@ def take_snapshot(
             raise ContractError(f"{path.name}: the file changed while it was copied; wait until it is written")
         key = snapshot_key(path, sha256)
         if (store / key).exists():
+            check_shape(store / key, cfg)
             return open_snapshot(store, key)
-        report = check_content(copy, cfg, markets, now)
+        made = Path(work) / "made"
+        made.mkdir()
+        report = check_content(copy, cfg, markets, now, made)
         refuse(report, path.name)
+        unread = _unread(copy, cfg.gate, report.counts)
 
         def fill(directory: Path) -> None:
-            copy.rename(directory / DATABASE)
-            (directory / DATABASE).chmod(0o444)
+            for file in (copy, *made.iterdir()):
+                file.rename(directory / file.name)
+            for file in (path for path in directory.rglob("*") if path.is_file()):
+                file.chmod(0o444)
 
-        publish(store, key, fill, {"name": path.stem[:_MAX_STEM], "sha256": sha256, **report.to_dict()})
-    return open_snapshot(store, key)
+        about = {"name": path.stem[:_MAX_STEM], "sha256": sha256, "shaped_by": shaped_by(cfg), "unread": unread}
+        publish(store, key, fill, {**about, **report.to_dict()})
+    return open_snapshot(store, key, verify=False)
 
 
 def open_snapshot(store: Path, key: str, verify: bool = True) -> Snapshot:
@@ -82,6 +91,13 @@ def open_snapshot(store: Path, key: str, verify: bool = True) -> Snapshot:
         raise ArtifactError(f"snapshot key: expected letters, digits, _ and -, found {key!r}; take the key from the partition")
     artifact = open_artifact(store / key, verify)
     return Snapshot(key, artifact.path, str(artifact.manifest["sha256"]), artifact.manifest)
+
+
+def _unread(copy: Path, gate: GateConfig, counts: Mapping[str, int]) -> list[str]:
+    """Tables that are in the dump and were not read: a config that names one of them wants the snapshot taken again."""
+    with connect(copy, gate) as db:
+        names = {str(name) for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    return sorted(name for name in names - set(counts) if len(name) <= _MAX_NAME)
 
 
 def _back_up(path: Path, copy: Path, gate: GateConfig) -> None:

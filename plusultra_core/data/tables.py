@@ -1,34 +1,36 @@
 """Typed, sorted frames of one asset class, read from a snapshot."""
 
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from plusultra_core.artifacts import MANIFEST
+from plusultra_core.artifacts import MANIFEST, sha256_bytes
 from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract import empty, sort
 from plusultra_core.data.corporate_actions import CorporateActionsConfig
-from plusultra_core.data.gate.assets import classify, read_assets
-from plusultra_core.data.gate.connection import GateConfig, connect, number, quote, read_columns
+from plusultra_core.data.gate.assets import classify
+from plusultra_core.data.gate.connection import GateConfig
 from plusultra_core.data.gate.findings import ValidationConfig
 from plusultra_core.data.gate.history import HistoryConfig
-from plusultra_core.data.gate.schema import SHAPES, TableShape, find_tables
-from plusultra_core.data.gate.timestamps import parse_times, to_ns
+from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE
+from plusultra_core.data.gate.rows import RESERVED
+from plusultra_core.data.gate.schema import SHAPES, TableShape
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
 from plusultra_core.data.universe import UniverseConfig
-from plusultra_core.errors import ConfigError
+from plusultra_core.errors import ArtifactError, ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 
 TABLES = ("assets", "series", "indicators", "benchmarks", "trades", "side_tables", "corporate_actions")
 """Frames that `build_table` makes."""
 _BARS = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
-_MAX_BOUND = 10_000  # symbols bound to one query; above it everything is read and filtered
+_LAYOUT = 1  # of the files of a snapshot; another number makes every older snapshot be taken again
+_LIE_SORTED = ("series", "indicators", "benchmarks", "trades", "corporate_actions")
+_PLAIN = re.compile(r"[A-Za-z0-9_ -]{1,100}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +67,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         names = [shape.table for shape in self.shapes()]
+        if odd := [name for name in names if not _PLAIN.fullmatch(name)]:
+            raise ConfigError(f"side_tables: expected letters, digits, _ and - in the name of a table, found {odd[0]!r}")
         if len(set(names)) < len(names) or set(names) & set(SHAPES):
             raise ConfigError(f"side_tables: expected each table once and none of {sorted(SHAPES)}, found {names}")
 
@@ -73,103 +77,133 @@ class DataConfig:
         return (self.corporate_actions.shape(), *(side.shape() for side in self.side_tables))
 
 
+def shaped_by(cfg: DataConfig) -> dict[str, object]:
+    """What of the config decides which rows and columns a snapshot holds; its manifest keeps it."""
+    shapes = sorted((*SHAPES.values(), *cfg.shapes()), key=lambda shape: shape.table)
+    tables = {shape.table: sha256_bytes(repr(shape).encode())[:12] for shape in shapes}
+    return {"layout": _LAYOUT, "mode": cfg.validation.mode, "tables": tables}
+
+
+def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
+    """Refuse a snapshot that the config would have made another one.
+
+    Raises  ArtifactError when it was taken by another version, for other columns, or set symbols aside that the config would refuse.
+    """
+    again = f"remove the folder {snapshot_dir} and take the snapshot again"
+    try:
+        manifest = json.loads((snapshot_dir / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{snapshot_dir.name}: no snapshot with a readable {MANIFEST} ({error}); {again}") from error
+    taken, now = manifest.get("shaped_by", {}), shaped_by(cfg)
+    if taken.get("layout") != now["layout"]:
+        raise ArtifactError(f"{snapshot_dir.name}: taken by an older version, which kept no {FOLDER}; {again}")
+    if cfg.validation.mode == "strict" and manifest["quarantined"]:
+        found = f"{len(manifest['quarantined'])} symbols were set aside by validation.mode quarantine, and the config says strict"
+        raise ArtifactError(f"{snapshot_dir.name}: {found}; {again}")
+    there = {*manifest["counts"], *manifest["unread"]}
+    other = [shape.table for shape in (*SHAPES.values(), *cfg.shapes()) if taken["tables"].get(shape.table) != now["tables"][shape.table]]  # type: ignore[index]
+    if changed := sorted(there.intersection(other)):
+        raise ArtifactError(f"{snapshot_dir.name}: the config reads other columns of {', '.join(changed)} than it was taken for; {again}")
+
+
 def classes_in(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> tuple[str, ...]:
-    """Asset classes with at least one bar in the snapshot, sorted."""
-    with _open(snapshot_dir, markets, cfg) as source:
-        names = source.db.execute("SELECT DISTINCT symbol FROM series NOT INDEXED").fetchall()
-        there = source.assets.filter(pl.col("symbol").is_in([name for (name,) in names]))
-        return tuple(there["asset_class"].unique().sort().to_list())
+    """Asset classes with at least one bar in the snapshot, sorted.
+
+    Raises  ArtifactError where the snapshot must be taken again.
+    """
+    source = _Source.open(snapshot_dir, markets, cfg)
+    traded = pl.scan_parquet(source.file("series")).select(pl.col("symbol").unique()).collect()
+    return tuple(source.assets.join(traded, on="symbol", how="semi")["asset_class"].unique().sort().to_list())
+
+
+def read_quarantine(snapshot_dir: Path) -> pl.DataFrame:
+    """The rows that were set aside when the snapshot was taken: table, symbol, code, column, row, timestamp, value, reason.
+
+    `row` counts from 1 in the order of the dump's table; texts are as they stand in the dump.
+    Raises  ArtifactError where the snapshot has none, because an older version took it.
+    """
+    path = snapshot_dir / QUARANTINE
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file; remove the folder {snapshot_dir} and take the snapshot again")
+    return pl.read_parquet(path)
 
 
 def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> pl.DataFrame:
     """One frame of the contract for one asset class; without rows where the dump has none.
 
-    Raises  ConfigError for an unknown name or class; ContractError where the snapshot is not what the gate accepted.
+    Raises  ConfigError for an unknown name or class; ArtifactError where the snapshot must be taken again.
     """
     if name not in TABLES:
         raise ConfigError(f"table: expected one of {TABLES}, found {name!r}")
     if asset_class not in ASSET_CLASSES:
         raise ConfigError(f"asset_class: expected one of {ASSET_CLASSES}, found {asset_class!r}")
-    with _open(snapshot_dir, markets, cfg) as source:
-        members = source.assets.filter(pl.col("asset_class") == asset_class)
-        symbols = members["symbol"].to_list()
-        if name == "assets":
-            frame = _with_bars(source, members, markets.get(asset_class))
-        elif name == "side_tables":
-            frame = _side_tables(source, symbols)
-        elif name == "corporate_actions":
-            frame = _corporate_actions(source, symbols)
-        elif name not in source.shapes:
-            frame = empty(name)
-        else:
-            frame = source.read(source.shapes[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
+    source = _Source.open(snapshot_dir, markets, cfg)
+    members = source.assets.filter(pl.col("asset_class") == asset_class)
+    symbols = members["symbol"].to_list()
+    if name == "assets":
+        frame = _with_bars(source, members, markets.get(asset_class))
+    elif name == "side_tables":
+        frame = _side_tables(source, symbols)
+    elif name == "corporate_actions":
+        frame = _corporate_actions(source, symbols)
+    else:
+        frame = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
     frame = frame.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
     columns = empty(name).schema
     frame = frame.with_columns(pl.lit(None, dtype).alias(column) for column, dtype in columns.items() if column not in frame.columns)
-    return sort(name, frame.select(columns.names()).cast(columns))
+    frame = frame.select(columns.names()).cast(columns)
+    return frame if name in _LIE_SORTED else sort(name, frame)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An open snapshot: its connection, the tables that are there, the assets that are not quarantined."""
+    """The tables of a snapshot, and its assets with their classes."""
 
-    db: sqlite3.Connection
-    shapes: dict[str, TableShape]
+    folder: Path
     assets: pl.DataFrame
-    quarantined: tuple[str, ...]
     cfg: DataConfig
 
+    @classmethod
+    def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "_Source":
+        check_shape(snapshot_dir, cfg)
+        folder = snapshot_dir / FOLDER
+        return cls(folder, classify(pl.read_parquet(folder / "assets.parquet"), markets), cfg)
+
+    def file(self, table: str) -> Path:
+        return self.folder / f"{table}.parquet"
+
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.DataFrame:
-        """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`."""
-        names = list(dict.fromkeys((*shape.required, *shape.optional)))
-        shown = ", ".join(number(name) if name in shape.numbers else quote(name) for name in names)
-        sql = f"SELECT {shown} FROM {quote(shape.table)} NOT INDEXED"
-        bound: Sequence[str] = ()
-        if symbols is not None and shape.symbol is not None and len(symbols) <= _MAX_BOUND:
-            bound = symbols
-            sql += f" WHERE {quote(shape.symbol)} IN ({', '.join('?' * len(symbols))})"
-            sql += f" OR {quote(shape.symbol)} IS NULL" if shape.null_symbol_allowed else ""
-        frame = read_columns(self.db, sql, names, bound)
-        if shape.symbol is not None and not bound and frame.height:
-            name = pl.col(shape.symbol)
-            kept = name.is_in(list(symbols)) if symbols is not None else ~name.is_in(list(self.quarantined))
-            frame = frame.filter(kept | name.is_null())
-        assert shape.time is not None
-        ts_ns = to_ns(frame[shape.time], f"{shape.table}.{shape.time}").cast(pl.Int64)
-        frame = frame.with_columns(ts_ns.alias("ts_ns"), known_ns=ts_ns + lag_s * NS_PER_S)
-        if shape.known_at is not None:
-            known_ns = parse_times(frame[shape.known_at]).ts_ns.cast(pl.Int64)
-            frame = frame.with_columns(known_ns=known_ns.fill_null(frame["known_ns"]))
-        return frame
-
-
-@contextmanager
-def _open(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> Iterator[_Source]:
-    manifest = snapshot_dir / MANIFEST
-    quarantined = tuple(json.loads(manifest.read_bytes()).get("quarantined", ())) if manifest.exists() else ()
-    with connect(snapshot_dir / "dump.sqlite", cfg.gate) as db:
-        shapes, _ = find_tables(db, cfg.shapes())
-        assets = classify(read_assets(db), markets).filter(~pl.col("symbol").is_in(list(quarantined)))
-        yield _Source(db, shapes, assets, quarantined, cfg)
+        """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
+        if not self.file(shape.table).exists():
+            return pl.DataFrame()
+        rows = pl.scan_parquet(self.file(shape.table))
+        known_ns = pl.col("ts_ns") + lag_s * NS_PER_S
+        if "known_at_ns" in rows.collect_schema():
+            known_ns = pl.col("known_at_ns").fill_null(known_ns)
+        if symbols is not None and shape.symbol is not None:
+            mine = pl.col(shape.symbol).is_in(list(symbols))
+            rows = rows.filter(mine | pl.col(shape.symbol).is_null() if shape.null_symbol_allowed else mine)
+        return rows.with_columns(known_ns=known_ns).collect()
 
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     """All configured side tables as one long frame."""
     parts = [empty("side_tables")]
     for side in source.cfg.side_tables:
-        shape = source.shapes.get(side.table)
-        if shape is not None and shape.finite:
-            frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
-            parts.append(lengthen(frame, shape.finite, symbols, side))
+        shape = side.shape()
+        frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
+        keys = {*shape.required, *RESERVED, "known_ns"}
+        values = [name for name in (shape.finite or frame.columns) if name in frame.columns and name not in keys]
+        if values:
+            parts.append(lengthen(frame, values, symbols, side))
     return pl.concat(parts)
 
 
 def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     cfg = source.cfg.corporate_actions
-    shape = source.shapes.get(cfg.table)
-    if shape is None:
+    frame = source.read(cfg.shape(), cfg.lag_s, symbols)
+    if frame.is_empty():
         return empty("corporate_actions")
-    frame = source.read(shape, cfg.lag_s, symbols)
     names = {"symbol": cfg.symbol_column, "action": cfg.action_column, "amount": cfg.amount_column, "ratio": cfg.ratio_column}
     names |= {"currency": cfg.currency_column}
     return frame.select("ts_ns", "known_ns", **{name: pl.col(column) for name, column in names.items() if column in frame.columns})
@@ -181,13 +215,9 @@ def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | No
     usual = market.bar if market else "1d"
     if not silent:
         return members
-    series = source.read(replace(source.shapes["series"], optional=(), known_at=None), 0, silent).sort("symbol", "ts_ns")
-    steps = (
-        series.select("symbol", step_ns=pl.col("ts_ns").diff().over("symbol"))
-        .drop_nulls()
-        .group_by("symbol")
-        .agg(pl.col("step_ns").mode().min())
-    )
+    series = pl.scan_parquet(source.file("series")).filter(pl.col("symbol").is_in(silent)).select("symbol", "ts_ns").collect()
+    step_ns = pl.when(pl.col("symbol") == pl.col("symbol").shift()).then(pl.col("ts_ns").diff())
+    steps = series.select("symbol", step_ns=step_ns).drop_nulls().group_by("symbol").agg(pl.col("step_ns").mode().min())
     lengths = {bar: bar_ns(bar) for bar in _BARS}
     found = {symbol: min(_BARS, key=lambda bar: abs(lengths[bar] - step)) for symbol, step in steps.iter_rows()}
     inferred = pl.col("symbol").replace_strict(found, default=usual, return_dtype=pl.String)

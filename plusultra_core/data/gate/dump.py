@@ -132,8 +132,10 @@ def leave_wal_mode(copy: Path) -> None:
         file.write(b"\x01\x01")
 
 
-def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketConfig], now: int | None = None) -> DumpReport:
-    """Judge what is inside a SQLite file whose outside has been judged."""
+def check_content(
+    path: Path, cfg: "DataConfig", markets: Mapping[str, MarketConfig], now: int | None = None, into: Path | None = None
+) -> DumpReport:
+    """Judge what is inside a SQLite file whose outside has been judged; the tables of an accepted one lie in `into` afterwards."""
     from plusultra_core.data.gate.validation import inspect  # the rules stand above the gate and use its connection
 
     try:
@@ -143,7 +145,7 @@ def check_content(path: Path, cfg: "DataConfig", markets: Mapping[str, MarketCon
             if damage := _find_damage(db):
                 message = f"dump: the database is damaged ({'; '.join(damage)}); copy it again"
                 return DumpReport(False, (Finding("error", "corrupt", "", None, message),))
-            return inspect(db, cfg, markets, now_ns() if now is None else now)
+            return inspect(db, cfg, markets, now_ns() if now is None else now, into)
     except (sqlite3.Error, MemoryError) as error:
         return DumpReport(False, (sqlite_finding("", error),))
 

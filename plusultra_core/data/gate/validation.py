@@ -1,235 +1,215 @@
-"""What the rows of a dump must be: rules that run inside SQLite, and rules on the keys and the history.
+"""What the rows of a dump must be: one scan of each table, its rules judged block by block, its rows written as they pass.
 
-Each table is scanned once with every rule in one WHERE; only a table that fails is asked for details.
+What is sound goes to `tables/<table>.parquet`; a table that breaks a rule is asked once more, for the rows to show.
 """
 
 import sqlite3
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_S, iso
-from plusultra_core.data.gate.assets import check_assets
-from plusultra_core.data.gate.connection import number, quote, read_columns, sqlite_finding
-from plusultra_core.data.gate.findings import DumpReport, Finding, Level, ValidationConfig, describe, plain
-from plusultra_core.data.gate.history import check_frequency, check_history, check_indicators, meetings
-from plusultra_core.data.gate.schema import Rule, TableShape, find_tables
+from plusultra_core.data.gate.assets import check_assets, read_assets
+from plusultra_core.data.gate.connection import sqlite_finding
+from plusultra_core.data.gate.findings import DumpReport, Finding, Level, describe, plain
+from plusultra_core.data.gate.history import Survey, check_frequency, check_indicators, gather, judge, meetings, survey
+from plusultra_core.data.gate.ingest import (
+    FOLDER,
+    OWNER,
+    PLACE,
+    Names,
+    Sorter,
+    TableFile,
+    find_twice,
+    leave_out,
+    quarantine,
+    soften,
+    write_quarantine,
+)
+from plusultra_core.data.gate.rows import NEVER, Broken, KeyRules, Reader, Tally, mixed_types, number_rules
+from plusultra_core.data.gate.schema import TableShape, find_tables
 from plusultra_core.data.gate.timestamps import parse_times
 from plusultra_core.data.tables import DataConfig
 from plusultra_core.market import MarketConfig
 
-MAX_NUMBER = 1e300
-"""Beyond it a number is taken for infinite."""
+_FORM = "YYYY-MM-DD HH:MM:SS or epoch s, ms, us, ns of 1975 to 2100"
+_REMEDY = {"error": "fix the dump or exclude the symbol", "warning": "kept as it is"}
 
 T = TypeVar("T")
 
 
-def check_numbers(db: sqlite3.Connection, shape: TableShape, cfg: ValidationConfig) -> list[Finding]:
-    """Every rule on the numbers of one table; columns that are not there are left out by the caller."""
-    rules = _number_rules(shape, frozenset())
-    if not rules:
-        return []
-    table = f"{quote(shape.table)} NOT INDEXED"
-    condition = " OR ".join(f"({rule.predicate})" for rule in rules)
-    if not db.execute(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})").fetchone()[0]:
-        return []
-    findings = []
-    as_text = []
-    for column in shape.numbers:
-        found = _check_types(db, shape, column, cfg)
-        findings += found
-        as_text += [column] if [finding.code for finding in found] == ["numeric_text"] else []
-    for rule in _number_rules(shape, frozenset(as_text)):
-        finding = _run_rule(db, shape, rule, cfg)
-        findings += [finding] if finding else []
-    return findings
+class TableCheck:
+    """One table under judgement."""
 
+    def __init__(self, reader: Reader, rules: KeyRules) -> None:
+        self.reader, self.rules, self.shape = reader, rules, reader.shape
+        shape = reader.shape
+        self.owner = shape.symbol or next((name for name in shape.keys if name not in (shape.time, shape.known_at)), None)
+        self.names = Names(sorted(rules.symbols) if shape.symbol else [])
+        self.numbers = [self._broken(*rule) for rule in number_rules(reader)]
+        self.keyed: dict[tuple[str, str], Broken] = {}
+        self.notations: dict[str, dict[str, Tally]] = {}
+        self.first_ns, self.last_ns = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        self.dtypes: dict[str, pl.DataType] = {}
+        named = {shape.time: "ts_ns", shape.known_at: "known_at_ns"}
+        self.apart = tuple(named.get(name, name) for name in shape.keys if name not in (shape.time, self.owner))
+        """Keys beside owner and time, as they are written."""
+        self.is_side_by_side = shape.time in shape.keys and (shape.symbol in shape.keys or self.owner != shape.symbol)
+        """Rows with equal keys lie side by side once they are sorted by owner, time and the keys beside them."""
 
-def _number_rules(shape: TableShape, as_text: frozenset[str]) -> list[Rule]:
-    def value(column: str) -> str:
-        return number(column) if column in as_text else f"+{quote(column)}"
+    def block(self, block: pl.DataFrame) -> pl.DataFrame | None:
+        """Judge a block; its rows, typed, unless their keys cannot be read."""
+        start = self.reader.num_rows - block.height
+        places = pl.int_range(start, start + block.height, dtype=pl.UInt32, eager=True).alias(PLACE)
+        symbols = block[self.shape.symbol] if self.shape.symbol else None
+        found = block.select(rule.holds.any().alias(str(number)) for number, rule in enumerate(self.numbers)).row(0)
+        for rule in (rule for rule, holds in zip(self.numbers, found, strict=True) if holds):
+            rule.add(block.select(rule.holds.fill_null(False)).to_series(), places, symbols)
+        return None if self.reader.mixed else self._keys(block, places, symbols)
 
-    rules = list(shape.rules)
-    for column in shape.numbers:
-        rules.append(Rule("not_finite", "error", column, f"{value(column)} >= {MAX_NUMBER}", "a finite number"))
-        if column in shape.positive:
-            rules.append(Rule("not_positive", "error", column, f"{value(column)} <= 0", "> 0"))
-        elif column in shape.nonnegative:
-            rules.append(Rule("negative", "error", column, f"{value(column)} < 0", ">= 0"))
-        else:
-            rules.append(Rule("not_finite", "error", column, f"{value(column)} <= -{MAX_NUMBER}", "a finite number"))
-    if shape.table == "series":
-        if {"high", "low"} <= set(shape.positive):
-            rules.append(Rule("high_below_low", "error", "high", f"{value('high')} < {value('low')}", "high >= low"))
-        for column in ("open", "close"):
-            outside = [f"{value(column)} {sign} {value(side)}" for side, sign in (("high", ">"), ("low", "<")) if side in shape.positive]
-            if outside and column in shape.positive:
-                rules.append(Rule("outside_range", "warning", column, " OR ".join(outside), f"low <= {column} <= high"))
-    return rules
+    def _keys(self, block: pl.DataFrame, places: pl.Series, symbols: pl.Series | None) -> pl.DataFrame | None:
+        shape, kinds = self.shape, self.reader.kinds
+        for name in self.reader.keys:
+            if block[name].null_count() and name != shape.known_at and not (name == shape.symbol and shape.null_symbol_allowed):
+                self._tell("null_key", name, "a value in every row", block[name].is_null(), places, symbols)
+        if symbols is not None and kinds.get(symbols.name, str) is not str:
+            self._tell("bad_symbol", symbols.name, "text", symbols.is_not_null(), places, symbols)
+            return None
+        typed = block.select(*self.reader.numbers, *(self._as_text(block[name]) for name in self.reader.columns if self._is_other(name)))
+        for column, target in ((shape.time, "ts_ns"), (shape.known_at, "known_at_ns")):
+            times = None if column is None else self._times(block[column], places, symbols)
+            if times is None and column == shape.time:
+                return None
+            typed = typed if times is None else typed.with_columns(times.alias(target))
+        owners = (
+            pl.Series([0]).new_from_index(0, block.height) if self.owner is None else self.names.encode(self._as_text(block[self.owner]))
+        )
+        if symbols is not None and not shape.orphans_allowed:
+            orphan = owners >= len(self.rules.symbols)
+            self._tell("orphan_symbol", symbols.name, "a symbol of assets", orphan, places, symbols)
+        return typed.with_columns(places, owners.cast(pl.Int32).alias(OWNER))
 
+    def _is_other(self, name: str) -> bool:
+        return name not in (*self.reader.numbers, self.owner, self.shape.time, self.shape.known_at)
 
-def _check_types(db: sqlite3.Connection, shape: TableShape, column: str, cfg: ValidationConfig) -> list[Finding]:
-    """Text and blobs where a number belongs: refused, unless all of the text is numbers."""
-    name = quote(column)
-    rule = Rule("not_a_number", "error", column, f"typeof({name}) IN ('text', 'blob')", "a number")
-    finding = _run_rule(db, shape, rule, cfg)
-    if finding is None:
-        return []
-    blobs = db.execute(f"SELECT EXISTS (SELECT 1 FROM {quote(shape.table)} NOT INDEXED WHERE typeof({name}) = 'blob')").fetchone()[0]
-    if not blobs:
-        sql = f"SELECT DISTINCT {name} FROM {quote(shape.table)} NOT INDEXED WHERE typeof({name}) = 'text'"
-        texts = read_columns(db, sql, [column])[column]
-        numbers = texts.cast(pl.Float64, strict=False)
-        if numbers.null_count() == 0 and numbers.is_finite().all():
-            return [
-                replace(
-                    finding, level="warning", code="numeric_text", message=finding.message + " (the text is read as numbers)", symbols=None
+    def _as_text(self, values: pl.Series) -> pl.Series:
+        """A column of keys or text as text; whole numbers stay what they are where the table begins with them."""
+        if values.dtype == pl.Binary:
+            values = values.bin.encode("hex")
+        dtype = self.dtypes.setdefault(values.name, pl.Int64() if values.dtype == pl.Int64 and values.name != self.owner else pl.String())
+        return values if values.dtype == dtype else values.cast(dtype, strict=False)
+
+    def _times(self, values: pl.Series, places: pl.Series, symbols: pl.Series | None) -> pl.Series | None:
+        name = values.name
+        if self.reader.kinds.get(name, str) not in (str, int):
+            self._tell("bad_timestamp", name, "text or integer epoch", values.is_not_null(), places, symbols)
+            return None
+        parsed = parse_times(values)
+        if parsed.ts_ns.null_count() > values.null_count():
+            self._tell("bad_timestamp", name, _FORM, values.is_not_null() & parsed.ts_ns.is_null(), places, symbols)
+        seen = self.notations.setdefault(name, {})
+        for notation in parsed.notations:
+            rows = (parsed.notation == notation).fill_null(False)
+            seen.setdefault(notation, Tally(self.rules.cfg.sample_rows)).add(places.filter(rows).to_numpy().astype(np.int64), None)
+        latest = self.rules.now_ns + self.rules.cfg.future_tolerance_s * NS_PER_S
+        first, last = parsed.ts_ns.min(), parsed.ts_ns.max()
+        if isinstance(first, int) and isinstance(last, int):
+            if last > latest:
+                late = (parsed.ts_ns > latest).fill_null(False)
+                self._tell("future_timestamp", name, f"no later than {iso(latest)}", late, places, symbols)
+            if name == self.shape.time:
+                self.first_ns, self.last_ns = min(self.first_ns, first), max(self.last_ns, last)
+        return parsed.ts_ns
+
+    def _tell(self, code: str, column: str, expected: str, bad: pl.Series, places: pl.Series, symbols: pl.Series | None) -> None:
+        if bad.any():
+            rule = self.keyed.setdefault((code, column), self._broken(code, "error", column, expected))
+            rule.add(bad, places, symbols)
+
+    def _broken(self, code: str, level: Level, column: str, expected: str, holds: pl.Expr = NEVER) -> Broken:
+        return Broken(code, level, column, expected, Tally(self.rules.keep), holds)
+
+    def twice(self, frame: pl.DataFrame, keys: Sequence[str]) -> None:
+        """Count rows of a sorted frame that have the same keys."""
+        expected = f"one row for each ({', '.join(self.shape.keys)})"
+        rule = self.keyed.setdefault(
+            ("duplicate_key", self.shape.keys[0]), self._broken("duplicate_key", "error", self.shape.keys[0], expected)
+        )
+        find_twice(frame, keys, self.names if self.shape.symbol else None, rule.tally)
+
+    def named(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Sorted rows as they are written: owner and times first, then the columns of the dump."""
+        owner = [] if self.owner is None else [self.names.decode(frame[OWNER]).alias(self.owner)]
+        times = ["ts_ns", *(["known_at_ns"] if "known_at_ns" in frame.columns else [])]
+        return frame.select(*owner, *times, *(name for name in self.reader.columns if name in frame.columns))
+
+    def told(self) -> list[Broken]:
+        """The rules that are broken, in the order in which they are told."""
+        types = [
+            Broken("not_a_number", "error", name, "a number", self.reader.odd[name])
+            for name in self.reader.numbers
+            if name in self.reader.odd
+        ]
+        for rule in types:
+            if rule.column not in self.reader.spoiled:
+                rule.level, rule.code, rule.by_symbol = "warning", "numeric_text", False
+        found = [*types, *(rule for rule in self.numbers if rule.tally.count)]
+        return found if self.reader.mixed else found + self._told_of_keys()
+
+    def _told_of_keys(self) -> list[Broken]:
+        shape = self.shape
+        for name, seen in self.notations.items():
+            ordered = sorted(seen, key=lambda notation: (-seen[notation].count, notation))
+            if len(ordered) > 1:
+                tally = Tally(self.rules.cfg.sample_rows)
+                for notation in ordered[1:]:
+                    tally.add(seen[notation].places, None)
+                tally.count = sum(seen[notation].count for notation in ordered[1:])
+                rule = Broken("mixed_timestamps", "error", name, f"one notation, found {' and '.join(ordered)}", tally, by_symbol=False)
+                self.keyed["mixed_timestamps", name] = rule
+            if any(notation.endswith("offset") for notation in seen):
+                rule = Broken(
+                    "offset_converted", "warning", name, "timestamps carry an offset and were converted to UTC", Tally(0), by_symbol=False
                 )
-            ]
-    return [finding]
+                rule.tally.count = 1
+                self.keyed[rule.code, name] = rule
+        order = [("null_key", name) for name in self.reader.keys] + [("bad_symbol", str(shape.symbol))]
+        for name in filter(None, (shape.time, shape.known_at)):
+            order += [(code, name) for code in ("bad_timestamp", "mixed_timestamps", "future_timestamp", "offset_converted")]
+        order += [("orphan_symbol", str(shape.symbol)), ("duplicate_key", shape.keys[0] if shape.keys else "")]
+        return [self.keyed[key] for key in order if key in self.keyed and self.keyed[key].tally.count]
 
 
-def _run_rule(db: sqlite3.Connection, shape: TableShape, rule: Rule, cfg: ValidationConfig) -> Finding | None:
-    table = f"{quote(shape.table)} NOT INDEXED"
-    count = db.execute(f"SELECT count(*) FROM {table} WHERE {rule.predicate}").fetchone()[0]
-    if not count:
-        return None
-    names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, rule.column]))
-    shown = ", ".join(quote(name) for name in names)
-    sample = db.execute(f"SELECT {shown} FROM {table} WHERE {rule.predicate} LIMIT {cfg.sample_rows}").fetchall()
-    rows = tuple({name: plain(value) for name, value in zip(names, row, strict=True)} for row in sample)
-    symbols = None
-    if shape.symbol:
-        found = db.execute(f"SELECT DISTINCT {quote(shape.symbol)} FROM {table} WHERE {rule.predicate}").fetchall()
-        symbols = tuple(sorted(symbol for (symbol,) in found)) if all(isinstance(symbol, str) for (symbol,) in found) else None
-    remedy = "fix the dump or exclude the symbol" if rule.level == "error" else "kept as it is"
-    message = describe(f"{shape.table}.{rule.column}", count, rows, rule.expected, remedy)
-    return Finding(rule.level, rule.code, shape.table, rule.column, message, rows, symbols)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRules:
-    """What the keys of every table are checked against."""
-
-    cfg: ValidationConfig
-    now_ns: int
-    symbols: frozenset[str]
-
-
-def check_keys(db: sqlite3.Connection, shape: TableShape, extra: Sequence[str], rules: KeyRules) -> tuple[pl.DataFrame, list[Finding]]:
-    """Keys of one table as a frame (`ts_ns`, the symbol, keys, `extra`), and what is wrong with them.
-
-    The frame is empty when the keys cannot be read at all.
-    """
-    names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol, shape.known_at)), *shape.keys, *extra]))
-    shown = ", ".join(number(name) if name in extra else quote(name) for name in names)
-    try:
-        frame = read_columns(db, f"SELECT {shown} FROM {quote(shape.table)} NOT INDEXED", names)
-    except (TypeError, OverflowError) as error:
-        return pl.DataFrame(), [_mixed_types(db, shape, names, extra, rules.cfg, error)]
-    findings = []
-    for name in dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys]):
-        if name == shape.known_at or (name == shape.symbol and shape.null_symbol_allowed):
-            continue
-        findings += _report(frame, frame[name].is_null(), shape, name, "null_key", "a value in every row", rules)
-    if shape.symbol and frame[shape.symbol].dtype not in (pl.String, pl.Null):
-        findings += _report(frame, frame[shape.symbol].is_not_null(), shape, shape.symbol, "bad_symbol", "text", rules)
-        return pl.DataFrame(), findings
-    for name in filter(None, (shape.time, shape.known_at)):
-        frame, found = _check_times(frame, shape, name, rules)
-        findings += found
-        if "ts_ns" not in frame.columns and name == shape.time:
-            return pl.DataFrame(), findings
-    if shape.symbol and not shape.orphans_allowed:
-        orphan = ~frame[shape.symbol].is_in(list(rules.symbols)) & frame[shape.symbol].is_not_null()
-        findings += _report(frame, orphan, shape, shape.symbol, "orphan_symbol", "a symbol of assets", rules)
-    keys = ["ts_ns" if name == shape.time else name for name in shape.keys]
-    if keys and frame.height and frame.select(pl.struct(keys).n_unique()).item() < frame.height:
-        twice = frame.select(pl.struct(keys).is_duplicated()).to_series() & frame[keys[0]].is_not_null()
-        findings += _report(frame, twice, shape, shape.keys[0], "duplicate_key", f"one row for each ({', '.join(shape.keys)})", rules)
-    return frame, findings
-
-
-def _check_times(frame: pl.DataFrame, shape: TableShape, name: str, rules: KeyRules) -> tuple[pl.DataFrame, list[Finding]]:
-    target = "ts_ns" if name == shape.time else "known_ns"
-    values = frame[name]
-    if values.dtype != pl.String and values.dtype != pl.Null and not values.dtype.is_integer():
-        expected = "text or integer epoch"
-        return frame, _report(frame, values.is_not_null(), shape, name, "bad_timestamp", expected, rules)
-    parsed = parse_times(values)
-    frame = frame.with_columns(parsed.ts_ns.alias(target))
-    bad = values.is_not_null() & parsed.ts_ns.is_null()
-    form = "YYYY-MM-DD HH:MM:SS or epoch s, ms, us, ns of 1975 to 2100"
-    findings = _report(frame, bad, shape, name, "bad_timestamp", form, rules)
-    if len(parsed.notations) > 1:
-        odd = (parsed.notation != parsed.notations[0]) & parsed.ts_ns.is_not_null()
-        expected = f"one notation, found {' and '.join(parsed.notations)}"
-        findings += _report(frame, odd.fill_null(False), shape, name, "mixed_timestamps", expected, rules, by_symbol=False)
-    latest = rules.now_ns + rules.cfg.future_tolerance_s * NS_PER_S
-    late = (parsed.ts_ns > latest).fill_null(False)
-    findings += _report(frame, late, shape, name, "future_timestamp", f"no later than {iso(latest)}", rules)
-    if parsed.has_offset:
-        message = f"{shape.table}.{name}: timestamps carry an offset and were converted to UTC"
-        findings.append(Finding("warning", "offset_converted", shape.table, name, message))
-    return frame, findings
-
-
-def _report(
-    frame: pl.DataFrame, bad: pl.Series, shape: TableShape, column: str, code: str, expected: str, rules: KeyRules, by_symbol: bool = True
-) -> list[Finding]:
-    count = int(bad.sum() or 0)
-    if not count:
-        return []
-    names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, column]))
-    chosen = frame.filter(bad)
-    rows = tuple({name: plain(value) for name, value in row.items()} for row in chosen.select(names).head(rules.cfg.sample_rows).to_dicts())
-    message = describe(f"{shape.table}.{column}", count, rows, expected, "fix the dump or exclude the symbol")
-    symbols = None
-    if by_symbol and shape.symbol and chosen[shape.symbol].dtype == pl.String and not chosen[shape.symbol].null_count():
-        symbols = tuple(chosen[shape.symbol].unique().sort().to_list())
-    return [Finding("error", code, shape.table, column, message, rows, symbols)]
-
-
-def _mixed_types(
-    db: sqlite3.Connection, shape: TableShape, names: Sequence[str], extra: Sequence[str], cfg: ValidationConfig, error: Exception
-) -> Finding:
-    """The key column that holds several types, and the rows of the rarer ones."""
-    for name in (name for name in names if name not in extra):
-        column = quote(name)
-        table = f"{quote(shape.table)} NOT INDEXED"
-        counts = db.execute(f"SELECT typeof({column}), count(*) FROM {table} GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
-        kinds = [kind for kind, _ in counts if kind != "null"]
-        if len(kinds) > 1 or kinds == ["blob"]:
-            usual = "" if kinds == ["blob"] else kinds[0]
-            shown = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), name]))
-            sql = f"SELECT {', '.join(map(quote, shown))} FROM {table} WHERE typeof({column}) NOT IN (?, 'null') LIMIT {cfg.sample_rows}"
-            rows = tuple({key: plain(value) for key, value in zip(shown, row, strict=True)} for row in db.execute(sql, (usual,)).fetchall())
-            total = sum(count for kind, count in counts if kind not in (usual, "null"))
-            code = "bad_timestamp" if name in (shape.time, shape.known_at) else "bad_symbol" if name == shape.symbol else "bad_key"
-            expected = f"one type, found {' and '.join(kinds)}"
-            message = describe(f"{shape.table}.{name}", total, rows, expected, "fix the dump")
-            return Finding("error", code, shape.table, name, message, rows)
-    return Finding("error", "bad_key", shape.table, None, f"{shape.table}: keys cannot be read ({error}); fix the dump")
-
-
-def inspect(db: sqlite3.Connection, cfg: DataConfig, markets: Mapping[str, MarketConfig], now: int) -> DumpReport:
-    """Judge the content of a dump behind a safe connection."""
-    return _Inspection(db, cfg, markets, now).run()
+def inspect(db: sqlite3.Connection, cfg: DataConfig, markets: Mapping[str, MarketConfig], now: int, into: Path | None = None) -> DumpReport:
+    """Judge the content of a dump behind a safe connection; the tables of an accepted one lie `into` a folder afterwards."""
+    with tempfile.TemporaryDirectory(dir=into, prefix=".tmp-") as work:
+        return _Inspection(db, cfg, markets, now, into or Path(work), Path(work)).run()
 
 
 class _Inspection:
     """One pass over the content of a dump, its findings gathered."""
 
-    def __init__(self, db: sqlite3.Connection, cfg: DataConfig, markets: Mapping[str, MarketConfig], now: int) -> None:
-        self.db, self.cfg, self.markets, self.now = db, cfg, markets, now
+    def __init__(
+        self, db: sqlite3.Connection, cfg: DataConfig, markets: Mapping[str, MarketConfig], now: int, into: Path, work: Path
+    ) -> None:
+        self.db, self.cfg, self.markets, self.now, self.into, self.work = db, cfg, markets, now, into, work
         self.findings: list[Finding] = []
         self.counts: dict[str, int] = {}
         self.ranges: dict[str, dict[str, str]] = {}
-        self.traded: frozenset[str] = frozenset()
+        self.traded: set[str] = set()
+        self.actions = pl.DataFrame(schema={"symbol": pl.String, "ts_ns": pl.Int64})
+        self.assets = pl.DataFrame()
+        self.surveys: list[Survey] = []
+        self.met: list[pl.DataFrame] = []
+        self.owners = {"assets": "symbol"}
+        self.set_aside: list[pl.DataFrame] = []
 
     def run(self) -> DumpReport:
+        (self.into / FOLDER).mkdir()
         shapes, self.findings = find_tables(self.db, self.cfg.shapes())
         if any(finding.level == "error" for finding in self.findings):
             return self._report({})
@@ -237,78 +217,129 @@ class _Inspection:
         if found is None:
             return self._report({})
         assets, findings = found
+        self.assets = assets
         self.findings += findings
         self.counts["assets"] = assets.height
         rules = KeyRules(self.cfg.validation, self.now, frozenset(assets["symbol"].drop_nulls()))
-        keys = {name: self._check_table(shape, rules) for name, shape in shapes.items() if name != "assets"}
-        bars = keys["series"]
-        if bars is not None and {"symbol", "ts_ns", "close"} <= set(bars.columns):
-            actions = keys.get(self.cfg.corporate_actions.table)
-            actions = (
-                bars.clear() if actions is None else actions.rename({self.cfg.corporate_actions.symbol_column: "symbol"}, strict=False)
-            )
-            self.traded = rules.symbols & frozenset(bars["symbol"].drop_nulls().unique())
-            sample = self.cfg.validation.sample_rows
-            self.findings += check_history(bars, actions, assets, self.markets, self.cfg.history, sample)
-            indicators = keys.get("indicators")
-            if indicators is not None and {"symbol", "name", "ts_ns"} <= set(indicators.columns):
-                self.findings += check_indicators(meetings(indicators, bars), self.cfg.history, sample)
+        with TableFile(self.into / FOLDER / "assets.parquet") as file:
+            file.write(read_assets(self.db))
+        first = [name for name in (self.cfg.corporate_actions.table,) if name in shapes]  # the history of prices wants them
+        told = {name: self._check_table(shapes[name], rules) for name in dict.fromkeys((*first, *shapes)) if name != "assets"}
+        self.findings += [finding for name in shapes for finding in told.get(name, [])]
+        sample = self.cfg.validation.sample_rows
+        if self.surveys:
+            self.findings += judge(gather(self.surveys), assets, self.cfg.history, sample)
+            if self.met:
+                self.findings += check_indicators(pl.concat(self.met), self.cfg.history, sample)
             self.findings += check_frequency(assets, self.markets)
         classes = assets.group_by("asset_class").len().sort("asset_class")
         return self._report(dict(classes.iter_rows()))
 
-    def _check_table(self, shape: TableShape, rules: KeyRules) -> pl.DataFrame | None:
-        count = self._guard(shape.table, lambda: self.db.execute(f"SELECT count(*) FROM {quote(shape.table)} NOT INDEXED").fetchone()[0])
-        if count is None:
-            return None
-        self.counts[shape.table] = count
-        if count == 0:
-            if shape.table == "series":
-                self._add("error", "empty_table", "series", None, "the table is empty; a dump needs bars; add them")
-            return None
-        self.findings += self._guard(shape.table, lambda: check_numbers(self.db, shape, rules.cfg)) or []
-        extra = [name for name in ("close", "high", "low", "volume") if name in shape.numbers] if shape.table == "series" else []
-        frame, findings = self._guard(shape.table, lambda: check_keys(self.db, shape, extra, rules)) or (None, [])
-        self.findings += findings
-        if frame is not None and "ts_ns" in frame.columns and frame["ts_ns"].null_count() < frame.height:
-            first, last = frame["ts_ns"].min(), frame["ts_ns"].max()
-            self.ranges[shape.table] = {"first": iso(first), "last": iso(last)}  # type: ignore[arg-type]
-        return frame
+    def _check_table(self, shape: TableShape, rules: KeyRules) -> list[Finding]:
+        """What is wrong with one table; its rows are written, as far as they can be read."""
+        check = self._scan(shape, rules, frozenset())
+        if check is not None and check.reader.spoiled:  # only now it is known that some text is not to be read as numbers
+            check = self._scan(shape, rules, frozenset(check.reader.spoiled))
+        if check is None:
+            return []
+        self.counts[shape.table] = check.reader.num_rows
+        if not check.reader.num_rows:
+            message = "series: the table is empty; a dump needs bars; add them"
+            return [Finding("error", "empty_table", "series", None, message)] if shape.table == "series" else []
+        if check.first_ns <= check.last_ns:
+            self.ranges[shape.table] = {"first": iso(check.first_ns), "last": iso(check.last_ns)}
+        return self._guard(shape.table, lambda: self._tell(check)) or []
+
+    def _scan(self, shape: TableShape, rules: KeyRules, not_numbers: frozenset[str]) -> TableCheck | None:
+        reader = Reader(shape, rules.keep, not_numbers)
+        check = TableCheck(reader, rules)
+        sorter = Sorter(self.work, check.names, check.apart)
+
+        def scan() -> TableCheck:
+            for block in reader.blocks(self.db):
+                typed = check.block(block)
+                if typed is not None:
+                    sorter.add(typed)
+            return check
+
+        found = self._guard(shape.table, scan)
+        if found is not None and not (reader.spoiled - not_numbers) and sorter.num_rows == reader.num_rows > 0:
+            self._write(check, sorter)
+        sorter.forget()
+        return found
+
+    def _write(self, check: TableCheck, sorter: Sorter) -> None:
+        """Sort the rows of a table, look for keys that stand twice, write them, and survey what is history."""
+        shape, loose = check.shape, []
+        self.owners |= {shape.table: shape.symbol} if shape.symbol else {}
+        with TableFile(self.into / FOLDER / f"{shape.table}.parquet") as file:
+            for frame in sorter.groups():
+                if check.is_side_by_side:
+                    check.twice(frame, [OWNER, "ts_ns", *check.apart])
+                else:
+                    loose.append(frame.select(PLACE, OWNER, *shape.keys))
+                rows = check.named(frame)
+                file.write(rows)
+                self._survey(check, frame, rows)
+        if loose:
+            check.twice(pl.concat(loose).sort(shape.keys), shape.keys)
+
+    def _survey(self, check: TableCheck, frame: pl.DataFrame, rows: pl.DataFrame) -> None:
+        shape, name = check.shape, check.shape.symbol
+        if name is None or shape.table not in ("series", "indicators", self.cfg.corporate_actions.table):
+            return
+        known = (frame[OWNER] >= 0) & (frame[OWNER] < len(check.rules.symbols))
+        sound = rows.filter(known).with_columns(pl.col(name).cast(pl.String).alias("symbol"))
+        if shape.table == self.cfg.corporate_actions.table:
+            self.actions = pl.concat([self.actions, sound.select("symbol", "ts_ns")])
+        elif shape.table == "series":
+            self.traded |= set(sound["symbol"].unique())
+            self.surveys.append(survey(sound, self.actions, self.assets, self.markets, self.cfg.history))
+        elif (bars := self.into / FOLDER / "series.parquet").exists():
+            owners = sound["symbol"].unique().to_list()
+            times = pl.scan_parquet(bars).filter(pl.col("symbol").is_in(owners)).select("symbol", "ts_ns").collect()
+            self.met.append(meetings(sound, times))
+
+    def _tell(self, check: TableCheck) -> list[Finding]:
+        """Findings of one table, with the rows as they stand in the dump."""
+        reader, shape, cfg = check.reader, check.shape, self.cfg.validation
+        told = check.told()
+        aside = [rule for rule in told if cfg.mode == "quarantine" and rule.level == "error" and rule.by_symbol and rule.tally.told()]
+        places = {place for rule in told for place in rule.tally.places[: None if rule in aside else cfg.sample_rows].tolist()}
+        cells = reader.fetch(self.db, places)
+        findings = []
+        for rule in told:
+            names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, rule.column]))
+            shown = tuple({name: plain(cells[at][name]) for name in names} for at in rule.tally.places[: cfg.sample_rows].tolist())
+            message = describe(f"{shape.table}.{rule.column}", rule.tally.count, shown, rule.expected, _REMEDY[rule.level])
+            if rule.code == "offset_converted":
+                message = f"{shape.table}.{rule.column}: {rule.expected}"
+            message += " (the text is read as numbers)" if rule.code == "numeric_text" else ""
+            symbols = rule.tally.told() if rule.by_symbol else None
+            findings.append(Finding(rule.level, rule.code, shape.table, rule.column, message, shown, symbols))
+        findings += [mixed_types(self.db, reader, cfg.sample_rows)] if reader.mixed else []
+        self.set_aside += [quarantine(shape, rule.code, rule.column, rule.expected, rule.tally, cells) for rule in aside]
+        return findings
 
     def _guard(self, table: str, question: Callable[[], T]) -> T | None:
         """The answer, or a finding where SQLite cannot give one."""
         try:
             return question()
         except sqlite3.Error as error:
-            finding = sqlite_finding(table, error)
+            finding = sqlite_finding(table, error, self.db, self.cfg.validation.sample_rows)
             if finding.code == "query_budget":
                 raise
             self.findings.append(finding)
             return None
 
-    def _add(self, level: Level, code: str, table: str, column: str | None, message: str) -> None:
-        where = f"{table}.{column}" if column else table
-        self.findings.append(Finding(level, code, table, column, f"{where}: {message}"))
-
     def _report(self, classes: Mapping[str, int]) -> DumpReport:
-        findings, quarantined = _set_aside(self.findings, self.cfg.validation)
+        findings, quarantined = soften(self.findings, self.cfg.validation)
         if quarantined and self.traded <= set(quarantined):
             message = f"series: all {len(self.traded)} symbols with bars would be quarantined; fix the dump"
             findings = (*findings, Finding("error", "no_symbols_left", "series", None, message))
         accepted = all(finding.level == "warning" for finding in findings)
+        if accepted:
+            write_quarantine(self.into, self.set_aside)
+            for table, column in self.owners.items() if quarantined else ():
+                leave_out(self.into / FOLDER / f"{table}.parquet", column, quarantined)
         return DumpReport(accepted, findings, self.counts, self.ranges, dict(classes), quarantined if accepted else ())
-
-
-def _set_aside(findings: Sequence[Finding], cfg: ValidationConfig) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """In quarantine mode an error whose symbols are all known becomes a warning, and the symbols go."""
-    if cfg.mode == "strict":
-        return tuple(findings), ()
-    softened = []
-    symbols: set[str] = set()
-    for finding in findings:
-        if finding.level == "error" and finding.symbols:
-            symbols |= set(finding.symbols)
-            message = f"{finding.message}; {len(finding.symbols)} symbols quarantined"
-            finding = replace(finding, level="warning", message=message)
-        softened.append(finding)
-    return tuple(softened), tuple(sorted(symbols))

@@ -65,8 +65,8 @@ REFUSED = {
     "NUL in a symbol": ("INSERT INTO assets (symbol) VALUES ('A' || char(0) || 'B')", "bad_symbol", "assets", "symbol"),
     "invisible character": ("INSERT INTO assets (symbol) VALUES ('A' || char(8238) || 'B')", "bad_symbol", "assets", "symbol"),
     "endless symbol": (f"INSERT INTO assets (symbol) VALUES ('{'A' * 129}')", "bad_symbol", "assets", "symbol"),
-    "invalid UTF-8": (f"UPDATE series SET symbol = CAST(x'4180' AS TEXT) WHERE {AT}", "invalid_utf8", "series", None),
-    "invalid UTF-8 asset": ("INSERT INTO assets (symbol) VALUES (CAST(x'ff' AS TEXT))", "invalid_utf8", "assets", None),
+    "invalid UTF-8": (f"UPDATE series SET symbol = CAST(x'4180' AS TEXT) WHERE {AT}", "invalid_utf8", "series", "symbol"),
+    "invalid UTF-8 asset": ("INSERT INTO assets (symbol) VALUES (CAST(x'ff' AS TEXT))", "invalid_utf8", "assets", "symbol"),
     "infinite indicator": (
         "INSERT INTO indicators VALUES ('2020-01-05 21:00:00', 'AAA', 'x', -9e999, NULL)",
         "not_finite",
