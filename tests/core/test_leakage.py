@@ -8,7 +8,7 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
-from plusultra_core.leakage import check_poison, check_truncation
+from plusultra_core.leakage import Stretches, check_poison, check_truncation
 from plusultra_core.separation import Intervals, check_overlap, check_shuffled_null, null_ic
 
 Frames = dict[str, pl.DataFrame]
@@ -69,7 +69,43 @@ def without_the_largest_bar_of_all_time(frames: Frames) -> pl.DataFrame:
     return frames["bars"].filter(~largest).select("symbol", "ts_ns", "known_ns", "close")
 
 
+def rates_joined_forward(frames: Frames) -> pl.DataFrame:
+    rates = frames["rates"].select("known_ns", pl.col("value").alias("rate")).sort("known_ns")
+    return frames["bars"].sort("known_ns").join_asof(rates, on="known_ns", strategy="forward").select("symbol", "ts_ns", "known_ns", "rate")
+
+
+def rank_among_those_that_live_to_the_end(frames: Frames) -> pl.DataFrame:
+    last = frames["bars"]["ts_ns"].max()
+    lives = (pl.col("ts_ns").max() == last).over("symbol") & (pl.col("close").last() > 40).over("symbol")
+    return frames["bars"].sort("symbol", "ts_ns").select("symbol", "ts_ns", "known_ns", pl.col("close").rank().over("ts_ns", lives))
+
+
+def states_smoothed_from_both_sides(frames: Frames) -> pl.DataFrame:
+    """Belief in the second of two states, from the filter forward and backward: smoothed, not filtered."""
+    parts = []
+    for _, bars in frames["bars"].sort("symbol", "ts_ns").group_by("symbol", maintain_order=True):
+        ret = np.diff(np.log(bars["close"].to_numpy()), prepend=np.nan)
+        odds = np.nan_to_num(np.stack([np.exp(-0.5 * (ret / scale) ** 2) / scale for scale in (0.01, 0.03)], axis=1), nan=1.0) + 1e-9
+        ahead, back = np.full(odds.shape, 0.5), np.full(odds.shape, 0.5)
+        step = np.array([[0.9, 0.1], [0.1, 0.9]])
+        for t in range(len(odds)):
+            before = (ahead[t - 1] @ step if t else ahead[t]) * odds[t]
+            ahead[t] = before / before.sum()
+        for t in range(len(odds) - 2, -1, -1):
+            after = step @ (back[t + 1] * odds[t + 1])
+            back[t] = after / after.sum()
+        both = ahead * back
+        value = pl.Series("smoothed", both[:, 1] / both.sum(axis=1))
+        parts.append(bars.select("symbol", "ts_ns", "known_ns").with_columns(value))
+    return pl.concat(parts)
+
+
 LEAKS = {
+    "a full-sample z-score of each symbol": with_leak(((pl.col("close") - pl.col("close").mean()) / pl.col("close").std()).over("symbol")),
+    "a centred mean": with_leak(pl.col("close").rolling_mean(5, center=True).over("symbol")),
+    "a join on the next row instead of the last": rates_joined_forward,
+    "a rank among those that will survive": rank_among_those_that_live_to_the_end,
+    "states smoothed from both sides": states_smoothed_from_both_sides,
     "a shift of -1": with_leak(pl.col("close").shift(-1).over("symbol")),
     "a return of the next bar": with_leak((pl.col("close").shift(-1) / pl.col("close")).log().over("symbol")),
     "a band over the full sample": with_leak(pl.col("close") > pl.col("close").quantile(0.7).over("symbol")),
@@ -228,6 +264,76 @@ def test_poison_moves_everything_after_and_nothing_before(inputs: Frames) -> Non
     after = pl.col("ts_ns") > cut_ns
     assert (noisy.filter(after)["close"] != clean.filter(after)["close"]).all()
     assert (noisy["high"] >= noisy["close"]).all() and (noisy["close"] > 0).all()
+
+
+BITE_BARS = 5
+STRETCHES = Stretches(num=4, num_past=60, num_future=24)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_planted_leak_is_found_in_short_stretches_too(check: Callable[..., object], name: str, inputs: Frames) -> None:
+    with pytest.raises(LookaheadError, match="the value knows its future"):
+        check(LEAKS[name], inputs, 12, 1, None, (), STRETCHES)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_honest_builder_passes_in_stretches_and_they_are_short(check: Callable[..., object], inputs: Frames) -> None:
+    seen: list[int] = []
+
+    def build(frames: Frames) -> pl.DataFrame:
+        seen.append(frames["bars"].height)
+        assert frames["bars"].group_by("symbol").len()["len"].max() <= 60 + 24
+        return honest(frames)
+
+    report = check(build, inputs, 12, 1, None, (), STRETCHES)
+    assert 4 <= len(report.cuts_ns) <= 12 and len(set(report.cuts_ns)) == len(report.cuts_ns) and report.blind == ()
+    assert max(seen) < inputs["bars"].height
+    again = check(honest, inputs, 12, 1, None, (), STRETCHES)
+    assert again == report
+
+
+def test_a_column_that_needs_a_longer_past_is_said_to_be_blind(inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        return honest(frames).with_columns(pl.col("mean_10").rolling_mean(90).over("symbol").alias("slow"))
+
+    assert check_truncation(build, inputs, 12, 1, None, (), STRETCHES).blind == ("slow",)
+    assert check_truncation(build, inputs, 12, 1).blind == ()
+
+
+def test_named_symbols_are_looked_at_before_others(inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        assert set(frames["bars"]["symbol"]) == {"C"}
+        return honest(frames)
+
+    check_truncation(build, inputs, 2, 3, 1, ("C", "Z"))
+
+
+def test_poison_keeps_the_kinds_of_columns(inputs: Frames) -> None:
+    single = {**inputs, "bars": inputs["bars"].with_columns(pl.col("close").cast(pl.Float32))}
+
+    def build(frames: Frames) -> pl.DataFrame:
+        assert frames["bars"].schema == single["bars"].schema
+        return honest(frames)
+
+    assert check_poison(build, single, 3, 1).num_rows > 0
+
+
+def test_a_leak_that_bites_on_one_bar_in_five_is_found_by_24_cuts_and_not_by_one(inputs: Frames) -> None:
+    """A leak of one bar shows at the cut alone: the share found is 1 - (1 - 1/5)^cuts."""
+    bites = pl.col("ts_ns") // NS_PER_DAY % BITE_BARS == 0
+    rare = with_leak(pl.when(bites).then(pl.col("close").shift(-1)).otherwise("close").over("symbol"))
+
+    def found(num_cuts: int) -> int:
+        count = 0
+        for seed in range(20):
+            try:
+                check_truncation(rare, inputs, num_cuts, seed, None, (), Stretches(num=4, num_past=30, num_future=50))
+            except LookaheadError:
+                count += 1
+        return count
+
+    assert found(24) == 20 and found(1) < 12
 
 
 def spans(*pairs: tuple[int, int]) -> Intervals:
