@@ -9,7 +9,8 @@ from plusultra_dagster.assets.columns import features, regimes, targets, views
 from plusultra_dagster.assets.desk import feedback, monitoring
 from plusultra_dagster.assets.judgement import evaluation, factors, promotion, reporting
 from plusultra_dagster.assets.learning import rl, simulation, training, windows
-from plusultra_dagster.checks.contracts import contracts, findings
+from plusultra_dagster.checks.contracts import contracts
+from plusultra_dagster.checks.gate import gate_checks
 from plusultra_dagster.checks.leaks import leaks
 from plusultra_dagster.jobs import all_jobs
 from plusultra_dagster.places import CHECKOUT, Places, places
@@ -75,7 +76,7 @@ def build_defs(at: Places | None = None, loggers: Mapping[str, dg.LoggerDefiniti
     """Definitions over the folders of a home; `loggers` are for a run that a person follows at a terminal."""
     return dg.Definitions(
         assets=assets(),  # type: ignore[arg-type]
-        asset_checks=[*contracts, *leaks, findings],
+        asset_checks=[*contracts, *leaks, *gate_checks],
         jobs=all_jobs,
         schedules=[weekly_retraining],
         sensors=[landed_dumps, new_snapshots, dead_runs, tables_automation, training_automation],

@@ -1,13 +1,24 @@
 """The dump, its snapshot, and the typed tables of each class in it."""
 
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 import polars as pl
 
+from plusultra_core.market import MarketConfig
 from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Data, markets
 from plusultra_dagster.partitions import snapshot as snapshots
 from plusultra_dagster.places import places
 from plusultra_dagster.resources.landing import Landing, key_of
+
+if TYPE_CHECKING:
+    from plusultra_core.data.snapshot import Snapshot
+    from plusultra_core.data.tables import DataConfig
+
+_DAYS, _ROWS = 3, 12  # of the gaps: days named of a symbol, symbols shown
 
 DESCRIPTIONS = {
     "assets": "What is traded: one row a symbol of this class, with its currency, exchange, bar and how its prices are adjusted.",
@@ -48,7 +59,23 @@ def snapshot(context: dg.AssetExecutionContext, landing: Landing, config: Data) 
     taken = open_snapshot(store, key)
     classes = classes_in(taken.path, known, cfg)
     facts = {"sha256": taken.sha256, "classes": dg.MetadataValue.json(list(classes)), "path": dg.MetadataValue.path(str(taken.path))}
-    return dg.MaterializeResult(data_version=dg.DataVersion(taken.sha256[:16]), metadata={**record.facts(), **facts})
+    told = _story(store, taken, cfg)
+    return dg.MaterializeResult(data_version=dg.DataVersion(taken.sha256[:16]), metadata={**told, **record.facts(), **facts})
+
+
+def _story(store: Path, taken: "Snapshot", cfg: "DataConfig") -> dict[str, Any]:
+    """Rows of the dump, warnings by code, what is set aside, and what changed since the snapshot that it follows."""
+    from plusultra_core.data.revisions import since_previous
+
+    manifest = taken.manifest
+    warned = Counter(f"warnings.{finding['code']}" for finding in manifest["findings"])
+    story = {"rows": sum(manifest["counts"].values()), "symbols_quarantined": len(manifest["quarantined"]), **dict(sorted(warned.items()))}
+    found = since_previous(store, taken.path, cfg.shapes())
+    if found is None:
+        return {"previous": "none: first of its universe", **story}
+    previous, revisions = found
+    changed = [dg.TableRecord({name: str(value) for name, value in row.items()}) for row in revisions.by_table()]
+    return {"previous": previous, "since previous": dg.MetadataValue.table(changed) if changed else "nothing", **revisions.counts, **story}
 
 
 def _table(name: str) -> dg.AssetsDefinition:
@@ -85,4 +112,22 @@ def bars(
 
     record = Record(context, config)
     frame = build_bars(series, assets, corporate_actions, record.market, config.load(DataConfig).bars)
-    return record.table("bars", frame)
+    return record.table("bars", frame, **_gaps(frame, record.market))
+
+
+def _gaps(bars: pl.DataFrame, market: MarketConfig) -> dict[str, Any]:
+    """What the bars lack of the calendar of their class, and have beyond it."""
+    from plusultra_core.data.calendars import audit_gaps, describe_audit
+
+    audit = audit_gaps(bars, market, _DAYS)
+    odd = audit.filter((pl.col("missing") > 0) | (pl.col("extra") > 0)).sort("missing", "extra", "symbol", descending=[True, True, False])
+    shown = odd.head(_ROWS).select(
+        "symbol", "expected", "missing", pl.col("missing_days").list.join(" "), "extra", pl.col("extra_days").list.join(" ")
+    )
+    records = [dg.TableRecord(row) for row in shown.to_dicts()]
+    return {
+        "calendar": describe_audit(audit, market) or f"{market.calendar}: no bar is missing, none is beyond it",
+        "missing_bars": int(audit["missing"].sum()),
+        "extra_bars": int(audit["extra"].sum()),
+        "bars against the calendar": dg.MetadataValue.table(records) if records else "nothing",
+    }

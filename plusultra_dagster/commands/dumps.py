@@ -2,19 +2,43 @@
 
 import dataclasses
 import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plusultra_core.data.tables import DataConfig
+    from plusultra_core.market import MarketConfig
 
 
 def check(path: Path, profile: str | None) -> dict[str, Any]:
-    """The verdict on a file as JSON types."""
+    """The verdict on a file as JSON types; of an accepted one also what changed since the snapshot of this home that it follows."""
     if profile is not None:
         os.environ["PLUSULTRA_PROFILE"] = profile
     from plusultra_core.data.gate.dump import check_dump
     from plusultra_core.data.tables import DataConfig
     from plusultra_dagster.config import Data, markets
 
-    return check_dump(path, Data().load(DataConfig), markets()).to_dict()
+    cfg, known = Data().load(DataConfig), markets()
+    report = check_dump(path, cfg, known).to_dict()
+    return _since_previous(report, path, cfg, known) if report["accepted"] else report
+
+
+def _since_previous(report: dict[str, Any], path: Path, cfg: "DataConfig", known: Mapping[str, "MarketConfig"]) -> dict[str, Any]:
+    """The report with the findings of a comparison, made of a snapshot that is not kept."""
+    from plusultra_core.data import revisions
+    from plusultra_core.data.snapshot import take_snapshot
+    from plusultra_dagster.places import places
+
+    store = places().snapshots
+    with tempfile.TemporaryDirectory(prefix="plusultra-") as work:
+        found = revisions.since_previous(store, take_snapshot(path, Path(work), cfg, known).path, cfg.shapes()) if store.is_dir() else None
+    if found is None:
+        return {**report, "previous": None}
+    previous, told = found
+    told_too = [*report["findings"], *(finding.to_dict() for finding in told.findings)]
+    return {**report, "findings": told_too, "previous": previous, "since_previous": told.counts}
 
 
 def finding_lines(report: dict[str, Any]) -> list[str]:
@@ -24,6 +48,9 @@ def finding_lines(report: dict[str, Any]) -> list[str]:
         where = ".".join(part for part in (finding["table"], finding["column"]) if part) or "file"
         lines.append(f"{finding['level']:<8}{finding['code']:<24}{where}: {finding['message']}")
         lines += [f"        {row}" for row in finding["rows"][:5]]
+    if report.get("previous"):
+        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["since_previous"].items() if count)
+        lines.append(f"since {report['previous']}: {counts or 'nothing changed'}")
     verdict = "accepted" if report["accepted"] else "refused"
     classes = ", ".join(f"{name} {count}" for name, count in sorted(report["classes"].items()))
     return [*lines, f"{verdict}{f': {classes}' if classes else ''}"]
