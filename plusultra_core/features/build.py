@@ -106,7 +106,7 @@ def coverage(features: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     """How much of each column is there, and why the rest is not.
 
     Columns: feature, num_rows, num_valid, share_valid, symbols_without (symbols that have no value at
-    all), remark ("" | no open/high/low for k symbols | no volume for k symbols | no side table).
+    all), remark ("" | no open/high/low for k symbols | no volume for k symbols | no side table for a column).
     """
     names = [name for name in features.columns if name not in KEYS]
     valid = features.group_by("symbol").agg(pl.col(names).is_not_null().any())
@@ -136,7 +136,7 @@ def _remark(inputs: Sequence[str], without_ohl: int, without_volume: int, num_va
     if without_volume and "volume_adj" in inputs:
         remarks.append(f"no volume for {without_volume} symbols")
     if not num_valid and any(name.startswith("side:") for name in inputs):
-        remarks.append("no side table")
+        remarks.append(f"no side table for {', '.join(name.removeprefix('side:') for name in inputs if name.startswith('side:'))}")
     return "; ".join(remarks)
 
 
@@ -156,11 +156,24 @@ def check(
     for table in cfg.required_tables:
         if table not in present:
             raise ContractError(f"side_tables: required table {table!r} is missing, found {sorted(present)}; add it or require less")
+    for spec in specs:
+        if spec.name in cfg.include and bars.height:
+            _check_included(spec, bars, indicators, side_tables, cfg)
     disorder = (pl.col("symbol") < pl.col("symbol").shift(1)) | (
         (pl.col("symbol") == pl.col("symbol").shift(1)) & (pl.col("ts_ns") <= pl.col("ts_ns").shift(1))
     )
     if num_rows := bars.select(disorder.sum()).item():
         raise ContractError(f"bars: {num_rows} rows out of order or twice; expected rising symbol, ts_ns; sort them")
+
+
+def _check_included(
+    spec: FeatureSpec, bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, cfg: FeaturesConfig
+) -> None:
+    """A feature of a bundle may stay empty, as coverage says; one that was asked for by its name may not."""
+    empty = [f"bars: {name}" for name in spec.inputs if name in bars.columns and not bars[name].count()]
+    empty += [what for name in spec.sides if (what := sides.absent(name, side_tables, indicators, cfg.alternative))]
+    if empty:
+        raise ContractError(f"include: {spec.name!r} reads what has no value here ({'; '.join(empty)}); add it, or include less")
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,22 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
     }
 
 
+def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
+    """What a side column would be made of where the dump has no value of it: table and fields; empty where it has one."""
+    if column.startswith("macro_"):
+        events = side.filter((pl.col("table") == cfg.macro.table) & pl.col("value").is_not_null())["field"].str.splitn(".", 2)
+        named = events.struct.field("field_0").is_in(list(cfg.macro.events)) | ("*" in cfg.macro.events)
+        there, fields = bool((named & (events.struct.field("field_1") == "actual")).any()), tuple(f"{e}.actual" for e in cfg.macro.events)
+        return "" if there else f"{cfg.macro.table}: {' or '.join(fields)}"
+    source: SourceConfig = getattr(cfg, column)
+    rows = (
+        indicators.filter(pl.col("name").is_in(source.fields))
+        if source.table == "indicators"
+        else side.filter((pl.col("table") == source.table) & pl.col("field").is_in(source.fields))
+    )
+    return "" if rows["value"].count() else f"{source.table}: {' or '.join(source.fields)}"
+
+
 def _own_z(rows: pl.DataFrame, by: list[str], window: int, min_count: int, clip: float) -> Float64Array:
     """Each value in deviations from the last `window` values of its own series, itself among them."""
     value = rows["value"].to_numpy().astype(np.float64)

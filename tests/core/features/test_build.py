@@ -159,7 +159,7 @@ def test_coverage_says_why_values_are_missing(panel: pl.DataFrame, built: pl.Dat
     table = {row["feature"]: row for row in coverage(built, panel).iter_rows(named=True)}
     assert table["vol_parkinson"]["remark"] == "no open/high/low for 1 symbols"
     assert table["volume_z"]["remark"] == "no volume for 1 symbols" and table["volume_z"]["symbols_without"] == 1
-    assert table["funding_carry"]["remark"] == "no side table" and table["funding_carry"]["num_valid"] == 0
+    assert table["funding_carry"]["remark"] == "no side table for funding" and table["funding_carry"]["num_valid"] == 0
     assert table["ret_1"]["remark"] == "" and table["ret_1"]["num_valid"] == built["ret_1"].count()
     assert table["day_of_week_sin"]["share_valid"] == 1.0
 
@@ -175,6 +175,30 @@ def test_a_required_table_that_is_missing_is_refused(panel: pl.DataFrame, smoke:
     cfg = dataclasses.replace(smoke, required_tables=("funding_rates",))
     with pytest.raises(ContractError, match="required table 'funding_rates' is missing"):
         of(panel, cfg=cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("funding_carry", r"include: 'funding_carry' reads .*\(funding_rates: rate\)"),
+        ("rate_slope", r"macro_rates: UST_10YEAR.value; macro_rates: UST_3MONTH.value or US_TBILL_3M.value"),
+        ("macro_age", r"macro_calendar: \*.actual"),
+        ("open_interest_confirmation", r"indicators: open_interest"),
+        ("amihud", r"bars: volume_adj"),
+    ],
+)
+def test_a_feature_asked_for_by_name_without_its_inputs_is_refused(
+    panel: pl.DataFrame, smoke: FeaturesConfig, of: Of, name: str, message: str
+) -> None:
+    bars = panel.with_columns(pl.lit(None, dtype=pl.Float64).alias("volume_adj"))
+    cfg = dataclasses.replace(smoke, bundles=("core",), include=(name,))
+    with pytest.raises(ContractError, match=message):
+        of(bars, cfg=cfg)
+    empty_of_bundle = of(bars, cfg=dataclasses.replace(smoke, bundles=("volume", "alternative", "fusion")))
+    assert empty_of_bundle[name].count() == 0
+    frames = beside(panel, 1, 0)
+    interest = frames["indicators"].with_columns(pl.lit("open_interest").alias("name")).unique(["symbol", "ts_ns"], maintain_order=True)
+    assert of(panel, interest, frames["side_tables"], cfg=cfg)[name].count() > 0
 
 
 def test_bars_out_of_order_or_twice_are_refused(panel: pl.DataFrame, of: Of) -> None:
