@@ -18,6 +18,7 @@ CONTINUOUS = ("24/7", "24/5")
 
 _WEEK_NS = 7 * NS_PER_DAY
 _WEEK_OFFSET_NS = 4 * NS_PER_DAY  # 1970-01-01 was a Thursday; weeks end on Monday 00:00 UTC
+_HOLIDAYS_NS = 15 * NS_PER_DAY  # no exchange closes for longer, storms and golden weeks included
 _FX_TZ, _FX_HOUR = "America/New_York", 17
 _FX_HOLIDAYS = ((12, 25), (1, 1))  # traded by some, not by others: bars may be there and need not
 _SESSION = {"session": pl.Date, "open_ns": pl.Int64, "close_ns": pl.Int64, "early_close": pl.Boolean}
@@ -61,17 +62,24 @@ def _is_fx_holiday(date: str) -> pl.Expr:
 
 @lru_cache(maxsize=32)
 def _exchange(calendar: str, first_year: int, last_year: int) -> pl.DataFrame:
-    """Sessions of an exchange with a year to spare at both ends; the range is said, so that today does not matter."""
+    """Sessions of an exchange with a year to spare at both ends, as far as its calendar is recorded; today does not matter."""
     import exchange_calendars
 
+    start, end = f"{first_year - 1}-01-01", f"{last_year + 1}-12-31"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about what exchange_calendars does inside
-            known = exchange_calendars.get_calendar(calendar, start=f"{first_year - 1}-01-01", end=f"{last_year + 1}-12-31")
+            usual = exchange_calendars.get_calendar(calendar)
+            least, most = usual.bound_min(), usual.bound_max()
+            start = start if least is None else max(start, least.date().isoformat())
+            end = end if most is None else min(end, most.date().isoformat())
+            if start > end:
+                return pl.DataFrame(schema={**_SESSION, "break_ns": pl.Int64, "resume_ns": pl.Int64})
+            known = exchange_calendars.get_calendar(calendar, start=start, end=end)
             early = set(known.early_closes)
     except (ValueError, exchange_calendars.errors.CalendarError) as error:
         raise ConfigError(
-            f"calendar: {calendar!r} from {first_year - 1} to {last_year + 1} is not to be had ({error}); name 24/7, 24/5 or one that is"
+            f"calendar: {calendar!r} from {start} to {end} is not to be had ({error}); name 24/7, 24/5 or one that is"
         ) from error
     frame = pl.DataFrame({"session": _ns(known.sessions), "open_ns": _ns(known.opens), "close_ns": _ns(known.closes)})
     breaks = pl.DataFrame({"break_ns": _ns(known.break_starts), "resume_ns": _ns(known.break_ends)})
@@ -97,8 +105,13 @@ def window_ends(ts_ns: pl.Series, market: MarketConfig) -> pl.Series:
     if market.calendar in CONTINUOUS:
         offset_ns = _WEEK_OFFSET_NS if length_ns % _WEEK_NS == 0 else 0
         return -(-(ts_ns - offset_ns) // length_ns) * length_ns + offset_ns
-    first_ns, last_ns = int(ts_ns.min()), int(ts_ns.max()) + 15 * NS_PER_DAY  # type: ignore[arg-type]
-    known = sessions(market.calendar, first_ns - 15 * NS_PER_DAY, last_ns)
+    first_ns, last_ns = int(ts_ns.min()) - _HOLIDAYS_NS, int(ts_ns.max()) + _HOLIDAYS_NS  # type: ignore[arg-type]
+    known = sessions(market.calendar, first_ns, last_ns)
+    if known.is_empty() or known["open_ns"][0] > first_ns + _HOLIDAYS_NS or known["close_ns"][-1] < last_ns - _HOLIDAYS_NS:
+        raise ConfigError(
+            f"{market.asset_class}.calendar: {market.calendar} is not recorded for all of {iso(first_ns + _HOLIDAYS_NS)} to "
+            f"{iso(last_ns - _HOLIDAYS_NS)}; resample what it reaches, or name another calendar"
+        )
     if length_ns > NS_PER_DAY:
         _only_weeks(market)
         known = known.with_columns(close_ns=pl.col("close_ns").last().over(pl.col("session").dt.truncate("1w")))
@@ -197,8 +210,16 @@ def _placed(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.
     return placed.with_columns(skipped=skipped), required
 
 
+def _recorded(bars: pl.DataFrame, market: MarketConfig) -> pl.Expr:
+    """Bars at times that the calendar reaches; beyond, nobody knows what is missing."""
+    ends_ns = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))["end_ns"]  # type: ignore[arg-type]
+    if ends_ns.is_empty():
+        return pl.lit(False)
+    return pl.col("ts_ns").is_between(ends_ns[0] - _HOLIDAYS_NS, ends_ns[-1] + _HOLIDAYS_NS)
+
+
 def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
-    """Bars of the class's calendar that are missing since the symbol's bar before; 0 at its first.
+    """Bars of the class's calendar that are missing since the symbol's bar before; 0 at its first, and where no calendar reaches.
 
     Shapes  bars: symbol, ts_ns, sorted by them; result (rows,), Int32.
     Looks   back to the bar before, and at the calendar in between.
@@ -216,8 +237,9 @@ def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.Da
     Shapes  bars: symbol, ts_ns, sorted; result, one row a symbol: first_ns, last_ns, expected, present, missing,
             missing_days (the first `max_days` ends of them), extra (bars outside every window, or second in one),
             extra_days, early_closes (sessions that closed early and have their bar).
-    Looks   at times alone.
+    Looks   at times alone; bars at times that the calendar is not recorded for are left out.
     """
+    bars = bars.filter(_recorded(bars, market)) if bars.height else bars
     if bars.is_empty():
         return pl.DataFrame(schema=_AUDIT)
     placed, required = _placed(bars, market)

@@ -12,7 +12,7 @@ _MEANINGS = {
     "known_ns": "When the row could be known, ns since 1970, UTC; never before ts_ns.",
     "close_adj": "Close, adjusted forward: no bar knows a later split or dividend.",
     "adj_factor": "Adjusted over raw price; 1 at the symbol's first bar.",
-    "gap_bars": "Bars of the class's grid that are missing since the symbol's previous bar.",
+    "gap_bars": "Bars of the class's calendar that are missing since the symbol's previous bar.",
     "has_ohl": "Whether open, high and low are there.",
     "has_volume": "Whether the volume is there.",
     "expires_ns": "Last moment at which the value may be used, ns since 1970, UTC; null: until a newer one is known.",

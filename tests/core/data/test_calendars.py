@@ -69,7 +69,9 @@ def test_markets_without_an_exchange_have_sessions_too() -> None:
 
 
 def test_an_unknown_calendar_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"calendar: 'XMOON' from 2018 to 2021 is not to be had .*; name 24/7, 24/5 or one that is"):
+    with pytest.raises(
+        ConfigError, match=r"calendar: 'XMOON' from 2018-01-01 to 2021-12-31 is not to be had .*; name 24/7, 24/5 or one that is"
+    ):
         sessions("XMOON", *ns("2019-11-27 00:00:00", "2020-12-02 23:00:00"))
 
 
@@ -124,6 +126,20 @@ def test_holes_and_strangers_are_named(markets: dict[str, MarketConfig]) -> None
 def test_no_bars_no_gaps(markets: dict[str, MarketConfig]) -> None:
     none = _bars()
     assert gap_bars(none, markets["equity"]).to_list() == [] and audit_gaps(none, markets["equity"], 3).is_empty()
+
+
+def test_beyond_what_a_calendar_records_nothing_is_missing(markets: dict[str, MarketConfig]) -> None:
+    tokyo = replace(markets["equity"], calendar="XTKS", session_tz="Asia/Tokyo")  # from 1997 on
+    bars = _bars("1996-06-03 06:00:00", "1996-08-05 06:00:00", "1997-01-06 06:00:00", "1997-01-08 06:00:00")
+    assert gap_bars(bars, tokyo).to_list() == [0, 0, 0, 1]
+    (row,) = audit_gaps(bars, tokyo, 3).rows(named=True)
+    assert (row["expected"], row["present"], row["missing_days"], row["extra"]) == (3, 2, ["1997-01-07T06:00:00Z"], 0)
+    assert audit_gaps(bars.head(2), tokyo, 3).is_empty() and gap_bars(bars.head(2), tokyo).to_list() == [0, 0]
+    with pytest.raises(ConfigError, match="XTKS is not recorded for all of 1996-06-03T06:00:00Z to 1997-01-08T06:00:00Z"):
+        window_ends(bars["ts_ns"], tokyo)
+    assert gap_bars(_bars("1980-06-03 06:00:00", "1980-08-05 06:00:00"), tokyo).to_list() == [0, 0]
+    mumbai = replace(markets["equity"], calendar="XBOM", session_tz="Asia/Kolkata")  # to the end of 2026
+    assert gap_bars(_bars("2026-11-18 10:00:00", "2026-11-20 10:00:00"), mumbai).to_list() == [0, 1]
 
 
 @settings(max_examples=60, deadline=None)
