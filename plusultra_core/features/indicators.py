@@ -121,7 +121,7 @@ def money_flow(typical: Float64Array, volume: Float64Array, starts: Int64Array) 
 
 @njit(cache=True)
 def corwin_schultz(high: Float64Array, low: Float64Array, close: Float64Array, starts: Int64Array) -> Float64Array:
-    """Relative spread from the ranges of two bars in a row, 0 where the estimate is below it.
+    """Relative spread from the ranges of two bars in a row, 0 where the estimate is below it; high, low, close in logs.
 
     The second bar is moved by the gap where the close before lies outside of it.
     Source  Corwin & Schultz (2012), J. Finance 67, equations 14 and 18, with their adjustment for overnight returns.
@@ -130,16 +130,13 @@ def corwin_schultz(high: Float64Array, low: Float64Array, close: Float64Array, s
     scale = 3.0 - 2.0 * math.sqrt(2.0)
     for s in range(starts.size - 1):
         for i in range(starts[s] + 1, starts[s + 1]):
-            before, top, bottom = close[i - 1], high[i], low[i]
-            if not (high[i - 1] > 0.0 and low[i - 1] > 0.0 and before > 0.0 and top > 0.0 and bottom > 0.0):
-                continue
-            gap = max(before - top, 0.0) - max(bottom - before, 0.0)
-            top, bottom = top + gap, bottom + gap
-            one, two = math.log(high[i - 1] / low[i - 1]), math.log(top / bottom)
-            both = math.log(max(high[i - 1], top) / min(low[i - 1], bottom))
+            gap = max(close[i - 1] - high[i], 0.0) - max(low[i] - close[i - 1], 0.0)
+            one, two = high[i - 1] - low[i - 1], high[i] - low[i]
+            both = max(high[i - 1], high[i] + gap) - min(low[i - 1], low[i] + gap)
             beta = one * one + two * two
-            alpha = (math.sqrt(2.0 * beta) - math.sqrt(beta)) / scale - both / math.sqrt(scale)
-            out[i] = 2.0 * math.tanh(0.5 * alpha) if alpha > 0.0 else 0.0
+            if not math.isnan(beta + gap):
+                alpha = (math.sqrt(2.0 * beta) - math.sqrt(beta) - math.sqrt(scale) * both) / scale
+                out[i] = 2.0 * math.tanh(0.5 * alpha) if alpha > 0.0 else 0.0
     return out
 
 

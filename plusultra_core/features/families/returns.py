@@ -24,14 +24,29 @@ def log_close(b: BarArrays) -> Float64Array:
     return b.once("log_close", lambda: log(b.close))
 
 
+def log_open(b: BarArrays) -> Float64Array:
+    """Logarithm of the open."""
+    return b.once("log_open", lambda: log(b.open))
+
+
+def log_high(b: BarArrays) -> Float64Array:
+    """Logarithm of the high."""
+    return b.once("log_high", lambda: log(b.high))
+
+
+def log_low(b: BarArrays) -> Float64Array:
+    """Logarithm of the low."""
+    return b.once("log_low", lambda: log(b.low))
+
+
 def overnight(b: BarArrays) -> Float64Array:
     """Log of the open over the previous close."""
-    return b.once("overnight", lambda: log(b.open) - kernels.shift(log_close(b), b.starts, 1))
+    return b.once("overnight", lambda: log_open(b) - kernels.shift(log_close(b), b.starts, 1))
 
 
 def intraday(b: BarArrays) -> Float64Array:
     """Log of the close over the open of the bar."""
-    return b.once("intraday", lambda: log_close(b) - log(b.open))
+    return b.once("intraday", lambda: log_close(b) - log_open(b))
 
 
 def in_sigmas(x: Float64Array, b: BarArrays, num_bars: int) -> Float64Array:

@@ -5,7 +5,7 @@ import numpy as np
 from plusultra_core.arrays import Float64Array
 from plusultra_core.features import indicators, kernels
 from plusultra_core.features.arrays import BarArrays
-from plusultra_core.features.families.returns import intraday, overnight
+from plusultra_core.features.families.returns import intraday, log_high, log_low, log_open, overnight
 from plusultra_core.features.kernels import log, ratio
 
 _FOUR_LOG_2 = 4.0 * np.log(2.0)
@@ -42,7 +42,7 @@ def mean_square(b: BarArrays, window: int) -> Float64Array:
 
 def _range_squares(b: BarArrays) -> Float64Array:
     def make() -> Float64Array:
-        spread = log(b.high) - log(b.low)
+        spread = log_high(b) - log_low(b)
         return spread * spread
 
     return b.once("range_squares", make)
@@ -54,8 +54,7 @@ def _parkinson(b: BarArrays) -> Float64Array:
 
 def _rogers_satchell(b: BarArrays) -> Float64Array:
     def make() -> Float64Array:
-        start = log(b.open)
-        up, down, move = log(b.high) - start, log(b.low) - start, intraday(b)
+        up, down, move = log_high(b) - log_open(b), log_low(b) - log_open(b), intraday(b)
         return _mean(up * (up - move) + down * (down - move), b, b.medium)
 
     return b.once("rogers_satchell", make)

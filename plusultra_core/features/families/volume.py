@@ -6,7 +6,7 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.features import indicators, kernels
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.families.oscillators import typical
-from plusultra_core.features.families.returns import in_sigmas, log_close
+from plusultra_core.features.families.returns import in_sigmas, log_close, log_high, log_low
 from plusultra_core.features.families.trend import close_change, exponential
 from plusultra_core.features.kernels import log, ratio
 
@@ -176,4 +176,4 @@ def corwin_schultz_spread(b: BarArrays) -> Float64Array:
 
     Source  Corwin & Schultz (2012), J. Finance 67; estimates below 0 count 0, overnight gaps are taken out.
     """
-    return ratio(_mean(indicators.corwin_schultz(b.high, b.low, b.close, b.starts), b, b.medium), b.sigma)
+    return ratio(_mean(indicators.corwin_schultz(log_high(b), log_low(b), log_close(b), b.starts), b, b.medium), b.sigma)

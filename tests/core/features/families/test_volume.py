@@ -92,8 +92,8 @@ def corwin_schultz(f: pd.DataFrame) -> pd.Series:
     out = [np.nan]
     scale = 3 - 2 * 2**0.5
     for (_, one), (_, two) in zip(f.iloc[:-1].iterrows(), f.iloc[1:].iterrows(), strict=True):
-        gap = one.close - two.high if one.close > two.high else (one.close - two.low if one.close < two.low else 0.0)
-        high, low = two.high + gap, two.low + gap
+        factor = max(one.close / two.high, 1.0) * min(one.close / two.low, 1.0)
+        high, low = two.high * factor, two.low * factor
         beta = np.log(one.high / one.low) ** 2 + np.log(high / low) ** 2
         gamma = np.log(max(one.high, high) / min(one.low, low)) ** 2
         alpha = ((2 * beta) ** 0.5 - beta**0.5) / scale - (gamma / scale) ** 0.5
