@@ -265,3 +265,11 @@ def test_rolling_bands_forget(smoke: RegimesConfig) -> None:
     rolling = dataclasses.replace(smoke, bands=BandsConfig(kind="rolling", window_bars=20, min_count=10, low=0.33, high=0.67))
     assert of(features, rolling)["volatility_state"].to_list()[-5:] == [1, 1, 2, 3, 3]
     assert 3 not in of(features, smoke)["volatility_state"].to_list()[-5:]
+
+
+def test_a_class_without_bars_has_no_states_and_one_bar_has_none_that_is_known(make_features: Make, smoke: RegimesConfig) -> None:
+    features = make_features(seed=10)
+    nothing = of(features.clear(), smoke)
+    assert nothing.height == 0 and nothing.schema == of(features, smoke).schema
+    one = of(features.head(1), smoke)
+    assert one.select(COLUMNS).row(0) == (0,) * len(COLUMNS) and one["hmm_prob"][0] is None

@@ -249,3 +249,8 @@ def test_a_missing_column_and_unsorted_bars_are_refused(bars: pl.DataFrame, smok
 def test_nonsense_in_the_config_is_refused(smoke: TargetsConfig, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         dataclasses.replace(smoke, **change)  # type: ignore[arg-type]
+
+
+def test_a_class_without_bars_has_no_targets(bars: pl.DataFrame, smoke: TargetsConfig) -> None:
+    nothing = build(bars.clear(), smoke)
+    assert nothing.height == 0 and nothing.schema == build(bars, smoke).schema
