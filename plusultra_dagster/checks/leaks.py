@@ -1,5 +1,6 @@
 """Blocking checks that no table knows its own future; each runs the station's own builder again on altered inputs."""
 
+import zlib
 from collections.abc import Callable, Mapping
 
 import dagster as dg
@@ -17,7 +18,7 @@ NUM_STRETCHES = 4
 NUM_PAST = 1_000
 NUM_FUTURE = 128
 MAX_SYMBOLS = 8
-SEED = 7
+NULL_SEED = 7
 NUM_SHIFTS = 200
 NULL_SE = 4.0
 Frames = dict[str, pl.DataFrame]
@@ -107,11 +108,16 @@ def run_leak_check(kind: str, asset: str, key: object, frames: Frames) -> dg.Ass
     stretches = leakage.Stretches(num=NUM_STRETCHES, num_past=NUM_PAST, num_future=NUM_FUTURE)
     keep = _named() if asset == "cross_asset_view" else ()
     try:
-        seen = judge(BUILDERS[asset][0](market), frames, NUM_CUTS, SEED, MAX_SYMBOLS, keep, stretches)
+        seen = judge(BUILDERS[asset][0](market), frames, NUM_CUTS, _seed(key), MAX_SYMBOLS, keep, stretches)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
     found = {"cuts": len(seen.cuts_ns), "rows": seen.num_rows, "columns": seen.num_columns, "columns without a value": len(seen.blind)}
     return dg.AssetCheckResult(passed=True, metadata={**found, "without a value": dg.MetadataValue.json(list(seen.blind))})
+
+
+def _seed(key: object) -> int:
+    """The same for the same partition; another dump is cut elsewhere, so that a rare leak does not stay between the cuts for ever."""
+    return zlib.crc32(partition_of(key).key.encode())
 
 
 _SAYS = {
@@ -235,7 +241,7 @@ def shuffled_null(supervised_checkpoint: Artifact) -> dg.AssetCheckResult:
 
     null = load_file(supervised_checkpoint.path / "null.safetensors")
     try:
-        seen = check_shuffled_null(null["prediction_TN"], null["target_TN"], num_shifts=NUM_SHIFTS, seed=SEED, num_se=NULL_SE)
+        seen = check_shuffled_null(null["prediction_TN"], null["target_TN"], num_shifts=NUM_SHIFTS, seed=NULL_SEED, num_se=NULL_SE)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
     return dg.AssetCheckResult(passed=True, metadata={"ic": seen.ic, "standard_error": seen.se})

@@ -13,11 +13,12 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.regimes import build as regimes
 from plusultra_core.targets import build as targets
+from plusultra_core.views import sources
 from plusultra_core.windows import build as windows
 from plusultra_core.windows.panel import Panel, publish_panel, replace
 from plusultra_core.windows.scaling import fit_scaler
 from plusultra_dagster import provenance
-from plusultra_dagster.checks.leaks import leaks, overlap, run_leak_check
+from plusultra_dagster.checks.leaks import _seed, leaks, overlap, run_leak_check
 from plusultra_dagster.partitions import multi_key
 from plusultra_dagster.places import Places
 
@@ -95,6 +96,33 @@ def test_a_volatility_that_knows_the_next_bar_fails_the_check(
     failed = _verdict(kind, "targets", with_tables, frames)
     assert not failed.passed
     assert "sigma" in str(failed.metadata["error"].value)
+
+
+@pytest.mark.parametrize("kind", ["truncation", "poison"])
+def test_a_view_that_shows_the_next_bar_of_another_class_fails_the_check(
+    kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = _frames(home, with_tables, "bars", "features", "side_tables")
+    etf = {name: frame.filter(pl.col("symbol") == frame["symbol"].min()) for name, frame in own.items() if name != "side_tables"}
+    frames = {f"{name}@equity": frame for name, frame in own.items()}
+    frames |= {f"{name}@etf": frame.with_columns(pl.lit("SPY").alias("symbol")) for name, frame in etf.items()}
+    assert _verdict(kind, "cross_asset_view", with_tables, frames).passed
+    honest = sources.class_series
+
+    def leaking(own: sources.ClassBars, features: pl.DataFrame, momentum: str) -> pl.DataFrame:
+        series = honest(own, features, momentum)
+        return series.with_columns(pl.col("mom").shift(-1)) if own.symbols == ("SPY",) else series
+
+    monkeypatch.setattr(sources, "class_series", leaking)
+    failed = _verdict(kind, "cross_asset_view", with_tables, frames)
+    assert not failed.passed
+    assert "ctx_etf_mom" in str(failed.metadata["error"].value)
+
+
+def test_the_same_partition_is_cut_at_the_same_times_and_another_dump_elsewhere() -> None:
+    keys = [multi_key(snapshot, "equity") for snapshot in ("dump-1", "dump-1", "dump-2")]
+    one, again, other = (_seed(key) for key in keys)
+    assert one == again != other and _seed("equity|dump-1") == one
 
 
 @pytest.fixture
