@@ -18,6 +18,7 @@ _DRAWN = 30  # features in a chart: the surest
 _LINES = 6
 _Z95 = 1.959963984540054
 _STATES = {1: "low", 2: "mid", 3: "high"}
+_TREND = {1: "down", 2: "flat", 3: "up"}
 
 
 def render_factors(sheet: FactorSheet, asset_class: str, snapshot: str, out_dir: Path) -> None:
@@ -140,7 +141,8 @@ def _quantile_text(sheet: FactorSheet) -> tuple[str, ...]:
 def _states(sheet: FactorSheet, names: list[str]) -> tuple[Chart, ...]:
     charts = []
     for (column,), table in sheet.states.group_by("column", maintain_order=True):
-        named = table.with_columns(pl.col("state").replace_strict(_STATES, default=None, return_dtype=pl.String).fill_null("other"))
+        words = _TREND if column == "trend_state" else _STATES
+        named = table.with_columns(pl.col("state").replace_strict(words, default=None, return_dtype=pl.String).fill_null("other"))
         title = plain(str(column).removesuffix("_state"))
         chart = _map(f"states_{column}", f"Rank IC by {title} state", named.select("feature", "state", "rank_ic"), names, title)
         charts.append(chart)
