@@ -5,13 +5,13 @@ import sqlite3
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plusultra_core.artifacts import open_artifact, publish, sha256_file
 from plusultra_core.data.gate.connection import GateConfig, connect, sqlite_finding
-from plusultra_core.data.gate.dump import at_rest, check_content, check_file, has_log, leave_wal_mode
+from plusultra_core.data.gate.dump import at_rest, check_content, check_file, file_warnings, has_log, leave_wal_mode, stamp
 from plusultra_core.data.gate.findings import DumpReport, Finding, refuse
 from plusultra_core.data.tables import DataConfig, check_shape, shaped_by
 from plusultra_core.errors import ArtifactError, ContractError
@@ -55,11 +55,10 @@ def take_snapshot(
     with tempfile.TemporaryDirectory(dir=store, prefix=".tmp-") as work:
         copy = Path(work) / DATABASE
         logged = has_log(path)
-        before = path.stat()
+        before = stamp(path)
         _back_up(path, copy, cfg.gate)
         sha256 = sha256_file(copy if logged else path)
-        after = path.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or logged != has_log(path):
+        if stamp(path) != before:
             raise ContractError(f"{path.name}: the file changed while it was copied; wait until it is written")
         key = snapshot_key(path, sha256)
         if (store / key).exists():
@@ -68,6 +67,7 @@ def take_snapshot(
         made = Path(work) / "made"
         made.mkdir()
         report = check_content(copy, cfg, markets, now, made)
+        report = replace(report, findings=(*file_warnings(path), *report.findings))
         refuse(report, path.name)
         unread = _unread(copy, cfg.gate, report.counts)
 

@@ -42,18 +42,31 @@ def _since_previous(report: dict[str, Any], path: Path, cfg: "DataConfig", known
 
 
 def finding_lines(report: dict[str, Any]) -> list[str]:
-    """The verdict for a terminal."""
+    """The verdict for a terminal: errors, then warnings, each with its code, where it stands, what to do, and its first rows."""
     lines = []
-    for finding in report["findings"]:
-        where = ".".join(part for part in (finding["table"], finding["column"]) if part) or "file"
-        lines.append(f"{finding['level']:<8}{finding['code']:<24}{where}: {finding['message']}")
-        lines += [f"        {row}" for row in finding["rows"][:5]]
+    for level in ("error", "warning"):
+        findings = [finding for finding in report["findings"] if finding["level"] == level]
+        lines += [f"{len(findings)} {level}{'' if len(findings) == 1 else 's'}"] if findings else []
+        for finding in findings:
+            lines.append(f"  {finding['code']:<24}{_where(finding)}{finding['message']}")
+            lines += [f"        {row}" for row in finding["rows"][:5]]
     if report.get("previous"):
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["since_previous"].items() if count)
         lines.append(f"since {report['previous']}: {counts or 'nothing changed'}")
     verdict = "accepted" if report["accepted"] else "refused"
     classes = ", ".join(f"{name} {count}" for name, count in sorted(report["classes"].items()))
-    return [*lines, f"{verdict}{f': {classes}' if classes else ''}"]
+    return [_printable(line) for line in (*lines, f"{verdict}{f': {classes}' if classes else ''}")]
+
+
+def _where(finding: dict[str, Any]) -> str:
+    """Table and column, where the message does not begin with them."""
+    where = ".".join(part for part in (finding["table"], finding["column"]) if part)
+    return "" if not where or finding["message"].startswith(where) else f"{where}: "
+
+
+def _printable(line: str) -> str:
+    """A line without what could steer the terminal: a dump chooses the names in it."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def make_synthetic_dump(path: Path, seed: int, planted_ic: float | None, num_bars: int | None, num_symbols: int | None) -> dict[str, Any]:

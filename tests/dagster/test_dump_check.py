@@ -1,0 +1,67 @@
+"""`plusultra dump check` says what the graph says: one verdict, for a terminal and as JSON."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from plusultra_core.data.gate.dump import check_dump
+from plusultra_core.data.snapshot import take_snapshot
+from plusultra_core.data.tables import DataConfig
+from plusultra_dagster.cli import app
+from plusultra_dagster.commands.dumps import finding_lines
+from plusultra_dagster.config import Data, markets
+from plusultra_dagster.places import Places
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["dump", "check", *(str(argument) for argument in arguments)])
+
+
+def changed(dump: Path, folder: Path, *statements: str) -> Path:
+    """A copy of the dump, with some statements run on it."""
+    path = Path(shutil.copy(dump, folder / "changed.sqlite"))
+    with closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    return path
+
+
+def test_the_command_the_gate_and_the_snapshot_agree(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
+    path = changed(tiny_dump, tmp_path, "ALTER TABLE series ADD COLUMN mood TEXT", "PRAGMA journal_mode = WAL")
+    cfg, known = Data().load(DataConfig), markets()
+    by_gate = [finding.to_dict() for finding in check_dump(path, cfg, known).findings]
+    by_snapshot = take_snapshot(path, tmp_path / "snapshots", cfg, known).manifest["findings"]
+    by_command = json.loads(call(path, "--json").stdout.splitlines()[-1])["findings"]
+    assert by_gate == by_snapshot == by_command
+    assert {"wal_mode", "unknown_column"} <= {finding["code"] for finding in by_gate}
+
+
+def test_errors_come_first_each_under_its_code(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
+    path = changed(tiny_dump, tmp_path, "ALTER TABLE series ADD COLUMN mood TEXT", "UPDATE series SET close = 0 WHERE rowid = 1")
+    result = call(path)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1 and lines[-1].startswith("refused")
+    assert lines[0] == "1 error" and lines[1].split()[:2] == ["not_positive", "series.close:"]
+    warnings = next(number for number, line in enumerate(lines) if line.endswith("warnings") or line == "1 warning")
+    assert any(line.split()[0] == "unknown_column" for line in lines[warnings + 1 :])
+
+
+def test_how_the_command_ends(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
+    assert call(tiny_dump).exit_code == 0
+    assert call(tmp_path / "none.sqlite").exit_code == 1
+    assert call().exit_code == 2
+    assert call(tiny_dump, "--colour").exit_code == 2
+
+
+def test_a_name_in_the_dump_cannot_steer_the_terminal(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
+    path = changed(tiny_dump, tmp_path, 'CREATE TABLE "\x1b[2J\x07gone" (x)', 'ALTER TABLE series ADD COLUMN "a\nb\u202ec" TEXT')
+    result = call(path)
+    assert result.exit_code == 0 and "\\x1b[2J" in result.stdout
+    assert not {letter for letter in result.stdout if not letter.isprintable()} - {"\n"}
+    raw = {"level": "warning", "code": "x", "table": "t", "column": None, "message": "t: \x1b[31m", "rows": []}
+    assert finding_lines({"findings": [raw], "accepted": True, "classes": {}})[1].endswith("t: \\x1b[31m")
