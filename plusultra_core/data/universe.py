@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.calendars import expected_closes
+from plusultra_core.data.calendars import sessions
 from plusultra_core.data.gate.timestamps import parse_times
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
@@ -21,20 +21,20 @@ _COLUMNS = ("symbol", "asset_class", "listed_ns", "last_ns", "delisted", "delist
 class UniverseConfig:
     """When silence means that a symbol is gone."""
 
-    silent_bars: int
-    """A symbol that lacks so many bars of its calendar up to the newest bar of its class counts as delisted."""
+    silent_sessions: int
+    """A symbol without a bar for so many sessions of its calendar, up to the newest bar of its class, counts as delisted."""
 
     def __post_init__(self) -> None:
-        if self.silent_bars < 1:
-            raise ConfigError(f"universe.silent_bars: expected >= 1, found {self.silent_bars}")
+        if self.silent_sessions < 1:
+            raise ConfigError(f"universe.silent_sessions: expected >= 1, found {self.silent_sessions}")
 
 
 def lifetimes(series: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, cfg: UniverseConfig, as_of_ns: int | None) -> pl.DataFrame:
     """When each symbol of a class was listed and whether it is gone, as far as was known at `as_of_ns` (null: at the newest row).
 
     An asset's metadata may say `listed`, `delisted` (times) and `delisting_return` (simple, of the last close); what it
-    says of a later day is not known yet. Else a symbol is listed at its first bar, and gone when it lacks
-    `silent_bars` bars of the calendar between its last bar and the newest of the class.
+    says of a later day is not known yet. Else a symbol is listed at its first bar, and gone when it has no bar for
+    `silent_sessions` sessions of the calendar (days, where it never closes) before the newest bar of the class.
 
     Shapes  series or bars: symbol, ts_ns, known_ns; assets: symbol, asset_class, metadata. Result, one row an asset, by
             symbol: listed_ns, last_ns (its last bar), delisted (null: nothing is known of it yet), delisted_ns (null while alive),
@@ -46,10 +46,10 @@ def lifetimes(series: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, 
     now_ns = as_of_ns if as_of_ns is not None else known["known_ns"].max()
     seen = known.group_by("symbol").agg(first_ns=pl.col("ts_ns").min(), last_ns=pl.col("ts_ns").max())
     facts = _stated(assets).join(seen, on="symbol", how="left", maintain_order="left")
-    facts = facts.with_columns(silent=_silent_bars(facts["last_ns"], market))
+    facts = facts.with_columns(silent=_silent_sessions(facts["last_ns"], market))
     past = {name: pl.when(pl.col(name) <= pl.lit(now_ns)).then(pl.col(name)) for name in ("stated_listed_ns", "stated_delisted_ns")}
     facts = facts.with_columns(**past, unborn=(pl.col("stated_listed_ns") > pl.lit(now_ns)).fill_null(False))
-    gone = pl.col("silent") >= cfg.silent_bars
+    gone = pl.col("silent") >= cfg.silent_sessions
     stated = pl.col("stated_delisted_ns").is_not_null()
     reason = (
         pl.when(stated)
@@ -107,11 +107,12 @@ def _times(text: pl.Series, day_ns: int) -> pl.Series:
     return pl.select(pl.when(date).then(days * NS_PER_DAY + day_ns).otherwise(whole)).to_series()
 
 
-def _silent_bars(last_ns: pl.Series, market: MarketConfig) -> pl.Series:
-    """Bars of the calendar after each symbol's last bar, up to the newest bar of the class."""
+def _silent_sessions(last_ns: pl.Series, market: MarketConfig) -> pl.Series:
+    """Sessions that closed after each symbol's last bar, up to the newest bar of the class."""
     if last_ns.null_count() == len(last_ns):
         return pl.Series("silent", [None] * len(last_ns), dtype=pl.Int64)
     newest_ns = int(last_ns.max())  # type: ignore[arg-type]
-    closes = expected_closes(market, int(last_ns.min()), newest_ns)  # type: ignore[arg-type]
+    closes = sessions(market.calendar, int(last_ns.min()), newest_ns)["close_ns"]  # type: ignore[arg-type]
+    closes = closes.filter(closes <= newest_ns)
     after = len(closes) - closes.search_sorted(last_ns.fill_null(newest_ns), side="right").cast(pl.Int64)
     return pl.select(pl.when(last_ns.is_not_null()).then(after).alias("silent")).to_series()

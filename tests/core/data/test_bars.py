@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
 from plusultra_core.data.bars import BarsConfig, build_bars, remarks
@@ -21,6 +23,7 @@ from plusultra_core.market import MarketConfig
 
 CFG = BarsConfig(as_of=None, adjustment="total_return")
 ADJUSTMENTS: tuple[Adjustment, ...] = ("raw", "split", "total_return")
+BARS = {"A": "1d", "B": "1h", "C": "1h"}
 MONDAY = int(to_ns(pl.Series(["2020-01-06 00:00:00"]), "monday")[0])
 
 
@@ -201,6 +204,33 @@ def test_bars_of_the_past_do_not_move_when_the_future_is_cut(
             return build_bars(inputs["series"], inputs["assets"], inputs["corporate_actions"], market, data_cfg.bars)
 
         check_truncation(build, frames, num_cuts=3, seed=7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(("crypto", "equity", "forex")), st.floats(0.3, 1.0))
+def test_no_bar_of_a_random_class_knows_its_future(markets: dict[str, MarketConfig], seed: int, asset_class: str, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    start = MONDAY + 21 * NS_PER_HOUR  # the close in New York, in winter
+    ends = {"1d": [start + NS_PER_DAY * i for i in range(20)], "1h": [start + NS_PER_HOUR * i for i in range(20 * 24)]}
+    drawn = {symbol: [ts for ts in ends[bar] if rng.random() < density] for symbol, bar in BARS.items()}
+    series = pl.concat([_series(symbol, ts, seed % 1000) for symbol, ts in drawn.items() if ts])
+    lost = pl.Series(rng.random(series.height) < 0.1)
+    series = series.with_columns(pl.when(~lost).then(pl.col(name)).alias(name) for name in ("open", "volume"))
+    times = rng.uniform(0, 20, 6)
+    actions = pl.concat(
+        [_actions(start + int(time * NS_PER_DAY), "split" if place % 2 else "dividend", 2.0).with_columns(symbol=pl.lit("ABC"[place % 3]))
+         for place, time in enumerate(times)]
+    )  # fmt: skip
+    actions = actions.with_columns(known_ns=pl.col("ts_ns") + pl.Series(rng.integers(-2, 3, 6)) * NS_PER_DAY)
+    assets, market = _assets(**BARS), markets[asset_class]
+    full = build_bars(series, assets, actions, market, CFG)
+    for cut_ns in rng.choice(series["ts_ns"].to_numpy(), 3):
+        known = pl.col("known_ns") <= int(cut_ns)
+        noise = pl.when(known).then(pl.col("close")).otherwise(pl.col("close") * 3)
+        for past in (series.filter(known), series.with_columns(close=noise)):
+            seen = build_bars(past, assets, actions.filter(known), market, CFG)
+            sure = full.filter(known)  # bars that an action known too late has changed are known late themselves
+            assert seen.join(sure, on=["symbol", "ts_ns"], how="semi", maintain_order="left").equals(sure)
 
 
 def test_hourly_forex_meets_daily_forex_on_one_grid(

@@ -124,6 +124,8 @@ def test_the_join_agrees_with_a_loop(rows: list[tuple[int, int, int]], times: li
         newest = max(((ts, seen, value) for ts, seen, value in known if seen <= time), default=None)
         expected.append(None if newest is None or (limit is not None and time - newest[1] > limit) else newest[2])
     assert _values(_keys(*times), _rows(*known), max_staleness_ns=limit) == expected
+    fast = sides.as_of(_keys(*times), _rows(*known), 99 if limit is None else limit, by_symbol=True)
+    assert [None if np.isnan(value) else value for value in fast] == expected
 
 
 def test_the_symbols_own_value_comes_before_the_markets() -> None:

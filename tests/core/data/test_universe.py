@@ -16,7 +16,7 @@ from plusultra_core.data.universe import UniverseConfig, currencies, lifetimes, 
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
-CFG = UniverseConfig(silent_bars=3)
+CFG = UniverseConfig(silent_sessions=3)
 DAY0 = int(to_ns(pl.Series(["2020-01-01 00:00:00"]), "t")[0])
 
 
@@ -85,6 +85,12 @@ def test_holidays_are_no_silence(markets: dict[str, MarketConfig]) -> None:
     assert universe(series, assets, markets["equity"], CFG, last) == ["OLD"]
 
 
+def test_an_hour_of_silence_is_no_death(markets: dict[str, MarketConfig]) -> None:
+    hours = [hour / 24 for hour in range(24 * 6)]
+    series = _series(LIVE=hours, OUT=hours[:75], DEAD=hours[:48])  # type: ignore[arg-type]
+    assert universe(series, _assets("DEAD", "LIVE", "OUT"), markets["crypto_perpetual"], CFG, day(5.9)) == ["LIVE", "OUT"]
+
+
 def test_what_the_dump_says_of_a_life_counts_from_its_day_on(crypto: MarketConfig) -> None:
     said = '{"listed": "2020-01-06", "delisted": "2020-01-21", "delisting_return": -0.3}'
     series = _series(OLD=range(60), LIFE=range(10, 18))
@@ -111,8 +117,8 @@ def test_metadata_that_cannot_be_read_says_nothing(metadata: str, crypto: Market
 def test_a_class_without_bars_has_nobody(crypto: MarketConfig) -> None:
     assert universe(_series(), _assets("A"), crypto, CFG, day(3)) == []
     assert lifetimes(_series(), _assets("A"), crypto, CFG, None)["reason"].to_list() == ["no bars"]
-    with pytest.raises(ConfigError, match="silent_bars: expected >= 1, found 0"):
-        UniverseConfig(silent_bars=0)
+    with pytest.raises(ConfigError, match="silent_sessions: expected >= 1, found 0"):
+        UniverseConfig(silent_sessions=0)
 
 
 @settings(max_examples=60, deadline=None)
