@@ -32,6 +32,7 @@ RANGE_VOLUME = ("high_adj", "low_adj", "close_adj", "volume_adj")
 HIGH_LOW = ("high_adj", "low_adj")
 NO_BARS = ("ts_ns",)
 UNBOUNDED = "unbounded"
+_KEYWORDS = ("Shapes", "Units", "Looks", "NaN", "Raises", "Source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class FeatureSpec:
     def doc(self) -> str:
         """First line of the function's docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def formula(self) -> str:
+        """The lines of the docstring between the first one and those that a keyword begins: the formula, spelt out."""
+        lines = [line.strip() for line in (self.function.__doc__ or "").strip().splitlines()[1:]]
+        return " ".join(line for line in lines if line and line.split()[0] not in _KEYWORDS)
 
     @property
     def source(self) -> str:
@@ -98,12 +105,12 @@ CATALOG: tuple[FeatureSpec, ...] = (
     FeatureSpec(volatility.vol_yang_zhang, OHLC, "medium + 1", ("volatility",), "a year"),
     FeatureSpec(volatility.vol_ratio, CLOSE, "long + 1", ("volatility", "core"), "log"),
     FeatureSpec(volatility.vol_of_vol, CLOSE, _ALL, ("volatility",), "log"),
-    FeatureSpec(volatility.vol_clustering, CLOSE, "long + 2", ("volatility",), "none"),
+    FeatureSpec(volatility.vol_clustering, CLOSE, "long + 1", ("volatility",), "none"),
     FeatureSpec(volatility.range_vol_ratio, RANGE, "medium + 1", ("volatility",), "log"),
     FeatureSpec(volatility.atr_ratio, RANGE, _ALL, ("volatility",), "sigma"),
     FeatureSpec(volatility.downside_share, CLOSE, "long + 1", ("volatility",), "share"),
     FeatureSpec(volatility.overnight_share, OPEN_CLOSE, "medium + 1", ("volatility",), "share"),
-    FeatureSpec(volatility.jump_share, CLOSE, "long + 2", ("volatility",), "share"),
+    FeatureSpec(volatility.jump_share, CLOSE, "long + 1", ("volatility",), "share"),
     FeatureSpec(volatility.skew, CLOSE, "long + 1", ("volatility",), "none"),
     FeatureSpec(volatility.kurtosis, CLOSE, "long + 1", ("volatility",), "none"),
     FeatureSpec(trend.macd, CLOSE, _ALL, ("trend", "core"), "sigma"),
@@ -148,9 +155,9 @@ CATALOG: tuple[FeatureSpec, ...] = (
     FeatureSpec(spectral.spectral_entropy, CLOSE, "long + 1", ("spectral",), "[0, 1]"),
     FeatureSpec(spectral.order_entropy, CLOSE, "long + 3", ("spectral",), "[0, 1]"),
     FeatureSpec(spectral.return_entropy, CLOSE, _ALL, ("spectral",), "[0, 1]"),
-    FeatureSpec(spectral.autocorr_1, CLOSE, "long + 2", ("spectral",), "[-1, 1]"),
-    FeatureSpec(spectral.autocorr_short, CLOSE, "long + short + 1", ("spectral",), "[-1, 1]"),
-    FeatureSpec(spectral.variance_ratio, CLOSE, "long + short", ("spectral",), "none"),
+    FeatureSpec(spectral.autocorr_1, CLOSE, "long + 1", ("spectral",), "[-1, 1]"),
+    FeatureSpec(spectral.autocorr_short, CLOSE, "long + 1", ("spectral",), "[-1, 1]"),
+    FeatureSpec(spectral.variance_ratio, CLOSE, "long + 1", ("spectral",), "none"),
     FeatureSpec(calendar.day_of_week_sin, NO_BARS, "1", ("calendar",), "[-1, 1]"),
     FeatureSpec(calendar.day_of_week_cos, NO_BARS, "1", ("calendar",), "[-1, 1]"),
     FeatureSpec(calendar.hour_of_day_sin, NO_BARS, "1", ("calendar",), "[-1, 1]"),
@@ -204,11 +211,12 @@ def render() -> str:
         f"{len(CATALOG)} features; beside them `ind_<name>` and `ind_<name>_raw` for each indicator chosen, `side_<name>` for each",
         "extra source of the config.",
         "",
-        "| feature | what it is | reads | looks back, bars | unit | bundles | source |",
+        "| feature | what it is, formula | reads | looks back, bars | unit | bundles | source |",
         "|---|---|---|---|---|---|---|",
     ]
     for spec in CATALOG:
-        cells = (f"`{spec.name}`", spec.doc, ", ".join(spec.inputs), spec.lookback, spec.unit, ", ".join(spec.tags), spec.source)
+        meaning = f"{spec.doc} {spec.formula}".strip()
+        cells = (f"`{spec.name}`", meaning, ", ".join(spec.inputs), spec.lookback, spec.unit, ", ".join(spec.tags), spec.source)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.features import indicators, kernels
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.families.returns import log_close
-from plusultra_core.features.families.volatility import mean_square
+from plusultra_core.features.families.volatility import mean_square, ret_times_before
 from plusultra_core.features.kernels import ratio
 
 
@@ -48,23 +48,28 @@ def return_entropy(b: BarArrays) -> Float64Array:
     return indicators.level_entropy(ratio(b.ret, b.sigma), b.starts, b.long, b.need(b.long))
 
 
+def _autocorrelation(product: Float64Array, b: BarArrays, lag: int) -> Float64Array:
+    # Pairs within the window only: a jump that has left the squares must not stay in the products.
+    pairs = b.long - lag
+    mean = kernels.rolling_mean(product, b.starts, pairs, max(2, b.need(b.long) - lag))
+    return ratio(mean * (pairs / b.long), mean_square(b, b.long))
+
+
 def autocorr_1(b: BarArrays) -> Float64Array:
-    """Mean of r_t r_(t-1) over mean of r_t^2, over `long` bars (about zero, not the mean)."""
-    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
-    return ratio(kernels.rolling_mean(product, b.starts, b.long, b.need(b.long) - 1), mean_square(b, b.long))
+    """Sum of r_t r_(t-1) over sum of r_t^2, both within `long` bars (about zero, not the mean)."""
+    return _autocorrelation(ret_times_before(b), b, 1)
 
 
 def autocorr_short(b: BarArrays) -> Float64Array:
-    """Mean of r_t r_(t-short) over mean of r_t^2, over `long` bars (about zero, not the mean)."""
-    product = b.ret * kernels.shift(b.ret, b.starts, b.short)
-    return ratio(kernels.rolling_mean(product, b.starts, b.long, max(2, b.need(b.long) - b.short)), mean_square(b, b.long))
+    """Sum of r_t r_(t-short) over sum of r_t^2, both within `long` bars (about zero, not the mean)."""
+    return _autocorrelation(b.ret * kernels.shift(b.ret, b.starts, b.short), b, b.short)
 
 
 def variance_ratio(b: BarArrays) -> Float64Array:
-    """Variance of `short`-bar returns over `short` times that of one bar, over `long` bars, less 1.
+    """Variance of `short`-bar returns over `short` times that of one bar, within `long` bars, less 1.
 
     Source  Lo & MacKinlay (1988), Rev. Financial Studies 1; about zero drift, overlapping.
     """
     whole = log_close(b) - kernels.shift(log_close(b), b.starts, b.short)
-    slow = kernels.rolling_mean(whole * whole, b.starts, b.long, max(2, b.need(b.long) - b.short))
+    slow = kernels.rolling_mean(whole * whole, b.starts, b.long - b.short + 1, max(2, b.need(b.long) - b.short + 1))
     return ratio(slow, b.short * mean_square(b, b.long)) - 1.0

@@ -165,15 +165,24 @@ def vol_realised(b: BarArrays) -> Float64Array:
     return _annual(mean_square(b, b.medium), b)
 
 
-def jump_share(b: BarArrays) -> Float64Array:
-    """1 - bipower over realised variance, over `long` bars: what jumps added; below 0 by chance.
+def ret_times_before(b: BarArrays) -> Float64Array:
+    """Log return times that of the bar before."""
+    return b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
 
-    Bipower variation is the mean of pi / 2 |r_t| |r_(t-1)|.
+
+def _bipower(b: BarArrays) -> Float64Array:
+    # Pairs within the window only: a jump that has left the squares must not stay in the products.
+    pairs = b.long - 1
+    return b.once("bipower", lambda: kernels.rolling_mean(np.abs(ret_times_before(b)), b.starts, pairs, b.need(b.long) - 1))
+
+
+def jump_share(b: BarArrays) -> Float64Array:
+    """1 - bipower over realised variance, within `long` bars: what jumps added; below 0 by chance.
+
+    Bipower variation is the mean of pi / 2 |r_t| |r_(t-1)| over the pairs within these bars.
     Source  Barndorff-Nielsen & Shephard (2004), J. Financial Econometrics 2.
     """
-    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
-    bipower = kernels.rolling_mean(np.abs(product), b.starts, b.long, b.need(b.long) - 1)
-    return 1.0 - 0.5 * np.pi * ratio(bipower, mean_square(b, b.long))
+    return 1.0 - 0.5 * np.pi * ratio(_bipower(b), mean_square(b, b.long))
 
 
 def overnight_share(b: BarArrays) -> Float64Array:
@@ -184,11 +193,9 @@ def overnight_share(b: BarArrays) -> Float64Array:
 
 
 def vol_clustering(b: BarArrays) -> Float64Array:
-    """Covariance of |r_t| and |r_(t-1)| over the variance of |r_t|, over `long` bars: how long calm and storm last."""
-    size = np.abs(b.ret)
-    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
-    mean, std = kernels.rolling_mean_std(size, b.starts, b.long, b.need(b.long))
-    return ratio(kernels.rolling_mean(np.abs(product), b.starts, b.long, b.need(b.long) - 1) - mean * mean, std * std)
+    """Covariance of |r_t| and |r_(t-1)| over the variance of |r_t|, within `long` bars: how long calm and storm last."""
+    mean, std = kernels.rolling_mean_std(np.abs(b.ret), b.starts, b.long, b.need(b.long))
+    return ratio(_bipower(b) - mean * mean, std * std)
 
 
 def _shape(b: BarArrays, row: int) -> Float64Array:

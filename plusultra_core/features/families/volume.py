@@ -8,6 +8,7 @@ from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.families.oscillators import typical
 from plusultra_core.features.families.returns import in_sigmas, log_close, log_high, log_low
 from plusultra_core.features.families.trend import close_change, exponential
+from plusultra_core.features.families.volatility import ret_times_before
 from plusultra_core.features.kernels import log, ratio
 
 
@@ -166,8 +167,7 @@ def roll_spread(b: BarArrays) -> Float64Array:
 
     Source  Roll (1984), J. Finance 39; log returns about zero.
     """
-    product = b.once("ret_times_before", lambda: b.ret * kernels.shift(b.ret, b.starts, 1))
-    bounce = np.maximum(-_mean(product, b, b.medium), 0.0)
+    bounce = np.maximum(-_mean(ret_times_before(b), b, b.medium), 0.0)
     return ratio(2.0 * np.sqrt(bounce), b.sigma)
 
 

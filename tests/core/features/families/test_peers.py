@@ -7,6 +7,7 @@ Kaufman's at its slowest (1 - (2 / 31) ** 2) ** 2000 = 2e-4 and at its usual pac
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,8 @@ def test_before_its_start_is_forgotten_a_mean_is_not_yet_that_of_its_peer(b: Bar
     ours, theirs = 50.0 + 50.0 * oscillators.rsi(b), talib.RSI(b.close, MEDIUM)
     apart = np.abs(ours - theirs)
     assert apart[20] > 1e-2 and apart[600:].max() < 1e-9
+
+
+def test_the_page_of_the_station_names_every_peer(root: Path) -> None:
+    page = (root / "docs" / "stations" / "features.md").read_text()
+    assert [name for name in PAIRS if name not in ("DI",) and not name.startswith("ta ") and name not in page] == []

@@ -48,7 +48,7 @@ def overnight_share(f: pd.DataFrame) -> pd.Series:
 
 
 def product(f: pd.DataFrame) -> pd.Series:
-    return (ret(f) * ret(f).shift(1)).abs().rolling(21, min_periods=16).mean()
+    return (ret(f) * ret(f).shift(1)).abs().rolling(20, min_periods=16).mean()
 
 
 def clustering(f: pd.DataFrame) -> pd.Series:
