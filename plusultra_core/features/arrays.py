@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,13 @@ from plusultra_core.features import ranks
 from plusultra_core.features.recursions import Recursions
 
 T = TypeVar("T")
+
+
+class Waiting(NamedTuple):
+    """Values that will be ranked when those of all symbols are there."""
+
+    x: Float64Array
+    min_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class BarArrays:
     """EWMA volatility a bar, to this bar."""
     recursions: Recursions
     """What depends on all the past."""
+    waiting: list[Waiting] | None = None
+    """Where given, values to be ranked are put here."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Work that several features of one build have in common, by name."""
 
@@ -78,12 +87,15 @@ class BarArrays:
         """
         return self.recursions.follow(name, x, step)
 
-    def cross_rank(self, name: str, x: Float64Array, min_count: int) -> Float64Array:
-        """Share of the class's values at the same ts_ns, known by then, that lie below x; equal ones count half.
+    def cross_rank(self, x: Float64Array, min_count: int) -> Float64Array:
+        """Where x stands among the class's values at the same ts_ns, known by then, from -.5 to .5; equal ones count half.
 
-        `name` is unique within the catalogue, and the feature wears the tag `cross_section`: it sees all symbols at once.
+        A feature that calls it is tagged `cross_section` and returns the answer as it is: where symbols are made
+        in groups, x waits for those of the others, and the rank comes last.
         Looks   at the bar and its peers only.
         NaN     where x is missing or fewer than min_count values are there.
         """
-        at = self.once("moments", lambda: ranks.moments(self.ts_ns))
-        return self.recursions.kept(name, lambda: ranks.cross_rank(x, self.known_ns, at.order, at.starts, min_count))
+        if self.waiting is not None:
+            self.waiting.append(Waiting(x, min_count))
+            return x
+        return ranks.cross_rank(x, self.once("moments", lambda: ranks.moments(self.ts_ns, self.known_ns, self.starts)), min_count)

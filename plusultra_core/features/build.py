@@ -1,19 +1,18 @@
 """Causal features of every bar: one frame, the rows of bars, a column a feature."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.features import sides
-from plusultra_core.features.arrays import BarArrays
+from plusultra_core.features import ranks, sides
+from plusultra_core.features.arrays import BarArrays, Waiting
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
-from plusultra_core.features.recursions import Recursions, Trace, join_traces, part_of_traces
+from plusultra_core.features.recursions import Recursions, Trace, join_traces, last_rows, part_of_traces
 from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
@@ -186,11 +185,13 @@ class Span:
     num_done: Int64Array
     before: Mapping[str, Trace]
     """What the recursions said at the rows done, on all rows of the span, and their states after them."""
+    keep: Int64Array
+    """Row of each symbol from which the values of recursions are left behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Columns of a span, and what the recursions leave behind."""
+    """Columns of a span, and what the recursions leave behind of the rows to keep."""
 
     columns: dict[str, Float32Array]
     traces: dict[str, Trace]
@@ -211,9 +212,9 @@ def keys_of(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
-    """All of some bars, nothing of them made before."""
+    """All of some bars, nothing of them made before, nothing left behind."""
     starts = sides.segments(bars, ["symbol"])
-    return Span(bars, keys, starts, np.zeros(starts.size - 1, dtype=np.int64), {})
+    return Span(bars, keys, starts, np.zeros(starts.size - 1, dtype=np.int64), {}, np.diff(starts))
 
 
 def frame_of(keys: pl.DataFrame, columns: dict[str, Float32Array]) -> pl.DataFrame:
@@ -231,27 +232,30 @@ def compute(
 ) -> Made:
     """Columns of a span of bars, some symbols at a time: what they share stays in the cache, and little else in memory.
 
-    Features that see all symbols of a moment come after the others.
+    Features that see all symbols of a moment come last.
     """
     whole = _bar_arrays(span, indicators, side_tables, market, cfg)
     columns = {spec.name: np.empty(span.keys.height, dtype=_STORED) for spec in specs}
-    parts = []
+    waiting = {spec.name: Waiting(np.empty(span.keys.height), 0) for spec in specs if ACROSS in spec.tags}
+    traces, queue = [], list[Waiting]()
     for first, last in _groups(span.starts):
         rows = slice(int(span.starts[first]), int(span.starts[last]))
-        arrays = _part(whole, slice(first, last), rows, cfg.windows)
+        arrays = replace(_part(whole, slice(first, last), rows, cfg.windows), waiting=queue)
         for spec in specs:
-            if ACROSS not in spec.tags:
-                columns[spec.name][rows] = _single(spec.function(arrays))
-        parts.append(arrays.recursions.made)
-    traces = join_traces(parts)
-    if across := [spec for spec in specs if ACROSS in spec.tags]:
-        arrays = _part(whole, slice(0, span.num_done.size), slice(0, span.keys.height), cfg.windows)
-        for spec in across:
-            columns[spec.name][:] = _single(spec.function(arrays))
-        traces = {**arrays.recursions.made, **traces}
+            value = spec.function(arrays)
+            if spec.name in waiting:
+                waiting[spec.name].x[rows] = value
+                waiting[spec.name] = waiting[spec.name]._replace(min_count=queue.pop().min_count)
+            else:
+                columns[spec.name][rows] = _single(value)
+        traces.append(last_rows(arrays.recursions.made, arrays.starts, span.keep[first:last]))
+    if waiting:
+        at = ranks.moments(whole.ts_ns, whole.known_ns, span.starts)
+        for name in list(waiting):
+            columns[name][:] = _single(ranks.cross_rank(waiting[name].x, at, waiting.pop(name).min_count))
     columns |= {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
     columns |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
-    return Made(columns, traces)
+    return Made(columns, join_traces(traces))
 
 
 def _single(value: Float64Array) -> Float32Array:
@@ -309,7 +313,7 @@ def _part(b: BarArrays, symbols: slice, rows: slice, windows: WindowsConfig) -> 
     close = b.close[rows]
     ret = returns.log_return(close, starts, 1)
     alpha = 1.0 - 0.5 ** (1.0 / windows.sigma_halflife_bars)
-    return dataclasses.replace(
+    return replace(
         b,
         starts=starts,
         **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume", "gap_bars")},

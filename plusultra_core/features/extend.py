@@ -113,7 +113,7 @@ def extend(
     check(bars, indicators, side_tables, specs, cfg)
     keys = keys_of(bars)
     plan = _plan(previous, bars, keys, indicators, side_tables, cfg.windows)
-    span = _span(plan, previous, bars, keys)
+    span = _span(plan, previous, bars, keys, cfg.windows)
     across = [spec for spec in specs if plan.late and ACROSS in spec.tags]
     made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if spec not in across])
     if previous is not None and plan.taken.any():
@@ -124,8 +124,6 @@ def extend(
     if across:
         whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
         made.columns.update((spec.name, whole.columns[spec.name]) for spec in across)
-        anew = _state(_fresh(plan.starts), None, keys, whole.traces, cfg.windows)
-        state = replace(state, traces={**anew.traces, **state.traces})
     return Extended(
         features=frame_of(keys, {name: made.columns[name] for name in _ordered(made, specs)}),
         state=state,
@@ -187,10 +185,10 @@ def _same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
     return one.equals(two) or (one.height == two.height and one.sort(one.columns).equals(two.sort(two.columns)))
 
 
-def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
+def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame, windows: WindowsConfig) -> Span:
     """The rows to compute, with what the recursions said before at those that are on the way only."""
     if previous is None or not plan.taken.any():
-        return span_of(bars, keys)
+        return replace(span_of(bars, keys), keep=tail_start(plan.num_rows, windows))
     begin, rest = plan.begin[plan.open], (plan.num_rows - plan.begin)[plan.open]
     starts = np.append(0, np.cumsum(rest))
     rows = np.arange(starts[-1]) + np.repeat(plan.starts[:-1][plan.open] + begin - starts[:-1], rest)
@@ -200,12 +198,13 @@ def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.D
         raise ContractError("state: expected the last rows of each symbol as these windows keep them, found others; build features whole")
     done = np.arange(starts[-1]) - np.repeat(starts[:-1], rest) < np.repeat(num_done, rest)
     source = np.repeat(state.starts[plan.old_place[plan.open]] - starts[:-1], rest)[done] + np.flatnonzero(done)
+    keep = (tail_start(plan.num_rows, windows) - plan.begin)[plan.open]
     before = {}
     for name, trace in state.traces.items():
         values = np.full(int(starts[-1]), np.nan)
         values[done] = trace.values[source]
         before[name] = Trace(values, trace.state[plan.old_place[plan.open]])
-    return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before)
+    return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before, keep)
 
 
 def _same_columns(made: Made, across: list[FeatureSpec], previous: Previous) -> bool:
@@ -231,24 +230,18 @@ def _spliced(plan: _Plan, previous: Previous, columns: dict[str, Float32Array]) 
 
 def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:
     """The last rows and the state of every recursion after these bars; symbols without new rows keep theirs."""
-    keep = tail_start(plan.num_rows, windows)
-    starts = np.append(0, np.cumsum(plan.num_rows - keep))
-    lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
-    still = ~plan.open
-    offset = np.where(still, 0, np.cumsum(lengths) - lengths + keep - plan.begin) - starts[:-1]
-    old = previous.state if previous is not None and still.any() else None
-    if old is not None:
-        offset += np.where(still, old.starts[plan.old_place], 0)
-    from_old = np.repeat(still, np.diff(starts))
-    source = np.arange(starts[-1]) + np.repeat(offset, np.diff(starts))
-    now = traces if plan.open.any() else {}
-    kept = {}
-    for name, like in (now or (old.traces if old else {})).items():
-        values, after = np.empty(int(starts[-1])), np.empty((plan.taken.size, like.state.shape[1]))
-        if now:
-            values[~from_old], after[plan.open] = now[name].values[source[~from_old]], now[name].state
-        if old is not None:
-            values[from_old], after[still] = old.traces[name].values[source[from_old]], old.traces[name].state[plan.old_place[still]]
-        kept[name] = Trace(values, after)
+    kept = plan.num_rows - tail_start(plan.num_rows, windows)
+    starts, still = np.append(0, np.cumsum(kept)), ~plan.open
     symbols = tuple(keys["symbol"].gather(plan.starts[:-1]).to_list())
-    return State(symbols, starts, kept)
+    if previous is None or not still.any():
+        return State(symbols, starts, traces)
+    old, place, from_old = previous.state, plan.old_place[still], np.repeat(still, kept)
+    source = np.flatnonzero(from_old) + np.repeat(old.starts[place] - starts[:-1][still], kept[still])
+    joined = {}
+    for name, like in old.traces.items():
+        values, after = np.empty(int(starts[-1])), np.empty((still.size, like.state.shape[1]))
+        values[from_old], after[still] = like.values[source], like.state[place]
+        if plan.open.any():
+            values[~from_old], after[plan.open] = traces[name].values, traces[name].state
+        joined[name] = Trace(values, after)
+    return State(symbols, starts, joined)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.features.indicators import place_of_times
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -16,50 +17,104 @@ if TYPE_CHECKING:
 else:
     from numba import njit
 
+_CELLS = 1 << 20
+
 
 class Moments(NamedTuple):
-    """Rows by time: `order` puts them in order, those of moment m are order[starts[m]:starts[m + 1]]."""
+    """Bars, symbol after symbol, as cells of a grid of moments and symbols."""
 
-    order: Int64Array
+    moment: Int64Array
+    """Moment of each bar."""
     starts: Int64Array
+    """Where each symbol's bars begin."""
+    known_ns: Int64Array
+    num_moments: int
 
 
-def moments(ts_ns: Int64Array) -> Moments:
-    """The rows of each moment, in the order of their symbols."""
-    order = np.argsort(ts_ns, kind="stable").astype(np.int64)
-    borders = np.flatnonzero(np.diff(ts_ns[order], prepend=ts_ns[order[:1]] - 1)) if ts_ns.size else np.zeros(0)
-    return Moments(order, np.append(borders, ts_ns.size).astype(np.int64))
+def moments(ts_ns: Int64Array, known_ns: Int64Array, starts: Int64Array) -> Moments:
+    """The moment of each bar."""
+    times = np.unique(ts_ns)
+    return Moments(place_of_times(ts_ns, starts, times), starts, known_ns, times.size)
 
 
-@njit(cache=True)
-def cross_rank(x: Float64Array, known_ns: Int64Array, order: Int64Array, starts: Int64Array, min_count: int) -> Float64Array:
-    """Share of the values of the same moment, known by then, that lie below; equal ones count half.
+def cross_rank(x: Float64Array, at: Moments, min_count: int) -> Float64Array:
+    """Share of the values of the same moment, known by then, that lie below, less a half; equal ones count half.
 
+    Shapes  x (N,); result (N,) in (-.5, .5).
     NaN     where x is missing or fewer than min_count values are known.
     """
     out = np.full(x.size, np.nan)
-    for m in range(starts.size - 1):
-        rows = order[starts[m] : starts[m + 1]]
-        here = np.empty(rows.size)
-        count, together = 0, True
-        for i in rows:
-            together = together and known_ns[i] == known_ns[rows[0]]
-            if not math.isnan(x[i]):
-                here[count] = x[i]
-                count += 1
-        if together:
-            here = np.sort(here[:count])
-            for i in rows:
-                if not math.isnan(x[i]) and count >= min_count:
-                    below, above = np.searchsorted(here, x[i]), np.searchsorted(here, x[i], side="right")
-                    out[i] = 0.5 * (below + above) / count
-            continue
-        for i in rows:
-            count, twice = 0, 0
-            for j in rows:
-                if not math.isnan(x[j]) and known_ns[j] <= known_ns[i]:
-                    count += 1
-                    twice += 2 * (x[j] < x[i]) + (x[j] == x[i])
-            if not math.isnan(x[i]) and count >= min_count:
-                out[i] = 0.5 * twice / count
+    num_symbols = max(1, at.starts.size - 1)
+    step = max(1, _CELLS // num_symbols)
+    for first in range(0, at.num_moments, step):
+        shape = (min(step, at.num_moments - first), num_symbols)
+        here, known = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+        spread(x, at.known_ns, at.moment, at.starts, first, here, known)
+        rank_rows(here, np.sort(here, axis=1), known, min_count)
+        gather(here, at.moment, at.starts, first, out)
     return out
+
+
+@njit(cache=True)
+def spread(
+    x: Float64Array,
+    known_ns: Int64Array,
+    moment: Int64Array,
+    starts: Int64Array,
+    first: int,
+    here: Float64Array,
+    known: Int64Array,
+) -> None:
+    """Lay values and the times they were known into the grid (M, S) of the moments from `first` on."""
+    for s in range(starts.size - 1):
+        own = moment[starts[s] : starts[s + 1]]
+        for i in range(starts[s] + np.searchsorted(own, first), starts[s] + np.searchsorted(own, first + here.shape[0])):
+            here[moment[i] - first, s] = x[i]
+            known[moment[i] - first, s] = known_ns[i]
+
+
+@njit(cache=True)
+def gather(here: Float64Array, moment: Int64Array, starts: Int64Array, first: int, out: Float64Array) -> None:
+    """Take the cells of the grid back to their bars."""
+    for s in range(starts.size - 1):
+        own = moment[starts[s] : starts[s + 1]]
+        for i in range(starts[s] + np.searchsorted(own, first), starts[s] + np.searchsorted(own, first + here.shape[0])):
+            out[i] = here[moment[i] - first, s]
+
+
+@njit(cache=True)
+def rank_rows(here: Float64Array, lined: Float64Array, known: Int64Array, min_count: int) -> None:
+    """Replace each value of `here` by its rank among its row; `lined` are the rows sorted, NaN last.
+
+    Where some of a row were known later than others, each is ranked among those known by then, one by one.
+    """
+    values = np.empty(here.shape[1])
+    for m in range(here.shape[0]):
+        count, since, until = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        for s in range(here.shape[1]):
+            values[s] = here[m, s]
+            if not math.isnan(values[s]):
+                count += 1
+                since, until = min(since, known[m, s]), max(until, known[m, s])
+        for s in range(here.shape[1]):
+            if math.isnan(values[s]):
+                continue
+            value, twice, among = values[s], 0, count
+            if since == until:
+                below, length = 0, count
+                while length > 0:
+                    half = length >> 1
+                    right = lined[m, below + half] < value
+                    below = below + half + 1 if right else below
+                    length = length - half - 1 if right else half
+                twice = 2 * below
+                while below < count and lined[m, below] == value:
+                    below += 1
+                    twice += 1
+            else:
+                among = 0
+                for j in range(here.shape[1]):
+                    if not math.isnan(values[j]) and known[m, j] <= known[m, s]:
+                        among += 1
+                        twice += 2 * (values[j] < value) + (values[j] == value)
+            here[m, s] = 0.5 * twice / among - 0.5 if among >= min_count else math.nan

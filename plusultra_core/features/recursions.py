@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from safetensors.numpy import load, save
 
-from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
+from plusultra_core.arrays import Float64Array, Int64Array
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -83,23 +83,6 @@ class Recursions:
             follow_on(x, step, self.starts, self.num_done, trace.state, trace.values)
         return self.made[name].values
 
-    def kept(self, name: str, make: Callable[[], Float64Array]) -> Float64Array:
-        """What `make` gives, with the values that were made before in their places: they saw more than this build does."""
-        if name not in self.made:
-            values = make()
-            if name in self.before:
-                done = self.done
-                values[done] = self.before[name].values[done]
-            self.made[name] = Trace(values, np.zeros((self.starts.size - 1, 0)))
-        return self.made[name].values
-
-    @property
-    def done(self) -> BoolArray:
-        """(N,) rows that have been made before."""
-        lengths = np.diff(self.starts)
-        place: BoolArray = np.arange(int(self.starts[-1])) - np.repeat(self.starts[:-1], lengths) < np.repeat(self.num_done, lengths)
-        return place
-
     def _begin(self, name: str, num_states: int, empty: float) -> Trace:
         if name in self.before:
             past = self.before[name]
@@ -118,6 +101,13 @@ def join_traces(parts: Sequence[Mapping[str, Trace]]) -> dict[str, Trace]:
         name: Trace(np.concatenate([part[name].values for part in parts]), np.concatenate([part[name].state for part in parts]))
         for name in names
     }
+
+
+def last_rows(traces: Mapping[str, Trace], starts: Int64Array, keep: Int64Array) -> dict[str, Trace]:
+    """Traces with the values of each symbol's rows from `keep` on alone."""
+    lengths = np.diff(starts)
+    rows = np.flatnonzero(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) >= np.repeat(keep, lengths))
+    return {name: Trace(trace.values[rows], trace.state) for name, trace in traces.items()}
 
 
 def part_of_traces(traces: Mapping[str, Trace], symbols: slice, rows: slice) -> dict[str, Trace]:

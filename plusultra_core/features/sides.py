@@ -14,9 +14,9 @@ import polars as pl
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
-from plusultra_core.data import side_tables
 from plusultra_core.errors import ConfigError
-from plusultra_core.features import kernels
+from plusultra_core.features import joins, kernels
+from plusultra_core.features.joins import Keys
 from plusultra_core.features.kernels import ratio
 
 _HOURS_PER_YEAR = 8760.0
@@ -109,50 +109,61 @@ class IndicatorsConfig:
 
 
 def as_of(keys: pl.DataFrame, rows: pl.DataFrame, max_staleness_ns: int, by_symbol: bool) -> Float64Array:
-    """`value` of the newest row known at each key, NaN where there is none or it is too old.
+    """The value that counted at each key, NaN where there is none or it is too old: `data.side_tables.as_of`, as an array.
 
-    keys has symbol and known_ns; rows has symbol, ts_ns, known_ns, value and, where its table sets one, expires_ns.
+    keys has symbol and known_ns, in any order of symbols, known_ns rising within each; rows has symbol,
+    ts_ns, known_ns, value. A late revision of an older row does not displace a newer one.
     """
-    return side_tables.as_of(keys, rows, by_symbol, max_staleness_ns)["value"].to_numpy().astype(np.float64)
+    order = np.lexsort((keys["known_ns"].to_numpy(), keys["symbol"].rank("dense").to_numpy()))
+    found = _joined(joins.keys_of(keys.select("symbol", "known_ns")[order]), rows, max_staleness_ns, by_symbol)
+    out = np.empty(found.size)
+    out[order] = found
+    return out
+
+
+def _joined(keys: Keys, rows: pl.DataFrame, max_staleness_ns: int, by_symbol: bool) -> Float64Array:
+    ordered = joins.own_rows(keys, rows) if by_symbol else joins.wide_rows(rows)
+    return joins.take(ordered.value, joins.newest(keys, ordered, max_staleness_ns))
 
 
 def _fields(side: pl.DataFrame, source: SourceConfig) -> list[pl.DataFrame]:
     mine = side.filter(pl.col("table") == source.table)
-    return [mine.filter(pl.col("field") == field).with_columns(pl.col("value") * source.scale) for field in source.fields]
+    fields = [mine.filter(pl.col("field") == field) for field in source.fields]
+    return [rows.with_columns(pl.col("value") * source.scale) for rows in fields if rows.height]
 
 
-def _aligned(keys: pl.DataFrame, rows: pl.DataFrame, source: SourceConfig) -> Float64Array:
-    limit = int(source.max_staleness_hours * NS_PER_HOUR)
-    out = as_of(keys, rows.filter(pl.col("symbol").is_not_null()), limit, by_symbol=True)
-    wide = rows.filter(pl.col("symbol").is_null())
-    if wide.is_empty():
-        return out
-    return np.where(np.isnan(out), as_of(keys, wide, limit, by_symbol=False), out)
+def _aligned(keys: Keys, rows: pl.DataFrame, source: SourceConfig) -> Float64Array:
+    limit, num_wide = int(source.max_staleness_hours * NS_PER_HOUR), rows["symbol"].null_count()
+    if num_wide == rows.height:
+        return _joined(keys, rows, limit, by_symbol=False)
+    out = _joined(keys, rows, limit, by_symbol=True)
+    return joins.fill(out, _joined(keys, rows.filter(pl.col("symbol").is_null()), limit, by_symbol=False)) if num_wide else out
 
 
-def _source(keys: pl.DataFrame, side: pl.DataFrame, source: SourceConfig) -> Float64Array:
-    out = np.full(keys.height, np.nan)
+def _source(keys: Keys, side: pl.DataFrame, source: SourceConfig) -> Float64Array:
+    out = np.full(keys.known_ns.size, np.nan)
     for rows in _fields(side, source):
-        if not rows.is_empty():
-            out = np.where(np.isnan(out), _aligned(keys, rows, source), out)
+        out = joins.fill(out, _aligned(keys, rows, source))
     return out
 
 
-def _funding(keys: pl.DataFrame, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64Array:
+def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64Array:
     """Funding rate a year: the rate of one payment times the payments in a year."""
-    mine = side.filter(pl.col("table") == cfg.funding.table)
-    hours = mine.filter(pl.col("field") == "interval_hours").select("symbol", "ts_ns", pl.col("value").alias("hours"))
-    hours = hours.unique(["symbol", "ts_ns"], keep="last", maintain_order=True)
-    out = np.full(keys.height, np.nan)
+    hours = side.filter((pl.col("table") == cfg.funding.table) & (pl.col("field") == "interval_hours"))
+    hours = hours.select("symbol", "ts_ns", pl.col("value").alias("hours")).unique(["symbol", "ts_ns"], keep="last", maintain_order=True)
+    out = np.full(keys.known_ns.size, np.nan)
     for rows in _fields(side, cfg.funding):
+        if hours.height:
+            rows = rows.join(hours, on=["symbol", "ts_ns"], how="left", maintain_order="left", nulls_equal=True)
+        else:
+            rows = rows.with_columns(pl.lit(None, pl.Float64).alias("hours"))
         every = pl.col("hours").fill_null(cfg.funding_interval_hours)
-        yearly = rows.join(hours, on=["symbol", "ts_ns"], how="left", maintain_order="left", nulls_equal=True)
-        yearly = yearly.with_columns(pl.when(every > 0).then(pl.col("value") * _HOURS_PER_YEAR / every).alias("value"))
-        out = np.where(np.isnan(out), _aligned(keys, yearly, cfg.funding), out)
+        yearly = rows.with_columns(pl.when(every > 0).then(pl.col("value") * _HOURS_PER_YEAR / every).alias("value"))
+        out = joins.fill(out, _aligned(keys, yearly, cfg.funding))
     return out
 
 
-def _macro(keys: pl.DataFrame, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
+def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
     """Age in days of the newest known event, and its change in root mean squares of that event's past changes."""
     parts = pl.col("field").str.splitn(".", 2).struct
     events = side.filter((pl.col("table") == cfg.table) & pl.col("value").is_not_null()).with_columns(
@@ -170,9 +181,9 @@ def _macro(keys: pl.DataFrame, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Fl
     surprise = pl.when(typical.over("event") > 0).then(change / typical.over("event"))
     rows = rows.with_columns(surprise.alias("surprise"), pl.lit(None, dtype=pl.String).alias("symbol")).sort("known_ns", "ts_ns", "event")
     limit = int(cfg.max_staleness_hours * NS_PER_HOUR)
-    known = as_of(keys, rows.with_columns(pl.col("known_ns").cast(pl.Float64).alias("value")), limit, by_symbol=False)
-    age_days = (keys["known_ns"].to_numpy() - known) / NS_PER_DAY
-    return age_days, as_of(keys, rows.with_columns(pl.col("surprise").fill_null(np.nan).alias("value")), limit, by_symbol=False)
+    place = joins.newest(keys, ordered := joins.wide_rows(rows.with_columns(pl.col("surprise").fill_null(np.nan).alias("value"))), limit)
+    known = joins.take(ordered.known_ns.astype(np.float64), place)
+    return (keys.known_ns - known) / NS_PER_DAY, joins.take(ordered.value, place)
 
 
 def _with_indicators(side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> pl.DataFrame:
@@ -193,16 +204,16 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
 
     keys has symbol and known_ns of the bars. Columns of tables that are not there are all NaN.
     """
-    side = _with_indicators(side, indicators, cfg)
-    age_days, surprise = _macro(keys, side, cfg.macro)
+    side, at = _with_indicators(side, indicators, cfg), joins.keys_of(keys)
+    age_days, surprise = _macro(at, side, cfg.macro)
     return {
-        "funding": _funding(keys, side, cfg),
-        "implied_vol": _source(keys, side, cfg.implied_vol),
-        "market_vol": _source(keys, side, cfg.market_vol),
-        "rate_short": _source(keys, side, cfg.rate_short),
-        "rate_long": _source(keys, side, cfg.rate_long),
-        "open_interest": _source(keys, side, cfg.open_interest),
-        "onchain": _source(keys, side, cfg.onchain),
+        "funding": _funding(at, side, cfg),
+        "implied_vol": _source(at, side, cfg.implied_vol),
+        "market_vol": _source(at, side, cfg.market_vol),
+        "rate_short": _source(at, side, cfg.rate_short),
+        "rate_long": _source(at, side, cfg.rate_long),
+        "open_interest": _source(at, side, cfg.open_interest),
+        "onchain": _source(at, side, cfg.onchain),
         "macro_age_days": age_days,
         "macro_surprise": surprise,
     }
@@ -224,11 +235,10 @@ def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: Alter
     return "" if rows["value"].count() else f"{source.table}: {' or '.join(source.fields)}"
 
 
-def _own_z(rows: pl.DataFrame, by: list[str], window: int, min_count: int, clip: float) -> Float64Array:
-    """Each value in deviations from the last `window` values of its own series, itself among them."""
-    value = rows["value"].to_numpy().astype(np.float64)
-    mean, std = kernels.rolling_mean_std(value, segments(rows, by), window, min_count)
-    return np.clip(ratio(value - mean, std), -clip, clip)
+def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Float64Array:
+    """Each value in deviations from the last z_window values of its own series, itself among them."""
+    mean, std = kernels.rolling_mean_std(value, starts, cfg.z_window, cfg.z_min_count)
+    return np.clip(ratio(value - mean, std), -cfg.clip, cfg.clip)
 
 
 def segments(rows: pl.DataFrame, by: list[str]) -> Int64Array:
@@ -258,12 +268,12 @@ def indicator_columns(keys: pl.DataFrame, indicators: pl.DataFrame, cfg: Indicat
     chosen = present[: cfg.max_columns] if "*" in cfg.names else []
     chosen += [name for name in cfg.names if name != "*" and name not in chosen]
     columns: dict[str, Float64Array] = {}
-    limit = int(cfg.max_staleness_hours * NS_PER_HOUR)
+    limit, at = int(cfg.max_staleness_hours * NS_PER_HOUR), joins.keys_of(keys)
     for name in sorted(chosen):
-        rows = indicators.filter(pl.col("name") == name).drop_nulls("value").sort("symbol", "known_ns", "ts_ns")
-        z = _own_z(rows, ["symbol"], cfg.z_window, cfg.z_min_count, cfg.clip)
-        for column, value in ((column_name(name), z), (f"{column_name(name)}_raw", np.arcsinh(rows["value"].to_numpy()))):
-            columns[column] = as_of(keys, rows.with_columns(pl.Series("value", value)), limit, by_symbol=True)
+        rows = joins.own_rows(at, indicators.filter(pl.col("name") == name) if len(present) > 1 or name not in present else indicators)
+        place = joins.newest(at, rows, limit)
+        columns[column_name(name)] = joins.take(_own_z(rows.value, rows.starts, cfg), place)
+        columns[f"{column_name(name)}_raw"] = np.arcsinh(joins.take(rows.value, place))
     return columns
 
 
@@ -272,11 +282,12 @@ def extra_columns(
 ) -> dict[str, Float64Array]:
     """Columns `side_<name>` of the config's extra sources, in deviations from their own past."""
     columns: dict[str, Float64Array] = {}
+    at = joins.keys_of(keys)
     for name, source in sorted(extra.items()):
         out = np.full(keys.height, np.nan)
         for rows in _fields(side, source):
-            ordered = rows.drop_nulls("value").sort("symbol", "known_ns", "ts_ns")
-            z = _own_z(ordered, ["symbol"], scaling.z_window, scaling.z_min_count, scaling.clip)
-            out = np.where(np.isnan(out), _aligned(keys, ordered.with_columns(pl.Series("value", z)), source), out)
+            ordered = rows.drop_nulls("value").sort("symbol", "known_ns", "ts_ns", maintain_order=True)
+            z = _own_z(ordered["value"].to_numpy().astype(np.float64), segments(ordered, ["symbol"]), scaling)
+            out = joins.fill(out, _aligned(at, ordered.with_columns(pl.Series("value", z)), source))
         columns[f"side_{name}"] = out
     return columns

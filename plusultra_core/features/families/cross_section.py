@@ -11,21 +11,17 @@ from plusultra_core.features.families import returns, volume
 _MIN_PEERS = 3
 
 
-def _rank(name: str, x: Float64Array, b: BarArrays) -> Float64Array:
-    return b.cross_rank(name, x, _MIN_PEERS) - 0.5
-
-
 def rank_ret_short(b: BarArrays) -> Float64Array:
     """Rank of ret_short in the class, in (-.5, .5).
 
     Source  Jegadeesh (1990), J. Finance 45: last week's winners and losers.
     """
-    return _rank("rank_ret_short", returns.ret_short(b), b)
+    return b.cross_rank(returns.ret_short(b), _MIN_PEERS)
 
 
 def rank_ret_medium(b: BarArrays) -> Float64Array:
     """Rank of ret_medium in the class, in (-.5, .5)."""
-    return _rank("rank_ret_medium", returns.ret_medium(b), b)
+    return b.cross_rank(returns.ret_medium(b), _MIN_PEERS)
 
 
 def rank_ret_long(b: BarArrays) -> Float64Array:
@@ -33,7 +29,7 @@ def rank_ret_long(b: BarArrays) -> Float64Array:
 
     Source  Jegadeesh & Titman (1993), J. Finance 48: relative strength.
     """
-    return _rank("rank_ret_long", returns.ret_long(b), b)
+    return b.cross_rank(returns.ret_long(b), _MIN_PEERS)
 
 
 def rank_vol(b: BarArrays) -> Float64Array:
@@ -41,13 +37,13 @@ def rank_vol(b: BarArrays) -> Float64Array:
 
     Source  Ang, Hodrick, Xing & Zhang (2006), J. Finance 61.
     """
-    return _rank("rank_vol", b.sigma, b)
+    return b.cross_rank(b.sigma, _MIN_PEERS)
 
 
 def rank_turnover(b: BarArrays) -> Float64Array:
     """Rank of mean traded notional over `medium` bars in the class, in (-.5, .5); all in one currency."""
     size = volume.notional(b)
-    return _rank("rank_turnover", kernels.rolling_mean(size, b.starts, b.medium, b.need(b.medium)), b)
+    return b.cross_rank(kernels.rolling_mean(size, b.starts, b.medium, b.need(b.medium)), _MIN_PEERS)
 
 
 def rank_amihud(b: BarArrays) -> Float64Array:
@@ -55,4 +51,4 @@ def rank_amihud(b: BarArrays) -> Float64Array:
 
     Source  Amihud (2002), J. Financial Markets 5.
     """
-    return _rank("rank_amihud", volume.illiquidity(b, b.medium), b)
+    return b.cross_rank(volume.illiquidity(b, b.medium), _MIN_PEERS)

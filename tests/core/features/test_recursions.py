@@ -82,12 +82,6 @@ def test_a_recursion_that_is_continued_is_the_whole_one_to_the_last_bit(x: Array
         np.testing.assert_array_equal(later.made["a"].state, whole.made["a"].state[:1])
 
 
-def test_values_made_before_stand_where_they_were(x: Array) -> None:
-    before = {"rank": Trace(np.arange(100.0), np.zeros((4, 0)))}
-    found = Recursions(STARTS, np.array([2, 0, 0, 1]), before).kept("rank", lambda: np.full(100, -1.0))
-    assert found[:3].tolist() == [0.0, 1.0, -1.0] and found[40:43].tolist() == [-1.0, 41.0, -1.0] and (found[42:] == -1.0).all()
-
-
 def test_a_name_is_computed_once(x: Array) -> None:
     one = fresh()
     assert one.ewma("a", x, 0.2, 5) is one.ewma("a", x, 0.2, 5)

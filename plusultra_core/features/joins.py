@@ -1,0 +1,148 @@
+"""Which row of a table beside the bars counted at each bar: the rule of `data.side_tables.as_of`, in one pass.
+
+Bars lie symbol after symbol with rising known_ns; rows are put in the order (symbol, known_ns, ts_ns) once, and
+walked along with the bars.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+import polars as pl
+
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
+
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=Callable[..., object])
+
+    def njit(*, cache: bool) -> Callable[[F], F]:
+        """numba.njit, as a type checker should see it."""
+else:
+    from numba import njit
+
+NEVER_NS = np.iinfo(np.int64).max
+
+
+class Keys(NamedTuple):
+    """The bars: symbol s owns rows starts[s] to starts[s + 1], known_ns rises within each."""
+
+    symbols: pl.Series
+    starts: Int64Array
+    known_ns: Int64Array
+
+
+class Rows(NamedTuple):
+    """One series beside the bars, of each symbol in the order known_ns, ts_ns; one run alone serves every symbol."""
+
+    starts: Int64Array
+    ts_ns: Int64Array
+    known_ns: Int64Array
+    expires_ns: Int64Array
+    value: Float64Array
+
+
+def keys_of(frame: pl.DataFrame) -> Keys:
+    """Keys of a frame with symbol and known_ns whose symbols lie together."""
+    lengths = frame.select(pl.col("symbol").rle().struct.field("len"))["len"].to_numpy() if frame.height else np.zeros(0)
+    starts = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    return Keys(frame["symbol"].gather(starts[:-1]), starts, frame["known_ns"].to_numpy())
+
+
+def own_rows(keys: Keys, frame: pl.DataFrame) -> Rows:
+    """Rows with a value that belong to a symbol of the keys, in the order of the symbols."""
+    owner = frame["symbol"].cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64)
+    there = owner.is_not_null() & frame["value"].is_not_null()
+    if not there.all():
+        frame, owner = frame.filter(there), owner.filter(there)
+    return _ordered(owner.to_numpy(), frame, len(keys.symbols))
+
+
+def wide_rows(frame: pl.DataFrame) -> Rows:
+    """Rows with a value, whatever their symbol, as one series for every symbol."""
+    frame = frame.filter(pl.col("value").is_not_null()) if frame["value"].null_count() else frame
+    return _ordered(np.zeros(frame.height, dtype=np.int64), frame, 1)
+
+
+def _ordered(owner: Int64Array, frame: pl.DataFrame, num_owners: int) -> Rows:
+    ts_ns, known_ns = frame["ts_ns"].to_numpy(), frame["known_ns"].to_numpy()
+    expires_ns = np.full(frame.height, NEVER_NS)
+    if "expires_ns" in frame.columns and frame["expires_ns"].null_count() < frame.height:
+        expires_ns = frame["expires_ns"].fill_null(NEVER_NS).to_numpy()
+    columns = [ts_ns, known_ns, expires_ns, frame["value"].cast(pl.Float64).to_numpy()]
+    if not in_order(owner, known_ns, ts_ns):
+        order = np.lexsort((ts_ns, known_ns, owner))
+        owner, columns = owner[order], [column[order] for column in columns]
+    return Rows(np.searchsorted(owner, np.arange(num_owners + 1)).astype(np.int64), *columns)
+
+
+@njit(cache=True)
+def in_order(owner: Int64Array, known_ns: Int64Array, ts_ns: Int64Array) -> bool:
+    """Whether rows rise by owner, known_ns, ts_ns; equal ones may follow each other."""
+    for i in range(1, owner.size):
+        if owner[i] != owner[i - 1]:
+            if owner[i] < owner[i - 1]:
+                return False
+        elif known_ns[i] != known_ns[i - 1]:
+            if known_ns[i] < known_ns[i - 1]:
+                return False
+        elif ts_ns[i] < ts_ns[i - 1]:
+            return False
+    return True
+
+
+def newest(keys: Keys, rows: Rows, max_staleness_ns: int) -> Int64Array:
+    """Place among the rows of the one that counts at each key; -1 where nothing is known, or it is too old by then.
+
+    Looks   back: known_ns of the row <= known_ns of the key.
+    """
+    return walk(keys.starts, keys.known_ns, rows.starts, rows.ts_ns, rows.known_ns, rows.expires_ns, max_staleness_ns)
+
+
+@njit(cache=True)
+def walk(
+    starts: Int64Array,
+    known_ns: Int64Array,
+    row_starts: Int64Array,
+    row_ts_ns: Int64Array,
+    row_known_ns: Int64Array,
+    expires_ns: Int64Array,
+    max_staleness_ns: int,
+) -> Int64Array:
+    """The kernel of `newest`; with one run of rows every symbol reads it."""
+    out = np.full(known_ns.size, -1)
+    counts = np.empty(row_ts_ns.size, dtype=np.int64)  # after each row, which one counts
+    for r in range(row_starts.size - 1):
+        best = row_starts[r]
+        for j in range(row_starts[r], row_starts[r + 1]):
+            best = j if row_ts_ns[j] >= row_ts_ns[best] else best
+            counts[j] = best
+    for s in range(starts.size - 1):
+        r = s if row_starts.size > 2 else 0
+        if starts[s] == starts[s + 1]:
+            continue
+        first, last = row_starts[r], row_starts[r + 1]
+        j = first + np.searchsorted(row_known_ns[first:last], known_ns[starts[s]], side="right")
+        for i in range(starts[s], starts[s + 1]):
+            while j < last and row_known_ns[j] <= known_ns[i]:
+                j += 1
+            if j > first:
+                at = counts[j - 1]
+                if known_ns[i] - row_known_ns[at] <= max_staleness_ns and known_ns[i] <= expires_ns[at]:
+                    out[i] = at
+    return out
+
+
+@njit(cache=True)
+def take(value: Float64Array, place: Int64Array) -> Float64Array:
+    """Values at places, NaN at -1."""
+    out = np.empty(place.size)
+    for i in range(place.size):
+        out[i] = value[place[i]] if place[i] >= 0 else math.nan
+    return out
+
+
+def fill(out: Float64Array, value: Float64Array) -> Float64Array:
+    """The first, and the second where it is missing."""
+    missing: BoolArray = np.isnan(out)
+    return np.where(missing, value, out) if missing.any() else out
