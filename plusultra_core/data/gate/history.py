@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, bar_ns, iso
-from plusultra_core.data.calendars import audit_gaps
+from plusultra_core.data.calendars import audit_gaps, window_keys, windows
 from plusultra_core.data.gate.findings import Finding, describe, plain
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
@@ -104,14 +104,13 @@ def survey(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, mark
     ordered = ordered.with_columns(
         step_ns=pl.when(~pl.col("starts")).then(pl.col("ts_ns").diff()),
         change=price / previous,
-        run=price.ne_missing(previous).cum_sum(),
     )
-    runs = ordered.group_by("run", maintain_order=True).agg(
-        pl.col("symbol", "close").first(), bars=pl.len(), since=_iso(pl.col("ts_ns").first())
-    )
-    stuck = runs.filter(pl.col("bars") >= cfg.constant_bars).select("symbol", "bars", "close", "since")
+    runs = ordered.with_row_index("at").filter(price.ne_missing(previous)).select("symbol", "close", "ts_ns", pl.col("at").cast(pl.Int64))
+    runs = runs.with_columns(bars=pl.col("at").shift(-1, fill_value=ordered.height) - pl.col("at"))
+    stuck = runs.filter(pl.col("bars") >= cfg.constant_bars).select("symbol", "bars", "close", since=_iso(pl.col("ts_ns")))
     jumps = _unexplained(ordered.filter((pl.col("change") >= cfg.jump_ratio) | (pl.col("change") <= 1 / cfg.jump_ratio)), actions)
-    flips = _price_flips(_unexplained(ordered.filter(_unit(cfg.unit_tolerance_frac).is_not_null()), actions), cfg)
+    steep = ordered.filter((pl.col("change") > 10) | (pl.col("change") < 0.1))  # every change of unit, and little else
+    flips = _price_flips(_unexplained(steep.filter(_unit(cfg.unit_tolerance_frac).is_not_null()), actions), cfg)
     symbols = _by_symbol(ordered)
     odd = {
         "missing_bars": _missing(ordered, symbols, assets, markets, cfg),
@@ -223,11 +222,25 @@ def _missing(ordered: pl.DataFrame, symbols: pl.DataFrame, assets: pl.DataFrame,
         )
         own = ordered.select("symbol", "ts_ns").join(members.filter(on_grid), on="symbol", how="semi", maintain_order="left")
         try:
-            audit = audit_gaps(own, market, _DAYS).filter(pl.col("missing") > 0)
+            holed = own.filter(pl.col("symbol").is_in(_holed(own, market).implode()))
+            audit = audit_gaps(holed, market, _DAYS).filter(pl.col("missing") > 0)
         except ConfigError:  # a calendar does not reach to where a dump may: then nobody knows what is missing
             continue
         found.append(audit.select("symbol", "missing", of="expected", first=pl.col("missing_days").list.join(" ")))
     return pl.concat(found).sort("symbol")
+
+
+def _holed(own: pl.DataFrame, market: MarketConfig) -> pl.Series:
+    """Symbols that skip a window of the calendar between two of their bars: few, so that the audit of all the others is saved."""
+    times = own["ts_ns"].unique().sort()
+    if times.is_empty():
+        return own["symbol"]
+    required = windows(market, times[0], times[-1]).filter("required")["key"]
+    keys = window_keys(times, market)
+    place = times.search_sorted(own["ts_ns"])
+    reached, through = (required.search_sorted(keys, side=side).gather(place) for side in ("left", "right"))
+    skips = (reached > through.shift()) & (own["symbol"] == own["symbol"].shift())
+    return own["symbol"].filter(skips.fill_null(False)).unique()
 
 
 def _check_bars(symbols: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:

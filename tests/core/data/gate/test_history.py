@@ -11,6 +11,7 @@ import pytest
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
+from plusultra_core.data.calendars import audit_gaps, sessions
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.gate.findings import Finding
 from plusultra_core.data.gate.history import (
@@ -185,6 +186,20 @@ def test_sessions_without_a_bar(say: Judge) -> None:
     holiday = walk.filter(~pl.int_range(pl.len()).is_in([5, 6, 19]))
     (finding,) = say(holiday, assets=_assets("A", asset_class="equity"))
     assert finding.rows == ({"symbol": "A", "missing": 2, "of": 26, "first": "2020-01-06T21:00:00Z 2020-01-07T21:00:00Z"},)
+
+
+@pytest.mark.parametrize("asset_class", ["crypto", "equity", "forex"])
+def test_missing_bars_are_those_of_the_audit_of_every_symbol(say: Judge, markets: dict[str, MarketConfig], asset_class: str) -> None:
+    rng = np.random.default_rng(9)
+    own = sessions(markets[asset_class].calendar, FIRST, FIRST + 200 * NS_PER_DAY)["close_ns"]
+    parts = [_walk(name, num_bars=len(own), seed=n).with_columns(ts_ns=own) for n, name in enumerate("ABCDEF")]
+    bars = pl.concat(
+        part.filter(pl.Series(rng.random(len(own)) >= frac)) for part, frac in zip(parts, (0, 0, 0.01, 0, 0.03, 0), strict=True)
+    )
+    whole = audit_gaps(bars.select("symbol", "ts_ns"), markets[asset_class], 3).filter(pl.col("missing") > 0)
+    (finding,) = say(bars, assets=_assets(*"ABCDEF", asset_class=asset_class), bar_tolerance_frac=0.9)
+    assert [(row["symbol"], row["missing"], row["of"]) for row in finding.rows] == whole.select("symbol", "missing", "expected").rows()
+    assert finding.symbols == ("C", "E")
 
 
 def test_what_no_calendar_reaches_is_not_missing(say: Judge) -> None:
