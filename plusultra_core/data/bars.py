@@ -6,7 +6,7 @@ import polars as pl
 
 from plusultra_core.clock import bar_ns
 from plusultra_core.data import corporate_actions as actions_of
-from plusultra_core.data.calendars import audit_gaps, describe_audit, gap_bars
+from plusultra_core.data.calendars import gap_bars
 from plusultra_core.data.contract import empty, sort
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.resampling import resample
@@ -76,13 +76,13 @@ def _adjusted(rows: pl.DataFrame, corporate_actions: pl.DataFrame, assets: pl.Da
     return rows.with_columns(*prices, volume_adj=pl.col("volume") / pl.col("adj_factor"))
 
 
-def remarks(bars: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, cfg: BarsConfig) -> dict[str, str]:
-    """What whoever uses the bars of a class should know, a sentence each by its name; empty where there is nothing to say.
+def remarks(assets: pl.DataFrame, market: MarketConfig, cfg: BarsConfig) -> dict[str, str]:
+    """What whoever uses the bars of a class should know beside their gaps, a sentence each by its name; empty where all is plain.
 
-    `calendar` (bars missing or outside it), `coarser` (symbols left out), `currencies` (prices not in that of the account),
-    `adjusted` (symbols that their source has adjusted further than `cfg.adjustment`).
+    `coarser` (symbols left out), `currencies` (prices not in that of the account), `adjusted` (symbols that their source has
+    adjusted further than `cfg.adjustment`).
     """
-    told = {"calendar": describe_audit(audit_gaps(bars, market, 1), market)}
+    told = {}
     coarse = [symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if bar_ns(bar) > bar_ns(market.bar)]
     if coarse:
         told["coarser"] = f"assets.bar: coarser than {market.bar} and left out of bars: {_listed(coarse)}; give the class a coarser bar"
@@ -94,7 +94,7 @@ def remarks(bars: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, cfg:
         )
     if further := actions_of.beyond(assets, cfg.adjustment):
         told["adjusted"] = f"assets.price_adjustment: further than {cfg.adjustment} by their source: {_listed(further)}; kept as they are"
-    return {name: sentence for name, sentence in told.items() if sentence}
+    return told
 
 
 def _listed(symbols: list[str]) -> str:

@@ -111,8 +111,9 @@ def bars(
     from plusultra_core.data.tables import DataConfig
 
     record = Record(context, config)
-    frame = build_bars(series, assets, corporate_actions, record.market, config.load(DataConfig).bars)
-    return record.table("bars", frame, **_gaps(frame, record.market))
+    cfg = config.load(DataConfig)
+    frame = build_bars(series, assets, corporate_actions, record.market, cfg.bars)
+    return record.table("bars", frame, **_gaps(frame, record.market), **_lives(frame, assets, record.market, cfg))
 
 
 def _gaps(bars: pl.DataFrame, market: MarketConfig) -> dict[str, Any]:
@@ -131,3 +132,15 @@ def _gaps(bars: pl.DataFrame, market: MarketConfig) -> dict[str, Any]:
         "extra_bars": int(audit["extra"].sum()),
         "bars against the calendar": dg.MetadataValue.table(records) if records else "nothing",
     }
+
+
+def _lives(bars: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, cfg: "DataConfig") -> dict[str, Any]:
+    """Who trades, who is gone and since when, as far as the newest bar tells; and what is odd about the class."""
+    from plusultra_core.data.bars import remarks
+    from plusultra_core.data.universe import lifetimes
+
+    lives = lifetimes(bars, assets, market, cfg.universe, None)
+    gone = lives.filter("delisted").select("symbol", "reason", since=pl.from_epoch("delisted_ns", time_unit="ns").dt.strftime("%Y-%m-%d"))
+    records = [dg.TableRecord(row) for row in gone.head(_ROWS).to_dicts()]
+    told = {f"symbols_{reason.replace(' ', '_')}": count for reason, count in sorted(Counter(lives["reason"]).items())}
+    return {**told, "delisted": dg.MetadataValue.table(records) if records else "nobody", **remarks(assets, market, cfg.bars)}

@@ -159,6 +159,22 @@ def test_bars_are_held_against_the_calendar(home: Places, tiny_dump: Path, run: 
     assert isinstance(table, dg.TableMetadataValue)
     (row,) = (dict(record.data) for record in table.records)
     assert (row["symbol"], row["missing"], len(str(row["missing_days"]).split())) == (symbols[0], 1, 1)
+    assert told["symbols_trading"] == 2 and told["delisted"] == "nobody" and "currencies" not in told
+
+
+def test_bars_say_who_is_gone(home: Places, tiny_dump: Path, run: Run, symbols: list[str]) -> None:
+    gone = f"UPDATE assets SET currency = 'EUR', metadata = json_set(metadata, '$.delisted', '2000-01-03') WHERE symbol = '{symbols[0]}'"
+    key = _land(home, tiny_dump, "gone", gone, "DELETE FROM corporate_actions")  # dividends in dollars on a price in euros are refused
+    assert run("take_snapshot", ["snapshot"], key).success
+    (event,) = run("refresh_tables", ["assets", "series", "corporate_actions", "bars"], key, "equity").asset_materializations_for_node(
+        "bars"
+    )
+    told = event.metadata
+    assert told["symbols_trading"].value == told["symbols_metadata"].value == 1 and symbols[0] in str(told["currencies"].value)
+    assert isinstance(told["delisted"], dg.TableMetadataValue)
+    assert [dict(record.data) for record in told["delisted"].records] == [
+        {"symbol": symbols[0], "reason": "metadata", "since": "2000-01-04"}
+    ]
 
 
 @pytest.mark.parametrize(
