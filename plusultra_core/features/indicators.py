@@ -154,7 +154,7 @@ def level_entropy(x: Float64Array, starts: Int64Array, window: int, min_count: i
         num, first = 0, starts[s]
         for i in range(first, starts[s + 1]):
             value = x[i]
-            levels[i] = -1 if math.isnan(value) else (value > -1.5) + (value > -0.5) + (value > 0.5) + (value > 1.5)
+            levels[i] = -1 if math.isnan(value) else int(value > -1.5) + int(value > -0.5) + int(value > 0.5) + int(value > 1.5)
             if levels[i] >= 0:
                 counts[levels[i]] += 1
                 num += 1
