@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from plusultra_core.clock import bar_ns
 from plusultra_core.errors import ConfigError
@@ -64,6 +65,10 @@ class MarketConfig:
 
     def __post_init__(self) -> None:
         bar_ns(self.bar)
+        try:
+            ZoneInfo(self.session_tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigError(f"session_tz: expected a time zone such as America/New_York, found {self.session_tz!r}") from error
         if self.periods_per_year <= 0:
             raise ConfigError(f"periods_per_year: expected > 0, found {self.periods_per_year}")
         if self.fallback_adv_ccy <= 0:
