@@ -20,6 +20,7 @@ from plusultra_core.features.joins import Keys
 from plusultra_core.features.kernels import ratio
 
 _HOURS_PER_YEAR = 8760.0
+_EVENT = r"^(.*)\.([^.]*)$"  # <event>.<part>; an event, or its several keys, may hold dots itself
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")
 
 
@@ -165,10 +166,8 @@ def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64A
 
 def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
     """Age in days of the newest known event, and its change in root mean squares of that event's past changes."""
-    parts = pl.col("field").str.splitn(".", 2).struct
-    events = side.filter((pl.col("table") == cfg.table) & pl.col("value").is_not_null()).with_columns(
-        parts.field("field_0").alias("event"), parts.field("field_1").alias("part")
-    )
+    event, part = (pl.col("field").str.extract(_EVENT, group) for group in (1, 2))
+    events = side.filter((pl.col("table") == cfg.table) & pl.col("value").is_not_null()).with_columns(event=event, part=part)
     if "*" not in cfg.events:
         events = events.filter(pl.col("event").is_in(list(cfg.events)))
     key = ["event", "ts_ns", "known_ns"]
@@ -222,9 +221,9 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
     """What a side column would be made of where the dump has no value of it: table and fields; empty where it has one."""
     if column.startswith("macro_"):
-        events = side.filter((pl.col("table") == cfg.macro.table) & pl.col("value").is_not_null())["field"].str.splitn(".", 2)
-        named = events.struct.field("field_0").is_in(list(cfg.macro.events)) | ("*" in cfg.macro.events)
-        there, fields = bool((named & (events.struct.field("field_1") == "actual")).any()), tuple(f"{e}.actual" for e in cfg.macro.events)
+        events = side.filter((pl.col("table") == cfg.macro.table) & pl.col("value").is_not_null())["field"]
+        named = events.str.extract(_EVENT, 1).is_in(list(cfg.macro.events)) | ("*" in cfg.macro.events)
+        there, fields = bool((named & (events.str.extract(_EVENT, 2) == "actual")).any()), tuple(f"{e}.actual" for e in cfg.macro.events)
         return "" if there else f"{cfg.macro.table}: {' or '.join(fields)}"
     source: SourceConfig = getattr(cfg, column)
     rows = (

@@ -131,15 +131,16 @@ def test_rates_in_percent_become_fractions_and_their_slope(bars: pl.DataFrame, o
     assert (features["rate_change"].drop_nulls() > 0.0009).all()
 
 
-def test_a_macro_event_is_surprising_by_its_own_past_and_only_once_known(bars: pl.DataFrame, of: Of) -> None:
+@pytest.mark.parametrize("event", ["CPI", "U.S. CPI (m.o.m.)"])
+def test_a_macro_event_is_surprising_by_its_own_past_and_only_once_known(bars: pl.DataFrame, of: Of, event: str) -> None:
     start = int(bars["ts_ns"].min())  # type: ignore[arg-type]
     levels = [100.0, 101.0, 100.5, 103.0]
     rows = []
     for k, level in enumerate(levels):
         ts = start + (5 + 15 * k) * NS_PER_DAY
-        rows.append(("macro_calendar", None, "CPI.actual", ts, ts + 2 * NS_PER_DAY, level))
+        rows.append(("macro_calendar", None, f"{event}.actual", ts, ts + 2 * NS_PER_DAY, level))
         if k:
-            rows.append(("macro_calendar", None, "CPI.previous", ts, ts + 2 * NS_PER_DAY, levels[k - 1]))
+            rows.append(("macro_calendar", None, f"{event}.previous", ts, ts + 2 * NS_PER_DAY, levels[k - 1]))
     features = of(bars, side=side_rows(rows))
     known = start + (5 + 45 + 2) * NS_PER_DAY
     before, after = features.filter(pl.col("ts_ns") < known), features.filter(pl.col("ts_ns") >= known)
