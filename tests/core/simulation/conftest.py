@@ -1,7 +1,11 @@
 """A small market and the configs of a run, as functions that tests bend to their case."""
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -104,6 +108,22 @@ class World:
         """A backtest with a plain config, but for `changes`."""
         cfg = replace(PLAIN, **changes)
         return backtest(market, np.asarray(targets, dtype=np.float64), start, NS_PER_DAY, cfg, costs, guard)
+
+
+def load_reference() -> ModuleType:
+    """The slow engine beside this file."""
+    spec = importlib.util.spec_from_file_location("simulation_reference", Path(__file__).with_name("reference.py"))
+    assert spec
+    assert spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The model in plain Python."""
+    return load_reference()
 
 
 @pytest.fixture(scope="session")

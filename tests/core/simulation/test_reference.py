@@ -1,0 +1,125 @@
+"""The kernel against the slow engine: every order, fill, reason, cost and state of accounts on random markets."""
+
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
+from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.records import COSTS, MarketArrays
+
+CODES = ("guard", "status", "reason", "decision", "arrival")
+NUMBERS = ("target", "order", "fill", "price", "position", "mark", "price_pnl", *COSTS, "liquidation")
+
+executions = st.fixed_dictionaries(
+    {
+        "time_in_force": st.sampled_from(["bar", "carry"]),
+        "order_type": st.sampled_from(["market", "limit"]),
+        "limit_offset_bps": st.sampled_from([0.0, 30.0]),
+        "participation": st.sampled_from([1e-4, 0.01, 1.0]),
+        "latency_ms": st.sampled_from([(0.0, 60_000.0), (250.0, 1.3e8), (4e7, 8.6e7)]),
+        "latency_prob": st.just((0.6, 0.4)),
+        "retarget_frac": st.sampled_from([0.0, 0.3]),
+        "min_order_ccy": st.sampled_from([1e-3, 5_000.0]),
+        "max_leverage": st.sampled_from([1.0, 5.0]),
+        "maintenance_margin": st.sampled_from([0.02, 0.15]),
+    }
+)
+rulebooks = st.fixed_dictionaries(
+    {
+        "max_weight": st.sampled_from([0.3, 2.0]),
+        "max_gross": st.sampled_from([0.8, 10.0]),
+        "max_net": st.sampled_from([0.4, 10.0]),
+        "max_participation": st.sampled_from([1e-3, 1e9]),
+        "reduce_drawdown": st.sampled_from([0.03, 1.0]),
+        "resume_drawdown": st.just(0.02),
+        "halt_drawdown": st.sampled_from([0.15, 1.0]),
+    }
+).filter(lambda book: book["reduce_drawdown"] <= book["halt_drawdown"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    gaps=st.sampled_from([0.0, 0.25]),
+    size=st.sampled_from([0.2, 3.0]),
+    num_slots=st.sampled_from([1, 3]),
+    execution=executions,
+    rulebook=rulebooks,
+)
+def test_the_kernel_is_the_reference_in_everything(
+    world: Any,
+    reference: ModuleType,
+    seed: int,
+    gaps: float,
+    size: float,
+    num_slots: int,
+    execution: dict[str, Any],
+    rulebook: dict[str, Any],
+) -> None:
+    market = jumpy(world.market(30, num_slots, seed=seed, gaps=gaps, half_spread_bps=4.0), seed)
+    env = Environment(
+        market, 2, num_slots, NS_PER_DAY, replace(world.plain, **execution), world.costly, replace(world.wide, **rulebook)
+    )  # fmt: skip
+    assets = np.stack([np.arange(num_slots), np.arange(num_slots)[::-1]])
+    env.reset(np.arange(2), np.array([0, 4]), assets, np.array([seed, 5]))
+    slow = [twin(reference, env, e) for e in range(2)]
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        request = rng.normal(0, size, (2, num_slots))
+        request[rng.random((2, num_slots)) < 0.3] = np.nan
+        request[rng.random((2, num_slots)) < 0.02] = np.inf
+        step = env.step(request)
+        for e, account in enumerate(slow):
+            rows = account.step(request[e].tolist())
+            compare(step, env.accounts, e, account, rows)
+
+
+def jumpy(market: MarketArrays, seed: int) -> MarketArrays:
+    """The market with gaps in time, and overnight jumps through every limit."""
+    rng = np.random.default_rng(seed + 1)
+    ts_ns = np.cumsum(rng.choice([1, 1, 3], market.ts_ns.size)) * NS_PER_DAY // 2
+    jump = np.exp(np.cumsum(rng.normal(0, 0.1, market.close.shape) * (rng.random(market.close.shape) < 0.1), axis=0))
+    moved = {name: getattr(market, name) * jump for name in ("open", "high", "low", "close")}
+    return market._replace(ts_ns=ts_ns, **moved)
+
+
+def twin(reference: ModuleType, env: Environment, e: int) -> Any:
+    """The slow account that starts where account e stands."""
+    accounts, cfg = env.accounts, env.cfg
+    return reference.Account(
+        market=env.market,
+        rules=env.rules,
+        limits=env.limits,
+        seed=cfg.seed,
+        latency_ns=[round(ms * NS_PER_MS) for ms in cfg.latency_ms],
+        latency_cumulative=np.cumsum(cfg.latency_prob).tolist(),
+        capital=cfg.initial_capital_ccy,
+        t=int(accounts.t_E[e]),
+        stream=int(accounts.stream_E[e]),
+        assets=accounts.asset_EA[e].tolist(),
+    )
+
+
+def compare(step: Any, accounts: Any, e: int, account: Any, rows: list[dict[str, float]]) -> None:
+    """One step of one account, in everything."""
+    at = f"bar {account.t}"
+    if not account.done or any(row["status"] or row["liquidation"] for row in rows):
+        for name in CODES:
+            assert getattr(step, name)[e].tolist() == [row[name] for row in rows], f"{name}, {at}"
+        for name in NUMBERS:
+            assert np.allclose(getattr(step, name)[e], [row[name] for row in rows], rtol=1e-9, atol=1e-6, equal_nan=True), f"{name}, {at}"
+    slots = account.slots
+    assert np.isclose(accounts.equity_E[e], account.equity, rtol=1e-12), at
+    assert np.isclose(accounts.cash_E[e], account.cash, rtol=1e-9, atol=1e-5), at
+    assert accounts.peak_E[e] >= accounts.equity_E[e]
+    assert (accounts.done_E[e], accounts.guard_E[e], accounts.t_E[e]) == (account.done, account.state, account.t), at
+    assert np.allclose(accounts.position_EA[e], [s.held for s in slots], rtol=1e-9, atol=1e-9), at
+    assert np.allclose(accounts.working_EA[e], [s.order.left if s.order else 0.0 for s in slots], rtol=1e-9, atol=1e-9), at
+    assert np.allclose(accounts.pnl_EA[e], [s.pnl for s in slots], rtol=1e-9, atol=1e-5), at
+    assert np.allclose(accounts.pnl_peak_EA[e], [s.pnl_peak for s in slots], rtol=1e-9, atol=1e-5), at
+    assert np.allclose(accounts.weight_EA[e], [account.weight(s) for s in slots], rtol=1e-9, atol=1e-12), at
