@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 python benchmarks/data_views.py
 
 CPU-seconds of this process. A cell is one value of the long view: one row of the frame. The own class stands on few symbols with
-many bars, then on many symbols with few, with four context classes that have holes and clocks of their own, and three side series.
+many bars, then on many symbols with few, with four context classes that have holes and clocks of their own, and two side series.
 The twin does the same features with pandas (groupby, merge_asof, rolling); it is slow, so it is timed on fewer symbols and bars.
 """
 

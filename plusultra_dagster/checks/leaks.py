@@ -108,16 +108,16 @@ def run_leak_check(kind: str, asset: str, key: object, frames: Frames) -> dg.Ass
     stretches = leakage.Stretches(num=NUM_STRETCHES, num_past=NUM_PAST, num_future=NUM_FUTURE)
     keep = _named() if asset == "cross_asset_view" else ()
     try:
-        seen = judge(BUILDERS[asset][0](market), frames, NUM_CUTS, _seed(key), MAX_SYMBOLS, keep, stretches)
+        seen = judge(BUILDERS[asset][0](market), frames, NUM_CUTS, _seed(kind, key), MAX_SYMBOLS, keep, stretches)
     except LookaheadError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
     found = {"cuts": len(seen.cuts_ns), "rows": seen.num_rows, "columns": seen.num_columns, "columns without a value": len(seen.blind)}
     return dg.AssetCheckResult(passed=True, metadata={**found, "without a value": dg.MetadataValue.json(list(seen.blind))})
 
 
-def _seed(key: object) -> int:
-    """The same for the same partition; another dump is cut elsewhere, so that a rare leak does not stay between the cuts for ever."""
-    return zlib.crc32(partition_of(key).key.encode())
+def _seed(kind: str, key: object) -> int:
+    """The same for the same check of the same partition; others are cut elsewhere, so that a rare leak does not stay between the cuts."""
+    return zlib.crc32(f"{kind} {partition_of(key).key}".encode())
 
 
 _SAYS = {

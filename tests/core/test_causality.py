@@ -21,7 +21,7 @@ from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table, classes_in
 from plusultra_core.errors import LookaheadError
 from plusultra_core.features import build as features
-from plusultra_core.leakage import check_poison, check_truncation
+from plusultra_core.leakage import LeakReport, Stretches, check_poison, check_truncation
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 from plusultra_core.regimes import build as regimes
 from plusultra_core.regimes import kernels as regimes_kernels
@@ -252,28 +252,45 @@ def test_a_leak_planted_in_a_station_is_found_and_named(
         check(build, frames, num_cuts=4, seed=1)
 
 
-REAL = [("market_tiny", "equity"), *((stem, "equity") for stem in ("market_2017_a", "market_2017_b"))]
-REAL += [(stem, "crypto_perpetual") for stem in ("crypto_2026_a", "crypto_2026_b")]
+REAL = (("market_tiny", "equity"), ("market_2017_a", "equity"), ("crypto_2026_a", "crypto_perpetual"))
+LATER = (("market_2017_b", "equity"), ("crypto_2026_b", "crypto_perpetual"))
+NAMED = ("SPY", "^VIX", "^GSPC", "BTC-PERP")
+
+
+@pytest.fixture
+def real_world(
+    real_dump: Callable[[str], Path], markets: dict[str, MarketConfig], chain: Callable[..., Build], root: Path, tmp_path: Path
+) -> Callable[[str, str], tuple[Build, Frames]]:
+    """The chain of a class of a real dump, and its tables."""
+
+    def of(stem: str, own: str) -> tuple[Build, Frames]:
+        cfg = config.load(DataConfig, root / "configs" / "base" / "data.yaml")
+        snapshot = take_snapshot(real_dump(stem), tmp_path, cfg, markets)
+        there = [name for name in (own, *markets[own].context_classes) if name in classes_in(snapshot.path, markets, cfg)]
+        frames = {f"{table}@{name}": build_table(table, snapshot.path, name, markets, cfg) for name in there for table in BUILT}
+        return chain(own, tuple(there), "smoke" if stem == "market_tiny" else "base"), frames
+
+    return of
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [check_truncation, check_poison])
 @pytest.mark.parametrize(("stem", "own"), REAL)
 def test_nothing_of_a_real_dump_knows_its_future_at_fifty_cuts(
-    chain: Callable[..., Build],
-    real_dump: Callable[[str], Path],
-    markets: dict[str, MarketConfig],
-    root: Path,
-    tmp_path: Path,
-    stem: str,
-    own: str,
-    check: Callable[..., object],
+    real_world: Callable[[str, str], tuple[Build, Frames]], stem: str, own: str, check: Callable[..., LeakReport]
 ) -> None:
-    cfg = config.load(DataConfig, root / "configs" / "base" / "data.yaml")
-    snapshot = take_snapshot(real_dump(stem), tmp_path, cfg, markets)
-    there = [name for name in (own, *markets[own].context_classes) if name in classes_in(snapshot.path, markets, cfg)]
-    frames = {f"{table}@{name}": build_table(table, snapshot.path, name, markets, cfg) for name in there for table in BUILT}
-    build = chain(own, tuple(there), "smoke" if stem == "market_tiny" else "base")
-    seen = check(build, frames, num_cuts=50, seed=7)
+    build, frames = real_world(stem, own)
+    seen = check(build, frames, num_cuts=50, seed=7, max_symbols=8, keep=NAMED)
     assert len(seen.cuts_ns) > 40 or stem == "market_tiny"
     assert seen.num_rows > 1_000 and seen.num_columns > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stem", "own"), LATER)
+def test_nothing_of_a_later_real_dump_knows_its_future_at_fifty_cuts(
+    real_world: Callable[[str, str], tuple[Build, Frames]], stem: str, own: str
+) -> None:
+    build, frames = real_world(stem, own)
+    stretches = Stretches(num=5, num_past=700, num_future=100)
+    seen = check_truncation(build, frames, num_cuts=50, seed=8, max_symbols=8, keep=NAMED, stretches=stretches)
+    assert len(seen.cuts_ns) > 40 and seen.num_columns > 100

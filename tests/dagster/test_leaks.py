@@ -119,10 +119,10 @@ def test_a_view_that_shows_the_next_bar_of_another_class_fails_the_check(
     assert "ctx_etf_mom" in str(failed.metadata["error"].value)
 
 
-def test_the_same_partition_is_cut_at_the_same_times_and_another_dump_elsewhere() -> None:
-    keys = [multi_key(snapshot, "equity") for snapshot in ("dump-1", "dump-1", "dump-2")]
-    one, again, other = (_seed(key) for key in keys)
-    assert one == again != other and _seed("equity|dump-1") == one
+def test_the_same_check_of_a_partition_cuts_at_the_same_times_and_others_elsewhere() -> None:
+    asked = [("poison", "dump-1"), ("poison", "dump-1"), ("poison", "dump-2"), ("truncation", "dump-1")]
+    one, again, dump, kind = (_seed(name, multi_key(snapshot, "equity")) for name, snapshot in asked)
+    assert one == again and len({one, dump, kind}) == 3 and _seed("poison", "equity|dump-1") == one
 
 
 @pytest.fixture
