@@ -12,6 +12,7 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features import catalog
 from plusultra_core.features.build import KEYS, FeaturesConfig
 from plusultra_core.features.catalog import BUNDLES, CATALOG
+from plusultra_core.leakage import check_poison, check_truncation
 
 Of = Callable[..., pl.DataFrame]
 PRICES = ("open_adj", "high_adj", "low_adj", "close_adj")
@@ -117,6 +118,27 @@ def test_a_feature_is_null_without_a_side_table_it_names_and_only_then(panel: pl
     full = of(panel, *sides_of(panel))
     for spec in CATALOG:
         assert full[spec.name].count() > 0 and (built[spec.name].count() == 0) == bool(spec.sides), spec.name
+
+
+def test_no_feature_with_all_its_side_tables_knows_its_future(panel: pl.DataFrame, of: Of) -> None:
+    late = (pl.col("known_ns") + NS_PER_DAY // 2).alias("known_ns")
+    indicators, sides = sides_of(panel)
+    frames = {"bars": panel, "indicators": indicators.with_columns(late), "side_tables": sides.with_columns(late)}
+
+    def again(changed: dict[str, pl.DataFrame]) -> pl.DataFrame:
+        frame = of(changed["bars"], changed["indicators"], changed["side_tables"])
+        return frame.select(*KEYS, *(spec.name for spec in CATALOG))
+
+    assert again(frames).select(spec.name for spec in CATALOG if spec.sides).count().min_horizontal().item() > 0
+    check_truncation(again, frames, num_cuts=4, seed=2)
+    check_poison(again, frames, num_cuts=4, seed=2)
+
+
+def test_a_feature_that_reads_volume_is_null_for_a_symbol_without(panel: pl.DataFrame, built: pl.DataFrame) -> None:
+    without = panel.filter(pl.col("volume_adj").count().over("symbol") == 0)["symbol"].unique().to_list()
+    rows = built.filter(pl.col("symbol").is_in(without))
+    counts = {spec.name: rows[spec.name].count() for spec in CATALOG if "volume_adj" in spec.inputs}
+    assert rows.height > 0 and len(counts) > 12 and set(counts.values()) == {0}, counts
 
 
 def test_config_of_a_bundle_builds_that_bundle_and_no_more(panel: pl.DataFrame, smoke: FeaturesConfig, of: Of) -> None:
