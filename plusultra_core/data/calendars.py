@@ -36,8 +36,8 @@ def sessions(calendar: str, first_ns: int, last_ns: int) -> pl.DataFrame:
     elif calendar == "24/5":
         frame = _fx_sessions(first_ns, last_ns)
     else:
-        years = (int(pl.from_epoch(pl.Series([value]), time_unit="ns").dt.year()[0]) for value in (first_ns, last_ns))
-        frame = _exchange(calendar, *years)
+        first, last = (int(pl.from_epoch(pl.Series([value]), time_unit="ns").dt.year()[0]) for value in (first_ns, last_ns))
+        frame = _exchange(calendar, first // 10 * 10, last // 10 * 10 + 9)  # whole decades: a history that grows asks again
     return frame.filter((pl.col("close_ns") >= first_ns) & (pl.col("open_ns") <= last_ns)).select(*_SESSION)
 
 

@@ -50,7 +50,7 @@ def cross_rank(x: Float64Array, at: Moments, min_count: int) -> Float64Array:
         shape = (min(step, at.num_moments - first), num_symbols)
         here, known = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
         spread(x, at.known_ns, at.moment, at.starts, first, here, known)
-        rank_rows(here, np.sort(here, axis=1), known, min_count)
+        rank_rows(here, np.argsort(here, axis=1), known, min_count)
         gather(here, at.moment, at.starts, first, out)
     return out
 
@@ -83,8 +83,8 @@ def gather(here: Float64Array, moment: Int64Array, starts: Int64Array, first: in
 
 
 @njit(cache=True)
-def rank_rows(here: Float64Array, lined: Float64Array, known: Int64Array, min_count: int) -> None:
-    """Replace each value of `here` by its rank among its row; `lined` are the rows sorted, NaN last.
+def rank_rows(here: Float64Array, order: Int64Array, known: Int64Array, min_count: int) -> None:
+    """Replace each value of `here` by its rank among its row; `order` sorts the rows, NaN last.
 
     Where some of a row were known later than others, each is ranked among those known by then, one by one.
     """
@@ -96,25 +96,19 @@ def rank_rows(here: Float64Array, lined: Float64Array, known: Int64Array, min_co
             if not math.isnan(values[s]):
                 count += 1
                 since, until = min(since, known[m, s]), max(until, known[m, s])
+        first = 0
+        while first < count and since == until:
+            last = first + 1
+            while last < count and values[order[m, last]] == values[order[m, first]]:
+                last += 1
+            for a in range(first, last):
+                here[m, order[m, a]] = 0.5 * (first + last) / count - 0.5 if count >= min_count else math.nan
+            first = last
         for s in range(here.shape[1]):
-            if math.isnan(values[s]):
-                continue
-            value, twice, among = values[s], 0, count
-            if since == until:
-                below, length = 0, count
-                while length > 0:
-                    half = length >> 1
-                    right = lined[m, below + half] < value
-                    below = below + half + 1 if right else below
-                    length = length - half - 1 if right else half
-                twice = 2 * below
-                while below < count and lined[m, below] == value:
-                    below += 1
-                    twice += 1
-            else:
-                among = 0
+            if since < until and not math.isnan(values[s]):
+                among, twice = 0, 0
                 for j in range(here.shape[1]):
                     if not math.isnan(values[j]) and known[m, j] <= known[m, s]:
                         among += 1
-                        twice += 2 * (values[j] < value) + (values[j] == value)
-            here[m, s] = 0.5 * twice / among - 0.5 if among >= min_count else math.nan
+                        twice += 2 * (values[j] < values[s]) + (values[j] == values[s])
+                here[m, s] = 0.5 * twice / among - 0.5 if among >= min_count else math.nan

@@ -70,7 +70,7 @@ def test_markets_without_an_exchange_have_sessions_too() -> None:
 
 def test_an_unknown_calendar_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"calendar: 'XMOON' from 2018-01-01 to 2021-12-31 is not to be had .*; name 24/7, 24/5 or one that is"
+        ConfigError, match=r"calendar: 'XMOON' from 2009-01-01 to 2030-12-31 is not to be had .*; name 24/7, 24/5 or one that is"
     ):
         sessions("XMOON", *ns("2019-11-27 00:00:00", "2020-12-02 23:00:00"))
 
