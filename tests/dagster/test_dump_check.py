@@ -42,7 +42,12 @@ def test_the_command_the_gate_and_the_snapshot_agree(home: Places, tiny_dump: Pa
 
 
 def test_errors_come_first_each_under_its_code(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
-    path = changed(tiny_dump, tmp_path, "ALTER TABLE series ADD COLUMN mood TEXT", "UPDATE series SET close = 0 WHERE rowid = 1")
+    path = changed(
+        tiny_dump,
+        tmp_path,
+        "ALTER TABLE series ADD COLUMN mood TEXT",
+        "UPDATE series SET close = 0 WHERE timestamp = (SELECT min(timestamp) FROM series)",
+    )
     result = call(path)
     lines = result.stdout.splitlines()
     assert result.exit_code == 1 and lines[-1].startswith("refused")

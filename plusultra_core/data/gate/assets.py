@@ -34,7 +34,12 @@ _METADATA = (
     f"a JSON object of at most {_MAX_METADATA} characters whose bar and price_adjustment, where given, are known "
     "(an unknown adjustment counts as split+dividend)"
 )
-_CONTROL = r"[\p{C}\p{Zl}\p{Zp}]"
+_HIDDEN = (
+    r"[\p{C}\p{Zl}\p{Zp}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
+    r"\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0100}-\x{E01EF}]"
+)
+"""Characters that steer, or that show nothing: controls, fillers, selectors of variants."""
+_SHOWN = r"[\p{L}\p{N}\p{P}\p{S}]"
 _ALIKE = str.maketrans(
     "авекмнорстухіјѕԁһ" + "αβεζηικμνορτυχ" + "ı‐‑‒–—−⁄∕",
     "abekmhopctyxijsdh" + "abezhikmnoptyx" + "i------//",
@@ -70,8 +75,9 @@ def read_assets(db: sqlite3.Connection) -> pl.DataFrame:
 def _short(column: str, most: int) -> str:
     """SQL for a text; a longer one comes as the start of its bytes, longer than `most` too. SQLite's own substr ends at a NUL."""
     name = quote(column)
-    start = f"quote(substr(CAST({name} AS BLOB), 1, {most + 1}))"
-    return f"CASE WHEN typeof({name}) = 'text' THEN CASE WHEN length(CAST({name} AS BLOB)) <= {4 * most} THEN {name} ELSE {start} END END"
+    size, start = f"length(CAST({name} AS BLOB))", f"quote(substr(CAST({name} AS BLOB), 1, {most + 1}))"
+    other = f"WHEN {name} IS NOT NULL THEN 'no text' " if column == "metadata" else ""
+    return f"CASE WHEN typeof({name}) = 'text' THEN CASE WHEN {size} <= {4 * most} THEN {name} ELSE {start} END {other}END"
 
 
 def _refuse_long_cells(db: sqlite3.Connection, present: set[str], most: int) -> None:
@@ -165,7 +171,7 @@ def check_assets(db: sqlite3.Connection, markets: Mapping[str, MarketConfig], cf
         nulls = frame[column].null_count() - (odd[0] if odd else 0)
         if nulls:
             findings += _tell(*where, pl.col(column).is_null(), "error", "null_key", column, f"{kind} in every row", "fix the dump")
-    bad = (symbol.str.strip_chars().str.len_chars() == 0) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_CONTROL)
+    bad = ~symbol.str.contains(_SHOWN) | (symbol.str.len_chars() > _MAX_SYMBOL) | symbol.str.contains(_HIDDEN)
     findings += _tell(
         *where, bad.fill_null(False), "error", "bad_symbol", "symbol", f"1 to {_MAX_SYMBOL} printable characters", "rename the symbol"
     )
@@ -218,7 +224,7 @@ def _lookalikes(symbols: pl.Series) -> pl.DataFrame:
     like = pl.when(pl.col("symbol") == pl.col("first")).then("second").otherwise("first")
     stripped = pl.col("symbol").str.strip_chars()
     padded = pl.when(stripped != pl.col("symbol")).then(stripped)
-    return grouped.select("symbol", like=pl.coalesce(like, padded)).drop_nulls("like")
+    return grouped.select("symbol", like=pl.coalesce(like, padded)).filter(pl.col("like") != "")
 
 
 def _seen(symbol: str) -> str:

@@ -105,6 +105,12 @@ _ROWS = _errors(
     ("bad_timestamp", "a time that cannot be read", "write YYYY-MM-DD HH:MM:SS, UTC"),
     ("mixed_timestamps", "two notations of time in one column", "write the column in one notation"),
     ("future_timestamp", "a time after now", "fix the clock or the unit of what wrote the dump"),
+    (
+        "known_too_early",
+        "a row that was known before the time that it describes",
+        "stamp the row with what it describes, known_at with when",
+    ),
+    ("null_number", "a trade without size or price", "fix the dump, or drop the row"),
     ("null_close", "a bar without a close", "fix the dump, or drop the row"),
     ("not_a_number", "text or a blob where a number belongs", "write numbers, with a decimal point and without separators"),
     ("not_finite", "an infinite number", "write NULL where there is no number"),

@@ -9,6 +9,8 @@ from plusultra_core.data.gate.connection import quote
 from plusultra_core.data.gate.findings import Finding, Level, Row
 
 _NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
+_FIELD_NAME = re.compile(r"[^\W\d_][\w .%/()+-]{0,127}")
+"""Columns that a side table may add by itself: names that begin with a letter and mean nothing else to anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class TableShape:
     """Symbols need not be assets."""
     null_symbol_allowed: bool = False
     """A row without a symbol is about the whole market."""
+    known_after: bool = False
+    """A row cannot be known before the time that it describes."""
     any_number: bool = False
     """Every other column declared as a number is read too."""
 
@@ -89,6 +93,7 @@ SHAPES = {
             required=(*_IN_TIME, "close"),
             optional=("open", "high", "low", "volume", "vwap", "turnover", "known_at"),
             known_at="known_at",
+            known_after=True,
             keys=_IN_TIME,
             positive=("open", "high", "low", "close", "vwap"),
             nonnegative=("volume", "turnover"),
@@ -99,6 +104,7 @@ SHAPES = {
             required=(*_IN_TIME, "name", "value"),
             optional=("metadata", "known_at"),
             known_at="known_at",
+            known_after=True,
             keys=(*_IN_TIME, "name"),
             finite=("value",),
         ),
@@ -107,6 +113,7 @@ SHAPES = {
             required=_IN_TIME,
             optional=("return", "level", "known_at"),
             known_at="known_at",
+            known_after=True,
             keys=_IN_TIME,
             positive=("level",),
             finite=("return",),
@@ -122,6 +129,8 @@ SHAPES = {
             nonnegative=("size",),
             finite=("fees", "slippage_bp", "pnl"),
             rules=(
+                Rule("null_number", "error", "size", '"size" IS NULL', "a size in every row"),
+                Rule("null_number", "error", "price", '"price" IS NULL', "a price in every row"),
                 Rule("bad_side", "error", "side", "\"side\" IS NULL OR \"side\" NOT IN ('long', 'short', 'flat')", "long, short or flat"),
             ),
         ),
@@ -238,8 +247,11 @@ def _find_columns(db: sqlite3.Connection, shape: TableShape, optional: bool) -> 
     findings += [_schema("warning", "column_case", shape.table, want, f"expected {want!r}, found {found!r}; {told}") for want, found in odd]
     unnamed = [column for column in declared if fold(column) not in {fold(name) for name in wanted}]
     if shape.any_number:
-        numbers = tuple(column for column in unnamed if _NUMBER_TYPE.search(declared[column].upper()))
+        found = [column for column in unnamed if _NUMBER_TYPE.search(declared[column].upper())]
+        numbers = tuple(column for column in found if _FIELD_NAME.fullmatch(column))
         shape = replace(shape, optional=(*shape.optional, *numbers), finite=numbers)
+        if odd_names := [column for column in found if column not in numbers]:
+            findings.append(_unknown_columns(shape.table, odd_names))
     elif unnamed and not optional:
         findings.append(_unknown_columns(shape.table, unnamed))
     there = {column for column in (*wanted, *shape.optional) if fold(column) in spelled}
@@ -256,8 +268,8 @@ def _unknown_columns(table: str, columns: Sequence[str]) -> Finding:
 
 
 def show(name: str) -> str:
-    """A name out of the file, fit to be shown: no control characters, not endless."""
-    text = name if name.isprintable() else repr(name)
+    """A name out of the file, fit to be shown: no control characters, not endless, not nothing."""
+    text = name if name.isprintable() and name.strip() else repr(name)
     return text if len(text) <= 128 else f"{text[:127]}\u2026"
 
 

@@ -85,6 +85,9 @@ class TableCheck:
             if times is None and column == shape.time:
                 return None
             typed = typed if times is None else typed.with_columns(times.alias(target))
+        if shape.known_after and "known_at_ns" in typed.columns and shape.known_at:
+            early = (typed["known_at_ns"] < typed["ts_ns"]).fill_null(False)
+            self._tell("known_too_early", shape.known_at, f"{shape.known_at} >= {shape.time}", early, places, symbols)
         owners = (
             pl.Series([0]).new_from_index(0, block.height) if self.owner is None else self.names.encode(self._as_text(block[self.owner]))
         )
@@ -179,7 +182,9 @@ class TableCheck:
                 self.keyed[rule.code, name] = rule
         order = [("null_key", name) for name in self.reader.keys] + [("bad_symbol", str(shape.symbol))]
         for name in filter(None, (shape.time, shape.known_at)):
-            order += [(code, name) for code in ("bad_timestamp", "mixed_timestamps", "future_timestamp", "offset_converted")]
+            order += [
+                (code, name) for code in ("bad_timestamp", "mixed_timestamps", "future_timestamp", "known_too_early", "offset_converted")
+            ]
         order += [("orphan_symbol", str(shape.symbol)), ("duplicate_key", shape.keys[0] if shape.keys else "")]
         return [self.keyed[key] for key in order if key in self.keyed and self.keyed[key].tally.count]
 
@@ -293,6 +298,8 @@ class _Inspection:
         if shape.table == self.cfg.corporate_actions.table:
             self.actions = pl.concat([self.actions, sound.select("symbol", "ts_ns")])
         elif shape.table == "series":
+            if any(rule.tally.count for rule in check.numbers):  # what is no number has no history
+                sound = sound.with_columns(pl.when(pl.col(name).is_finite()).then(name) for name in check.reader.numbers)
             self.traded |= set(sound["symbol"].unique())
             self.surveys.append(survey(sound, self.actions, self.assets, self.markets, self.cfg.history))
         elif (bars := self.into / FOLDER / "series.parquet").exists():

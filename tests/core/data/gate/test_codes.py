@@ -52,6 +52,8 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
     "bad_timestamp": (f"UPDATE series SET timestamp = '2021-02-30 21:00:00' WHERE {AT}",),
     "mixed_timestamps": (f"UPDATE series SET timestamp = replace(timestamp, ' ', 'T') WHERE {AT}",),
     "future_timestamp": (f"UPDATE series SET timestamp = '2090-01-05 21:00:00' WHERE {AT}",),
+    "known_too_early": ("ALTER TABLE series ADD COLUMN known_at", f"UPDATE series SET known_at = datetime(timestamp, '-1 day') WHERE {AT}"),
+    "null_number": ("INSERT INTO trades VALUES (1, '2020-01-05 21:00:00', 'AAA', 'long', 1, NULL, 0, 0, 0, '')",),
     "null_close": (f"UPDATE series SET close = NULL WHERE {AT}",),
     "not_a_number": (f"UPDATE series SET close = '1.234,56' WHERE {AT}",),
     "not_finite": (f"UPDATE series SET volume = 9e999 WHERE {AT}",),

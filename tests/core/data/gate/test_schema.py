@@ -102,4 +102,29 @@ def test_every_profile_reads_the_same_side_tables(root: Path, data_cfg: DataConf
 
 def test_a_shape_forgets_what_is_not_there() -> None:
     shape = SHAPES["trades"].keep(["trade_id", "timestamp", "symbol", "side", "size", "price"])
-    assert shape.optional == () and shape.finite == () and len(shape.rules) == 1 and shape.integers == ("trade_id",)
+    assert shape.optional == () and shape.finite == () and len(shape.rules) == 3 and shape.integers == ("trade_id",)
+
+
+def test_a_side_table_adds_fields_by_names_that_mean_nothing_else(check: Check) -> None:
+    odd = ["", " ", "*", "^.*$", "_place", "ts\nns", '"', "9lives"]
+    names = ['"' + name.replace('"', '""') + '"' for name in (*odd, "mood", "Größe (%)")]
+    fill = f"INSERT INTO sentiment (timestamp, symbol, {', '.join(names)}) VALUES ('2020-01-05 21:00:00', 'AAA'{', 1' * len(names)})"
+    report = check(*(f"ALTER TABLE sentiment ADD COLUMN {name} REAL" for name in names), fill)
+    (finding,) = report.findings
+    assert (finding.code, finding.table) == ("unknown_column", "sentiment") and len(finding.rows) == len(odd)
+    assert "mood" not in finding.message and "Größe" not in finding.message and "\n" not in finding.message
+
+
+def test_a_name_is_the_same_in_either_case_of_ascii_and_of_nothing_else(check: Check) -> None:
+    """The Kelvin sign is no K to SQLite; taken for one, the missing column would be read as the text of its own name."""
+    kelvin = "\u212anown_at"
+    report = check("ALTER TABLE series RENAME COLUMN close TO Close", f'ALTER TABLE series ADD COLUMN "{kelvin}"')
+    assert [(finding.code, finding.column) for finding in report.findings] == [("column_case", "close"), ("unknown_column", kelvin)]
+    report = check('ALTER TABLE series RENAME COLUMN close TO "clo\u017fe"')
+    assert [(finding.code, finding.column) for finding in report.errors] == [("missing_column", "close")]
+
+
+def test_many_tables_are_named_in_one_breath(check: Check) -> None:
+    (finding,) = check(*(f"CREATE TABLE t{number:03d} (x)" for number in range(100))).findings
+    assert (finding.code, finding.table, len(finding.rows)) == ("unknown_table", "", 20)
+    assert finding.message.startswith("dump: 100 tables that no config names (t000, t001, ") and "and 80 more" in finding.message
