@@ -250,14 +250,18 @@ def _settled(pair: _Pair) -> tuple[pl.Series, pl.Series]:
 
 
 def _late(pair: _Pair, extra: pl.DataFrame) -> pl.Series:
-    """Whether a new row lies before the end of what was known of its series: its symbol, and its name where the table has several."""
+    """Whether a new row could have been known before: not after the newest row of its series, by `known_at` where there is one.
+
+    A series is a symbol, and a name where the table has several.
+    """
     if "ts_ns" not in pair.before.columns or extra.is_empty():
         return pl.repeat(False, extra.height, eager=True)
+    time = pl.coalesce(*(name for name in ("known_at_ns", "ts_ns") if name in pair.before.columns and name in extra.columns))
     named = [key for key in pair.keys if key not in ("ts_ns", "known_at_ns")]
     series = named if named and "ts_ns" in pair.keys else ["group"]
-    known = pair.before.group_by(series).agg(until_ns=pl.col("ts_ns").max())
-    until = extra.select(*series).join(known, on=series, how="left", nulls_equal=True, maintain_order="left")["until_ns"]
-    return (extra["ts_ns"] <= until).fill_null(False)
+    until = pair.before.group_by(series).agg(until_ns=time.max())
+    known = extra.select(*series, time_ns=time).join(until, on=series, how="left", nulls_equal=True, maintain_order="left")
+    return (known["time_ns"] <= known["until_ns"]).fill_null(False)
 
 
 def _ranges(starts: pl.Series, lengths: pl.Series) -> np.ndarray:

@@ -146,13 +146,25 @@ def test_symbols_come_and_go_and_their_rows_are_told_of_with_them() -> None:
     assert back.counts["symbols_new"] == 1 and back.counts["rows_new"] == 50 + 100 and back.counts["rows_late"] == 0
 
 
-def test_a_new_vintage_is_a_new_row_and_no_revision() -> None:
+def _vintages(place: int, known_day: int) -> Revisions:
+    """Values of four days, and another value of one of them that is known on some day."""
     times = [FIRST + n * NS_PER_DAY for n in range(4)]
     before = pl.DataFrame({"symbol": "A", "ts_ns": times, "known_at_ns": times, "value": 1.0})
-    again = before[1:2].with_columns(known_at_ns=pl.lit(times[3] + NS_PER_DAY), value=pl.lit(2.0))
-    now = pl.concat([before, again]).sort("symbol", "ts_ns", "known_at_ns")
-    found = compare_frames({"vintages": before}, {"vintages": now}, KEYS)
+    again = before[place : place + 1].with_columns(known_at_ns=pl.lit(FIRST + known_day * NS_PER_DAY), value=pl.lit(2.0))
+    return compare_frames({"vintages": before}, {"vintages": pl.concat([before, again]).sort("symbol", "ts_ns", "known_at_ns")}, KEYS)
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_a_new_vintage_is_a_new_row_and_no_revision(place: int) -> None:
+    found = _vintages(place, known_day=5)
+    assert _told(found) == [("vintages", "A", "new", 1, None)] and found.findings == ()
+
+
+@pytest.mark.parametrize("known_day", [2, 3])
+def test_a_vintage_that_was_known_before_and_is_first_seen_now_is_late(known_day: int) -> None:
+    found = _vintages(1, known_day)
     assert _told(found) == [("vintages", "A", "late", 1, None)]
+    assert [finding.code for finding in found.findings] == ["history_revised"]
 
 
 def test_tables_and_columns_come_and_go() -> None:

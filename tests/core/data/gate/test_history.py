@@ -118,6 +118,8 @@ def test_a_split_explains_either(say: Judge, factor: float) -> None:
     assert say(bars, split) == []
     assert len(say(bars, split.with_columns(symbol=pl.lit("B")))) == 1
     assert len(say(bars, split.with_columns(pl.col("ts_ns") - NS_PER_DAY))) == 1
+    assert say(bars, split.with_columns(pl.col("ts_ns") + NS_PER_HOUR)) == []  # at the bar itself
+    assert len(say(bars, split.with_columns(pl.col("ts_ns") - 23 * NS_PER_HOUR))) == 1  # at the bar before, which has it
 
 
 @pytest.mark.parametrize(("factor", "said"), [(100.0, "x 100"), (0.001, "/ 1000")])
