@@ -36,8 +36,7 @@ def sessions(calendar: str, first_ns: int, last_ns: int) -> pl.DataFrame:
     elif calendar == "24/5":
         frame = _fx_sessions(first_ns, last_ns)
     else:
-        first, last = (int(pl.from_epoch(pl.Series([value]), time_unit="ns").dt.year()[0]) for value in (first_ns, last_ns))
-        frame = _exchange(calendar, first // 10 * 10, last // 10 * 10 + 9)  # whole decades: a history that grows asks again
+        frame = _exchange(calendar, *_decades(first_ns, last_ns))
     return frame.filter((pl.col("close_ns") >= first_ns) & (pl.col("open_ns") <= last_ns)).select(*_SESSION)
 
 
@@ -58,6 +57,12 @@ def _local_ns(local: pl.Expr, zone: str) -> pl.Expr:
 
 def _is_fx_holiday(date: str) -> pl.Expr:
     return pl.any_horizontal((pl.col(date).dt.month() == month) & (pl.col(date).dt.day() == day) for month, day in _FX_HOLIDAYS)
+
+
+def _decades(first_ns: int, last_ns: int) -> tuple[int, int]:
+    """First and last year of the decades that a span touches: a history that grows asks for the same again."""
+    first, last = pl.from_epoch(pl.Series([first_ns, last_ns]), time_unit="ns").dt.year().to_list()
+    return first // 10 * 10, last // 10 * 10 + 9
 
 
 @lru_cache(maxsize=32)
@@ -138,10 +143,9 @@ def windows(market: MarketConfig, first_ns: int, last_ns: int) -> pl.DataFrame:
         return _continuous(market, first_ns, last_ns + length_ns)
     if length_ns > NS_PER_DAY:
         _only_weeks(market)
-    years = (int(pl.from_epoch(pl.Series([value]), time_unit="ns").dt.year()[0]) for value in (first_ns, last_ns))
     spare_ns = max(length_ns, 2 * NS_PER_DAY)
     inside = (pl.col("close_ns") >= first_ns - spare_ns) & (pl.col("open_ns") <= last_ns + spare_ns)
-    known = _exchange(market.calendar, *years).filter(inside).with_columns(required=pl.lit(True))
+    known = _exchange(market.calendar, *_decades(first_ns, last_ns)).filter(inside).with_columns(required=pl.lit(True))
     if length_ns == NS_PER_DAY:
         known = known.with_columns(key=pl.col("session").cast(pl.Int64), end_ns="close_ns")
     elif length_ns > NS_PER_DAY:
