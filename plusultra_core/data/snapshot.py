@@ -1,6 +1,7 @@
 """A dump, accepted and kept: a read-only copy under a name made of its content."""
 
 import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
@@ -101,11 +102,15 @@ def _unread(copy: Path, gate: GateConfig, counts: Mapping[str, int]) -> list[str
 
 
 def _back_up(path: Path, copy: Path, gate: GateConfig) -> None:
-    """Copy through SQLite, so that a log is honoured and a writer is waited for; the copy has no log."""
+    """Copy the file while SQLite keeps writers away; with a log, through SQLite. The copy has no log."""
     try:
-        with at_rest(path) as quiet, connect(quiet, gate) as source, closing(sqlite3.connect(copy)) as target:
-            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            source.backup(target, pages=-1)
+        with at_rest(path) as quiet, connect(quiet, gate) as source:
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on no writer touches the file
+            if has_log(quiet):
+                with closing(sqlite3.connect(copy)) as target:
+                    source.backup(target, pages=-1)
+            else:
+                shutil.copyfile(quiet, copy)
     except sqlite3.Error as error:
         finding: Finding = sqlite_finding("", error)
         refuse(DumpReport(False, (finding,)), path.name)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -77,11 +78,14 @@ class DataConfig:
         return (self.corporate_actions.shape(), *(side.shape() for side in self.side_tables))
 
 
+@lru_cache(maxsize=8)
+def _digests(shapes: tuple[TableShape, ...]) -> dict[str, str]:
+    return {shape.table: sha256_bytes(repr(shape).encode())[:12] for shape in sorted(shapes, key=lambda shape: shape.table)}
+
+
 def shaped_by(cfg: DataConfig) -> dict[str, object]:
     """What of the config decides which rows and columns a snapshot holds; its manifest keeps it."""
-    shapes = sorted((*SHAPES.values(), *cfg.shapes()), key=lambda shape: shape.table)
-    tables = {shape.table: sha256_bytes(repr(shape).encode())[:12] for shape in shapes}
-    return {"layout": _LAYOUT, "mode": cfg.validation.mode, "tables": tables}
+    return {"layout": _LAYOUT, "mode": cfg.validation.mode, "tables": _digests((*SHAPES.values(), *cfg.shapes()))}
 
 
 def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
@@ -101,8 +105,8 @@ def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
         found = f"{len(manifest['quarantined'])} symbols were set aside by validation.mode quarantine, and the config says strict"
         raise ArtifactError(f"{snapshot_dir.name}: {found}; {again}")
     there = {*manifest["counts"], *manifest["unread"]}
-    other = [shape.table for shape in (*SHAPES.values(), *cfg.shapes()) if taken["tables"].get(shape.table) != now["tables"][shape.table]]  # type: ignore[index]
-    if changed := sorted(there.intersection(other)):
+    other = {table for table, digest in _digests((*SHAPES.values(), *cfg.shapes())).items() if taken["tables"].get(table) != digest}
+    if changed := sorted(there & other):
         raise ArtifactError(f"{snapshot_dir.name}: the config reads other columns of {', '.join(changed)} than it was taken for; {again}")
 
 

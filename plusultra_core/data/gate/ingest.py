@@ -18,7 +18,7 @@ from plusultra_core.data.gate.findings import Finding, ValidationConfig, plain
 from plusultra_core.data.gate.rows import Tally
 from plusultra_core.data.gate.schema import TableShape
 
-RUN_ROWS = 1_000_000
+RUN_ROWS = 2_000_000
 """Rows held in memory; beyond that they are laid aside."""
 GROUP_ROWS = 500_000
 """Rows of whole symbols put together at a time, where one symbol has no more."""

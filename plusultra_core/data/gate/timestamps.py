@@ -22,6 +22,7 @@ FIRST_TEXT_NS = -(270 * 365 + 65) * NS_PER_DAY
 LAST_TEXT_NS = LAST_EPOCH_S * NS_PER_S
 
 _TEXT = r"^(\d{4}-\d{2}-\d{2})([ T])(\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}(?::?\d{2})?)?$"
+_USUAL = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-5][0-9]$"
 _BAD = "unreadable"
 
 
@@ -52,6 +53,9 @@ def parse_times(values: pl.Series) -> ParsedTimes:
     Raises  ContractError for another dtype.
     """
     name = values.name
+    if (usual := _parse_usual(values)) is not None:
+        notation = pl.select(pl.when(values.is_not_null()).then(pl.lit("text_space")).alias(name)).to_series()
+        return ParsedTimes(usual, notation, ("text_space",))
     distinct = pl.DataFrame({"value": values.unique()})
     if values.dtype == pl.String:
         parsed = _parse_text(distinct)
@@ -79,6 +83,16 @@ def to_ns(values: pl.Series, where: str) -> pl.Series:
         first = values.filter(parsed.ts_ns.is_null())[0]
         raise ContractError(f"{where}: {missing} timestamps cannot be read, first {first!r}; write YYYY-MM-DD HH:MM:SS, UTC")
     return parsed.ts_ns
+
+
+def _parse_usual(values: pl.Series) -> pl.Series | None:
+    """Times of a column of which every value is `2017-06-30 20:00:00`; None for any other, and for one without values."""
+    if values.dtype != pl.String or values.null_count() == len(values) or not values.str.contains(_USUAL).all():
+        return None
+    wall_us = values.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).to_physical()
+    if wall_us.null_count() > values.null_count() or not wall_us.is_between(FIRST_TEXT_NS // 1_000, LAST_TEXT_NS // 1_000).all():
+        return None
+    return wall_us * 1_000
 
 
 def _parse_text(distinct: pl.DataFrame) -> pl.DataFrame:

@@ -79,7 +79,8 @@ class TableCheck:
         if symbols is not None and kinds.get(symbols.name, str) is not str:
             self._tell("bad_symbol", symbols.name, "text", symbols.is_not_null(), places, symbols)
             return None
-        typed = block.select(*self.reader.numbers, *(self._as_text(block[name]) for name in self.reader.columns if self._is_other(name)))
+        others = [name for name in self.reader.columns if name not in (*self.reader.numbers, self.owner, shape.time, shape.known_at)]
+        typed = block.select(*self.reader.numbers, *(self._as_text(block[name]) for name in others))
         for column, target in ((shape.time, "ts_ns"), (shape.known_at, "known_at_ns")):
             times = None if column is None else self._times(block[column], places, symbols)
             if times is None and column == shape.time:
@@ -95,9 +96,6 @@ class TableCheck:
             orphan = owners >= len(self.rules.symbols)
             self._tell("orphan_symbol", symbols.name, "a symbol of assets", orphan, places, symbols)
         return typed.with_columns(places, owners.cast(pl.Int32).alias(OWNER))
-
-    def _is_other(self, name: str) -> bool:
-        return name not in (*self.reader.numbers, self.owner, self.shape.time, self.shape.known_at)
 
     def _as_text(self, values: pl.Series) -> pl.Series:
         """A column of keys or text as text; whole numbers stay what they are where the table begins with them."""

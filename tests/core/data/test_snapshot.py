@@ -1,5 +1,6 @@
 """A snapshot is the dump's content under a name of its own, or nothing."""
 
+import json
 import os
 import re
 import sqlite3
@@ -7,19 +8,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plusultra_core.artifacts import sha256_file
+from plusultra_core.clock import iso
 from plusultra_core.data.gate.connection import connect
 from plusultra_core.data.snapshot import DATABASE, Snapshot, open_snapshot, snapshot_key, take_snapshot
-from plusultra_core.data.tables import DataConfig
+from plusultra_core.data.tables import DataConfig, build_table, classes_in, read_quarantine
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.market import MarketConfig
 
 MakeDump = Callable[..., Path]
 Take = Callable[[Path], Snapshot]
+Markets = dict[str, MarketConfig]
 
 
 @pytest.fixture
@@ -31,6 +35,11 @@ def store(tmp_path: Path) -> Path:
 def take(store: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]) -> Take:
     cfg = replace(data_cfg, gate=replace(data_cfg.gate, busy_timeout_s=0.0))
     return lambda path: take_snapshot(path, store, cfg, markets)
+
+
+@pytest.fixture
+def lenient(data_cfg: DataConfig) -> DataConfig:
+    return replace(data_cfg, validation=replace(data_cfg.validation, mode="quarantine"))
 
 
 def test_the_same_dump_twice_is_one_snapshot(make_dump: MakeDump, store: Path, take: Take) -> None:
@@ -64,6 +73,92 @@ def test_the_copy_holds_the_same_rows_and_cannot_be_written(make_dump: MakeDump,
     with connect(copy, data_cfg.gate) as db, connect(path, data_cfg.gate) as original:
         query = "SELECT * FROM series ORDER BY timestamp, symbol"
         assert db.execute(query).fetchall() == original.execute(query).fetchall()
+
+
+def test_the_tables_are_typed_columns_sorted_by_symbol_and_time(make_dump: MakeDump, take: Take) -> None:
+    rows = (
+        "INSERT INTO fundamentals VALUES ('2020-01-05 21:00:00', 'BBB', 3, '2020-02-05 21:00:00'), ('2020-01-05 21:00:00', 'AAA', 4, NULL)"
+    )
+    folder = take(make_dump(rows, "ALTER TABLE series ADD COLUMN note TEXT")).path / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == ["assets.parquet", "fundamentals.parquet", "series.parquet"]
+    series, filed = (pl.read_parquet(folder / f"{name}.parquet") for name in ("series", "fundamentals"))
+    prices = dict.fromkeys(("open", "high", "low", "close", "vwap", "volume", "turnover"), pl.Float64)
+    assert series.schema == {"symbol": pl.String, "ts_ns": pl.Int64, **prices} and series.height == 120
+    assert series.select("symbol", "ts_ns").equals(series.select("symbol", "ts_ns").sort("symbol", "ts_ns"))
+    assert filed.columns == ["symbol", "ts_ns", "known_at_ns", "earnings"] and filed["earnings"].to_list() == [4.0, 3.0]
+    assert [None if known is None else iso(known) for known in filed["known_at_ns"]] == [None, "2020-02-05T21:00:00Z"]
+    assert all(path.stat().st_mode & 0o222 == 0 for path in folder.iterdir())
+
+
+def test_rows_that_were_set_aside_can_be_read(make_dump: MakeDump, store: Path, lenient: DataConfig, markets: Markets) -> None:
+    bad = "UPDATE series SET close = x'0102' WHERE symbol = 'AAA' AND timestamp < '2020-01-03'"
+    path = make_dump(bad, "INSERT INTO indicators VALUES ('2020-01-05 21:00:00', 'CCC', 'rsi', 9e999, NULL)")
+    taken = take_snapshot(path, store, lenient, markets)
+    assert taken.manifest["quarantined"] == ["AAA", "CCC"]
+    aside = read_quarantine(taken.path)
+    assert aside.select("table", "symbol", "code", "column", "row", "timestamp", "value").rows() == [
+        ("series", "AAA", "not_a_number", "close", 1, "2020-01-01 21:00:00", "blob of 2 bytes"),
+        ("series", "AAA", "not_a_number", "close", 2, "2020-01-02 21:00:00", "blob of 2 bytes"),
+        ("series", "AAA", "not_finite", "close", 1, "2020-01-01 21:00:00", "blob of 2 bytes"),
+        ("series", "AAA", "not_finite", "close", 2, "2020-01-02 21:00:00", "blob of 2 bytes"),
+        ("indicators", "CCC", "not_finite", "value", 1, "2020-01-05 21:00:00", "inf"),
+    ]
+    assert aside["reason"].unique().sort().to_list() == ["expected a finite number", "expected a number"]
+    for name in ("assets", "series"):
+        assert pl.read_parquet(taken.path / "tables" / f"{name}.parquet")["symbol"].unique().sort().to_list() == ["BBB", "X/USD:P"]
+
+
+def test_more_rows_than_are_kept_are_still_counted(
+    make_dump: MakeDump, store: Path, lenient: DataConfig, markets: Markets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plusultra_core.data.gate.rows.QUARANTINE_ROWS", 7)
+    taken = take_snapshot(make_dump("UPDATE series SET close = -1 WHERE symbol = 'AAA'"), store, lenient, markets)
+    told = {finding["code"]: finding["message"] for finding in taken.manifest["findings"]}
+    assert told["not_positive"].startswith("series.close: 30 rows, first")
+    assert read_quarantine(taken.path).filter(pl.col("code") == "not_positive")["row"].to_list() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_sound_dump_sets_nothing_aside(make_dump: MakeDump, take: Take) -> None:
+    assert read_quarantine(take(make_dump()).path).is_empty()
+
+
+def test_a_snapshot_that_another_mode_would_have_made_otherwise_is_not_taken_for_the_same(
+    make_dump: MakeDump, store: Path, take: Take, data_cfg: DataConfig, lenient: DataConfig, markets: Markets
+) -> None:
+    path = make_dump("UPDATE series SET close = -1 WHERE symbol = 'AAA'")
+    taken = take_snapshot(path, store, lenient, markets)
+    assert take_snapshot(path, store, lenient, markets) == taken
+    with pytest.raises(ArtifactError, match=r"1 symbols were set aside by validation.mode quarantine.*; remove the folder .* and take"):
+        take(path)
+    with pytest.raises(ArtifactError, match=r"validation\.mode quarantine"):
+        build_table("series", taken.path, "equity", markets, data_cfg)
+    sound = make_dump(name="sound.sqlite")
+    assert take_snapshot(sound, store, lenient, markets) == take(sound)  # nothing was set aside: the same either way
+
+
+def test_a_snapshot_without_a_table_that_the_config_names_now_is_refused(
+    make_dump: MakeDump, store: Path, take: Take, data_cfg: DataConfig, markets: Markets
+) -> None:
+    path = make_dump("CREATE TABLE tides (timestamp DATETIME, port TEXT, height_m REAL)")
+    taken = take(path)
+    named = {"table": "tides", "symbol_column": None, "key_columns": ("port",), "value_columns": ("height_m",), "market_wide": False}
+    tides = replace(data_cfg.side_tables[0], **named)
+    cfg = replace(data_cfg, side_tables=(*data_cfg.side_tables, tides))
+    for again in (lambda: take_snapshot(path, store, cfg, markets), lambda: classes_in(taken.path, markets, cfg)):
+        with pytest.raises(ArtifactError, match="the config reads other columns of tides than it was taken for; remove the folder"):
+            again()
+    elsewhere = replace(data_cfg, side_tables=(*data_cfg.side_tables, replace(tides, table="winds")))
+    assert classes_in(taken.path, markets, elsewhere) == ("crypto", "equity", "etf")  # the dump has no such table
+
+
+def test_a_snapshot_of_an_older_version_is_refused(make_dump: MakeDump, take: Take, data_cfg: DataConfig, markets: Markets) -> None:
+    taken = take(make_dump())
+    manifest = taken.path / "manifest.json"
+    old = {name: value for name, value in taken.manifest.items() if name != "shaped_by"}
+    manifest.write_text(json.dumps(old))
+    for read in (lambda: take(make_dump()), lambda: build_table("assets", taken.path, "equity", markets, data_cfg)):
+        with pytest.raises(ArtifactError, match="taken by an older version, which kept no tables; remove the folder"):
+            read()
 
 
 def test_a_refused_dump_leaves_nothing(make_dump: MakeDump, store: Path, take: Take) -> None:

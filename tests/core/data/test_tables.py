@@ -244,6 +244,38 @@ def test_column_names_in_other_letters_are_read(table: Table) -> None:
     assert table("series", "equity", "ALTER TABLE series RENAME COLUMN close TO CLOSE", *rename).equals(usual)
 
 
+def test_tables_are_read_without_the_dump(
+    make_dump: MakeDump, tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    snapshot = take_snapshot(make_dump(), tmp_path / "store", data_cfg, markets)
+    (snapshot.path / "dump.sqlite").unlink()
+    assert classes_in(snapshot.path, markets, data_cfg) == ("crypto", "equity", "etf")
+    assert [build_table(name, snapshot.path, "equity", markets, data_cfg).height for name in TABLES] == [2, 60, 0, 0, 0, 0, 0]
+
+
+def test_tables_do_not_depend_on_how_many_rows_went_together(
+    real_dump: Callable[[str], Path],
+    tmp_path: Path,
+    data_cfg: DataConfig,
+    markets: dict[str, MarketConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = take_snapshot(real_dump("market_tiny"), tmp_path / "whole", data_cfg, markets)
+    for module, name, rows in (
+        ("rows", "_FETCH_ROWS", 10),
+        ("rows", "BLOCK_ROWS", 30),
+        ("ingest", "RUN_ROWS", 100),
+        ("ingest", "GROUP_ROWS", 150),
+    ):
+        monkeypatch.setattr(f"plusultra_core.data.gate.{module}.{name}", rows)
+    parts = take_snapshot(real_dump("market_tiny"), tmp_path / "parts", data_cfg, markets)
+    assert {**parts.manifest, "files": None} == {**whole.manifest, "files": None}
+    for asset_class in classes_in(whole.path, markets, data_cfg):
+        for name in TABLES:
+            one, other = (build_table(name, snapshot.path, asset_class, markets, data_cfg) for snapshot in (whole, parts))
+            assert one.equals(other)
+
+
 def test_corporate_actions_may_have_other_names(
     table: Table, make_dump: MakeDump, data_cfg: DataConfig, markets: dict[str, MarketConfig]
 ) -> None:

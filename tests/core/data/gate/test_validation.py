@@ -18,6 +18,7 @@ from plusultra_core.market import MarketConfig
 Check = Callable[..., DumpReport]
 MakeDump = Callable[..., Path]
 AT = "symbol = 'AAA' AND timestamp = '2020-01-05 21:00:00'"
+NOW = 1_600_000_000 * 10**9
 BAR = "INSERT INTO series (timestamp, symbol, close) VALUES"
 
 REFUSED = {
@@ -152,9 +153,9 @@ WARNED = {
 
 @pytest.fixture
 def check(data_cfg: DataConfig, markets: dict[str, MarketConfig]) -> Check:
-    def run(path: Path, mode: str = "strict") -> DumpReport:
+    def run(path: Path, mode: str = "strict", now: int | None = None) -> DumpReport:
         cfg = replace(data_cfg, validation=replace(data_cfg.validation, mode=mode))
-        return check_dump(path, cfg, markets)
+        return check_dump(path, cfg, markets, now=now)
 
     return run
 
@@ -193,6 +194,55 @@ def test_accepted_with_a_warning(odd: str, make_dump: MakeDump, check: Check) ->
     }
     expected = {(code, column)} | besides.get(code, set())
     assert {(finding.code, finding.column) for finding in report.warnings} == expected, [f.message for f in report.findings]
+
+
+@pytest.mark.parametrize("broken", [*REFUSED, *WARNED])
+def test_a_finding_does_not_depend_on_how_many_rows_are_judged_together(
+    broken: str, make_dump: MakeDump, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_dump({**REFUSED, **WARNED}[broken][0])
+    whole = check(path, now=NOW)
+    for module, name, rows in (
+        ("rows", "_FETCH_ROWS", 7),
+        ("rows", "BLOCK_ROWS", 10),
+        ("ingest", "RUN_ROWS", 25),
+        ("ingest", "GROUP_ROWS", 40),
+    ):
+        monkeypatch.setattr(f"plusultra_core.data.gate.{module}.{name}", rows)
+    assert check(path, now=NOW) == whole
+
+
+def test_rows_are_shown_in_the_order_of_the_table(make_dump: MakeDump, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plusultra_core.data.gate.rows._FETCH_ROWS", 7)
+    monkeypatch.setattr("plusultra_core.data.gate.rows.BLOCK_ROWS", 10)
+    found = check(
+        make_dump("UPDATE series SET close = -1 WHERE rowid IN (117, 3, 40, 41)", f"INSERT INTO series SELECT * FROM series WHERE {AT}")
+    )
+    by_code = {finding.code: finding for finding in found.errors}
+    assert [row["symbol"] for row in by_code["not_positive"].rows] == ["AAA", "BBB", "BBB", "X/USD:P"]
+    assert by_code["not_positive"].message.startswith(
+        "series.close: 4 rows, first (timestamp='2020-01-03 21:00:00', symbol='AAA', close=-1.0; "
+    )
+    assert by_code["duplicate_key"].message.startswith("series.timestamp: 2 rows") and len(by_code["duplicate_key"].rows) == 2
+
+
+def test_every_value_of_one_column_may_be_text_and_one_of_another_no_number(make_dump: MakeDump, check: Check) -> None:
+    loose = "CREATE TABLE loose AS SELECT timestamp, symbol, CAST(open AS TEXT) AS open, close, CAST(volume AS TEXT) AS volume FROM series"
+    spoil = "UPDATE loose SET volume = '1.234,5' WHERE rowid = 90"
+    report = check(make_dump(loose, spoil, "DROP TABLE series", "ALTER TABLE loose RENAME TO series"))
+    found = {(finding.code, finding.column): finding for finding in report.findings}
+    assert found["numeric_text", "open"].level == "warning" and found["numeric_text", "open"].symbols is None
+    assert found["not_a_number", "volume"].message.startswith("series.volume: 120 rows")
+
+
+def test_the_number_of_a_trade_is_whole(make_dump: MakeDump, check: Check) -> None:
+    row = "INSERT INTO trades VALUES ({}, '2020-01-05 21:00:00', 'AAA', 'long', 1, 1, 0, 0, 0, '')"
+    report = check(
+        make_dump("ALTER TABLE trades RENAME TO t", "CREATE TABLE trades AS SELECT * FROM t", row.format(1), row.format("'two'"))
+    )
+    (found,) = report.errors
+    assert (found.code, found.column) == ("bad_key", "trade_id") and "expected an integer" in found.message
+    assert [finding.code for finding in check(make_dump(row.format(1), row.format(1))).errors] == ["duplicate_key"]
 
 
 def test_a_jump_with_a_corporate_action_is_no_surprise(make_dump: MakeDump, check: Check) -> None:
