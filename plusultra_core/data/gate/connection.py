@@ -59,6 +59,7 @@ _READ_ONLY = (
     f"PRAGMA cache_size = -{CACHE_KB}",  # the file names a size of its own in its header
 )
 _LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,  # of a statement in the schema; cells have a limit of their own
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
@@ -78,9 +79,10 @@ def connect(path: Path, gate: GateConfig) -> Iterator[sqlite3.Connection]:
     """
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=gate.busy_timeout_s, isolation_level=None)) as db:
-        for kind, limit in {**_LIMITS, sqlite3.SQLITE_LIMIT_LENGTH: gate.max_cell_bytes}.items():
+        for kind, limit in _LIMITS.items():
             db.setlimit(kind, limit)
         _load_schema(db)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, gate.max_cell_bytes)
         db.set_authorizer(_authorize)
         deadline = time.monotonic() + gate.query_budget_s
         db.set_progress_handler(lambda: int(time.monotonic() > deadline), 20_000)

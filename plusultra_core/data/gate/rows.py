@@ -20,6 +20,8 @@ MAX_NUMBER = 1e300
 """Beyond it a number is taken for infinite."""
 BLOCK_ROWS = 65_536
 """Rows judged together."""
+BLOCK_BYTES = 64_000_000
+"""Cells judged together, where they are long."""
 RESERVED = ("ts_ns", "known_at_ns")
 """Columns that the tables of a snapshot have for themselves; those of a dump with these names are not read."""
 QUARANTINE_ROWS = 10_000
@@ -135,11 +137,12 @@ class Reader:
         cursor = db.execute(self.query())
         while True:
             parts: dict[str, list[pl.Series]] = {name: [] for name in self.columns}
-            start = self.num_rows
-            while self.num_rows < start + BLOCK_ROWS and (rows := cursor.fetchmany(_FETCH_ROWS)):
+            start, size = self.num_rows, 0
+            while self.num_rows < start + BLOCK_ROWS and size < BLOCK_BYTES and (rows := cursor.fetchmany(_FETCH_ROWS)):
                 cells = dict(zip(self.columns, zip(*rows, strict=True), strict=True))
                 for name in self.columns:
                     parts[name].append(self._typed(name, cells))
+                    size += int(parts[name][-1].estimated_size())
                 self.num_rows += len(rows)
             if self.num_rows == start:
                 return

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from plusultra_core.data.gate.connection import quote
+from plusultra_core.data.gate.connection import long_cells, quote
 from plusultra_core.data.gate.findings import Finding, Level, Row
 
 _NUMBER_TYPE = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC")
@@ -183,7 +183,8 @@ def _kinds(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
     SQLite itself refuses an entry whose statement makes something else than its type and name say. `PRAGMA table_list` would
     resolve every view, and views upon views double with each floor.
     """
-    entries = db.execute("SELECT name, type, sql FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
+    with long_cells(db):
+        entries = db.execute("SELECT name, type, substr(sql, 1, 20) FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
     return {
         fold(name): (name, "view" if kind == "view" else "virtual" if fold(sql).startswith("create virtual") else "table")
         for name, kind, sql in entries

@@ -289,8 +289,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
         None,
     ),
     "a cell of 8 MB": (_sql("UPDATE series SET symbol = printf('%.*c', 8000000, 'x') WHERE rowid = 1"), "huge_cell"),
-    "blobs of 1 MB": (_sql("UPDATE series SET close = zeroblob(1000000)"), "not_a_number"),
-    "texts of 1 MB": (_sql("UPDATE series SET timestamp = printf('%.*c', 1000000, 'x')"), "bad_timestamp"),
+    "blobs of 60 kB": (_sql("UPDATE series SET close = zeroblob(60000)"), "not_a_number"),
+    "250 MB of text": (
+        _sql(f"INSERT INTO series (timestamp, symbol, close) {_count(5_000)} SELECT k || hex(zeroblob(25000)), 'AAA', 1 FROM n"),
+        "bad_timestamp",
+    ),
     "8 MB of JSON": (_sql("UPDATE assets SET metadata = '{\"a\": \"' || printf('%.*c', 8000000, 'x') || '\"}' WHERE symbol = 'AAA'"), None),
     "JSON 100,000 deep": (_sql(f"UPDATE assets SET metadata = '{DEEP}' WHERE symbol = 'AAA'"), None),
     "JSON 30,000 deep": (_sql(f"UPDATE assets SET metadata = '{DEEP[:30_000]}' WHERE symbol = 'AAA'"), None),
