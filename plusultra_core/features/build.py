@@ -8,7 +8,7 @@ import polars as pl
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.features import ranks, sides
+from plusultra_core.features import joins, ranks, sides
 from plusultra_core.features.arrays import BarArrays, Waiting
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
@@ -208,7 +208,8 @@ def arrays_of(
 
 def keys_of(bars: pl.DataFrame) -> pl.DataFrame:
     """Keys of every bar; known_ns is when all bars of the symbol so far were known."""
-    return bars.select("symbol", "ts_ns", pl.col("known_ns").cum_max().over("symbol"))
+    known_ns = joins.latest(bars["known_ns"].to_numpy(), sides.segments(bars, ["symbol"]))
+    return bars.select("symbol", "ts_ns", pl.Series("known_ns", known_ns))
 
 
 def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
+from plusultra_core.arrays import BoolArray, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.features import splice
 from plusultra_core.features.build import (
@@ -18,7 +18,6 @@ from plusultra_core.features.build import (
     KEYS,
     READS,
     FeaturesConfig,
-    Made,
     Span,
     WindowsConfig,
     check,
@@ -28,7 +27,6 @@ from plusultra_core.features.build import (
     keys_of,
     span_of,
 )
-from plusultra_core.features.catalog import FeatureSpec
 from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, Trace
 from plusultra_core.features.sides import segments
@@ -116,17 +114,19 @@ def extend(
     span = _span(plan, previous, bars, keys, cfg.windows)
     across = [spec for spec in specs if plan.late and ACROSS in spec.tags]
     made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if spec not in across])
-    if previous is not None and plan.taken.any():
-        if not _same_columns(made, across, previous):
-            return extend(None, bars, indicators, side_tables, market, cfg)
-        made = replace(made, columns=_spliced(plan, previous, made.columns))
-    state = _state(plan, previous, keys, made.traces, cfg.windows)
+    names = [*dict.fromkeys([*(spec.name for spec in specs), *made.columns])]
+    if previous is None or not plan.taken.any():
+        features = frame_of(keys, made.columns)
+    elif {*names, *KEYS} != set(previous.features.columns):
+        return extend(None, bars, indicators, side_tables, market, cfg)
+    else:
+        features = _spliced(plan, previous, keys, frame_of(span.keys, made.columns).drop(KEYS))
     if across:
         whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
-        made.columns.update((spec.name, whole.columns[spec.name]) for spec in across)
+        features = features.with_columns(frame_of(keys, whole.columns).drop(KEYS))
     return Extended(
-        features=frame_of(keys, {name: made.columns[name] for name in _ordered(made, specs)}),
-        state=state,
+        features=features.select(*KEYS, *names),
+        state=_state(plan, previous, keys, made.traces, cfg.windows),
         num_symbols_taken=int((plan.taken > 0).sum()),
         num_rows_taken=int(plan.taken.sum()),
         num_rows_computed=span.keys.height,
@@ -181,7 +181,8 @@ def _same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
     """Whether both have the same rows known by then, in whatever order."""
     if old.schema != new.schema:
         return False
-    one, two = (frame.filter(pl.col("known_ns") <= end_ns) for frame in (old, new))
+    known = [frame["known_ns"] <= end_ns for frame in (old, new)]
+    one, two = (frame if mask.all() else frame.filter(mask) for frame, mask in zip((old, new), known, strict=True))
     return one.equals(two) or (one.height == two.height and one.sort(one.columns).equals(two.sort(two.columns)))
 
 
@@ -207,25 +208,18 @@ def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.D
     return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before, keep)
 
 
-def _same_columns(made: Made, across: list[FeatureSpec], previous: Previous) -> bool:
-    return {*made.columns, *(spec.name for spec in across), *KEYS} == set(previous.features.columns)
-
-
-def _ordered(made: Made, specs: tuple[FeatureSpec, ...]) -> list[str]:
-    return list(dict.fromkeys([*(spec.name for spec in specs), *made.columns]))
-
-
-def _spliced(plan: _Plan, previous: Previous, columns: dict[str, Float32Array]) -> dict[str, Float32Array]:
-    """Columns of all rows. Empties `columns` as it goes."""
+def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Of each symbol the earlier rows, in the memory where they are, then those of `new`."""
     lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
     new_first = np.cumsum(lengths) - lengths + np.maximum(plan.taken - plan.begin, 0)
-    whole = {}
-    for name in list(columns):
-        new, old = columns.pop(name), previous.features[name].to_numpy()
-        out = np.empty(int(plan.starts[-1]), dtype=new.dtype)
-        splice.splice(old.astype(new.dtype, copy=False), plan.old_starts[plan.old_place], plan.taken, new, new_first, plan.starts, out)
-        whole[name] = out
-    return whole
+    old = previous.features.select(new.columns)
+    pieces, none = [], old.clear()
+    for first, taken, rest_first, num_rows in zip(
+        plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), new_first.tolist(), plan.num_rows.tolist(), strict=True
+    ):
+        pieces.append(old.slice(first, taken) if taken else none)
+        pieces.append(new.slice(rest_first, num_rows - taken) if num_rows > taken else none)
+    return pl.concat([keys.select(KEYS), pl.concat([none, *(piece for piece in pieces if piece.height)])], how="horizontal")
 
 
 def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:

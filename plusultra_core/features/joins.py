@@ -134,6 +134,16 @@ def walk(
 
 
 @njit(cache=True)
+def latest(known_ns: Int64Array, starts: Int64Array) -> Int64Array:
+    """The latest of each symbol's values so far."""
+    out = known_ns.copy()
+    for s in range(starts.size - 1):
+        for i in range(starts[s] + 1, starts[s + 1]):
+            out[i] = max(out[i], out[i - 1])
+    return out
+
+
+@njit(cache=True)
 def take(value: Float64Array, place: Int64Array) -> Float64Array:
     """Values at places, NaN at -1."""
     out = np.empty(place.size)

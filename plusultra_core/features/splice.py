@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
+from plusultra_core.arrays import BoolArray, Int64Array
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -25,20 +25,3 @@ def mark_changed(
                 if old[old_first[s] + i] != new[new_first[s] + i]:
                     same[s] = False
                     break
-
-
-@njit(cache=True)
-def splice(
-    old: Float32Array,
-    old_first: Int64Array,
-    taken: Int64Array,
-    new: Float32Array,
-    new_first: Int64Array,
-    starts: Int64Array,
-    out: Float32Array,
-) -> None:
-    """Of each symbol `taken` rows of old from old_first, then the rest from row new_first of new."""
-    for s in range(taken.size):
-        first, middle, last = starts[s], starts[s] + taken[s], starts[s + 1]
-        out[first:middle] = old[old_first[s] : old_first[s] + taken[s]]
-        out[middle:last] = new[new_first[s] : new_first[s] + last - middle]

@@ -29,7 +29,9 @@ def parquet_bytes(frame: pl.DataFrame) -> bytes:
 
 def _encode(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=131_072, use_pyarrow=False)
+    frame.rechunk().write_parquet(
+        buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=131_072, use_pyarrow=False
+    )
     return buffer.getvalue()
 
 
