@@ -145,17 +145,17 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
     members = source.assets.filter(pl.col("asset_class") == asset_class)
     symbols = members["symbol"].to_list()
     if name == "assets":
-        frame = _with_bars(source, members, markets.get(asset_class))
+        rows = _with_bars(source, members, markets.get(asset_class)).lazy()
     elif name == "side_tables":
-        frame = _side_tables(source, symbols)
+        rows = _side_tables(source, symbols).lazy()
     elif name == "corporate_actions":
-        frame = _corporate_actions(source, symbols)
+        rows = _corporate_actions(source, symbols)
     else:
-        frame = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
-    frame = frame.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
-    columns = empty(name).schema
-    frame = frame.with_columns(pl.lit(None, dtype).alias(column) for column, dtype in columns.items() if column not in frame.columns)
-    frame = frame.select(columns.names()).cast(columns)
+        rows = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
+    rows = rows.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
+    columns, there = empty(name).schema, rows.collect_schema()
+    whole = [pl.col(column) if column in there else pl.lit(None).alias(column) for column in columns]
+    frame = empty(name) if not there else rows.select(whole).cast(columns).collect()  # at once: each step more would be a copy
     return frame if name in _LIE_SORTED else sort(name, frame)
 
 
@@ -176,10 +176,10 @@ class _Source:
     def file(self, table: str) -> Path:
         return self.folder / f"{table}.parquet"
 
-    def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.DataFrame:
+    def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.LazyFrame:
         """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
         if not self.file(shape.table).exists():
-            return pl.DataFrame()
+            return pl.LazyFrame()
         rows = pl.scan_parquet(self.file(shape.table))
         known_ns = pl.col("ts_ns") + lag_s * NS_PER_S
         if "known_at_ns" in rows.collect_schema():
@@ -187,7 +187,7 @@ class _Source:
         if symbols is not None and shape.symbol is not None:
             mine = pl.col(shape.symbol).is_in(list(symbols))
             rows = rows.filter(mine | pl.col(shape.symbol).is_null() if shape.null_symbol_allowed else mine)
-        return rows.with_columns(known_ns=known_ns).collect()
+        return rows.with_columns(known_ns=known_ns)
 
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
@@ -195,7 +195,7 @@ def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     parts = [empty("side_tables")]
     for side in source.cfg.side_tables:
         shape = side.shape()
-        frame = source.read(shape, side.lag_s, None if side.market_wide else symbols)
+        frame = source.read(shape, side.lag_s, None if side.market_wide else symbols).collect()
         keys = {*shape.required, *RESERVED, "known_ns"}
         values = [name for name in (shape.finite or frame.columns) if name in frame.columns and name not in keys]
         if values:
@@ -203,14 +203,13 @@ def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
+def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.LazyFrame:
     cfg = source.cfg.corporate_actions
-    frame = source.read(cfg.shape(), cfg.lag_s, symbols)
-    if frame.is_empty():
-        return empty("corporate_actions")
+    rows = source.read(cfg.shape(), cfg.lag_s, symbols)
+    there = rows.collect_schema()
     names = {"symbol": cfg.symbol_column, "action": cfg.action_column, "amount": cfg.amount_column, "ratio": cfg.ratio_column}
-    names |= {"currency": cfg.currency_column}
-    return frame.select("ts_ns", "known_ns", **{name: pl.col(column) for name, column in names.items() if column in frame.columns})
+    names |= {"ts_ns": "ts_ns", "known_ns": "known_ns", "currency": cfg.currency_column}
+    return rows.select(**{name: pl.col(column) for name, column in names.items() if column in there})
 
 
 def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
