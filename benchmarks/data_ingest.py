@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core import config
-from plusultra_core.data.contract import validate
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.data.samples.dump_writer import write_dump
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import TABLES, DataConfig, build_table, classes_in
@@ -141,7 +141,7 @@ def run(large: bool = False) -> list[dict[str, Any]]:
         for what, size in MADE.items():
             dumps[what] = folder / f"made_{size[0]}.sqlite"
             make_dump(dumps[what], *size)
-        real = ROOT.parent / "shared" / "data" / "market_2017_a.sqlite"
+        real = Path(os.environ.get("PLUSULTRA_REAL_DUMPS", ROOT.parent / "shared" / "data")) / "market_2017_a.sqlite"
         if real.exists():
             dumps[real.stem] = real
         rows = [_measure(what, dump, folder / f"store_{number}", _REPEATS) for number, (what, dump) in enumerate(dumps.items())]
