@@ -1,6 +1,6 @@
 """What the policy is paid: growth after all costs, less what risk is charged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class RewardConfig:
     scale: float
     """Multiplies the whole."""
     variance_coef: float
-    """Charges half the square of the return of the bar (risk aversion of a mean-variance investor)."""
+    """Charges half the square of the return of the bar (risk aversion of a mean-variance investor in the whole book)."""
     drawdown_coef: float
     """Charges every increase of the drawdown."""
     sharpe_coef: float
@@ -28,6 +28,16 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.scale <= 0 or min(self.variance_coef, self.drawdown_coef, self.sharpe_coef) < 0 or not 0 < self.sharpe_decay < 1:
             raise ConfigError("reward: expected scale > 0, coefficients >= 0, sharpe_decay in (0, 1)")
+
+
+def of_share(cfg: RewardConfig, share: float) -> RewardConfig:
+    """The reward of a slot that holds `share` of a book, where `cfg` is the book's: its variance is charged by that share.
+
+    A book of slots with returns r_i and shares s_i earns sum s_i r_i; with slots that do not move together its
+    variance charge is coef / 2 x sum s_i^2 r_i^2, which per unit of a slot's own capital is s_i coef / 2 x r_i^2.
+    Growth and drawdown are of first order in s_i and stay as they are.
+    """
+    return replace(cfg, variance_coef=cfg.variance_coef * share)
 
 
 def growth(equity_before: Float64Array, equity_after: Float64Array) -> Float64Array:

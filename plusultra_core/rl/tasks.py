@@ -14,6 +14,7 @@ from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
 from plusultra_core.models.policy import ACTOR, FORECASTER
+from plusultra_core.rl.reward import of_share
 from plusultra_core.rl.train import RLConfig, train_policy
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
@@ -33,7 +34,8 @@ def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
     limit = slot_limit(guard, len(panel.symbols))
     spans = spans_of(panel, cfg.train.valid_frac)
     world, policy, rows = build_world(panel, teacher, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
-    trained = train_policy(cfg, world, policy, rows, spans, job.work / "policy.pt", progress)
+    slot = replace(cfg, reward=of_share(cfg.reward, limit))
+    trained = train_policy(slot, world, policy, rows, spans, job.work / "policy.pt", progress)
     bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained.tensors)
     metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0])}
 

@@ -1,5 +1,6 @@
 """The loop of PPO: warm start, collect, update, validate, keep the best; resumable bit for bit."""
 
+import copy
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class Trained(NamedTuple):
 def train_policy(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans, checkpoint: Path, progress: Progress) -> Trained:
     """Train and return the weights that scored best on the validation part; update 0 is the cloned sizing rule.
 
+    The policy that never trades is a candidate too: what earns less than nothing on validation is not kept.
     Every update draws from its own generator, so that a run that was killed goes on from its checkpoint
     and ends with the bytes of a run that was not.
     """
@@ -141,23 +143,34 @@ def validate(run: RLConfig, world: World, policy: Policy, span: tuple[int, int])
     return {"valid_reward": reward / length, "valid_ret": ret / length, "valid_position": held / length}
 
 
+def flattened(policy: Policy) -> Policy:
+    """The policy whose every action is 0: a copy with the actor's last layer emptied."""
+    flat = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in flat.actor[-1].parameters():
+            parameter.zero_()
+    return flat
+
+
 def _begin(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans, env: TradingEnv) -> dict[str, Any]:
     rng = _rng(run, 0)
     part = raw_weight(rows.quantiles_RKQ.numpy()[:, run.horizon_index], rows.levels, run.gain)
     cloned = clone_rule(policy, rows.rows_RF, torch.from_numpy(part.astype(np.float32)), run.warmstart, rng)
     env.reset(rng)
     row = {"update": 0.0, "clone_loss": cloned[-1] if cloned else 0.0, **validate(run, world, policy, spans.valid)}
-    state: dict[str, Any] = {"update": 0, "history": [row], "best": {}, "best_row": {"valid_reward": float("-inf")}}
+    flat = flattened(policy)
+    nothing = {"update": 0.0, "is_flat": 1.0, "clone_valid_reward": row["valid_reward"], **validate(run, world, flat, spans.valid)}
+    best = {name: tensor.detach().clone() for name, tensor in flat.state_dict().items()}
+    state: dict[str, Any] = {"update": 0, "history": [row], "best": best, "best_row": nothing}
     _keep_best(state, policy, row)
-    state["best_row"]["clone_valid_reward"] = row["valid_reward"]
     return state
 
 
 def _keep_best(state: dict[str, Any], policy: Policy, row: Row) -> None:
     if row["valid_reward"] > state["best_row"]["valid_reward"]:
-        kept = {name: state["best_row"][name] for name in ("clone_valid_reward",) if name in state["best_row"]}
+        kept = {name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position")}
         state["best"] = {name: tensor.detach().clone() for name, tensor in policy.state_dict().items()}
-        state["best_row"] = {**kept, **{name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position")}}
+        state["best_row"] = {**state["best_row"], **kept, "is_flat": 0.0}
 
 
 def _rng(run: RLConfig, number: int) -> np.random.Generator:

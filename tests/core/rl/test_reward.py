@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plusultra_core.errors import ConfigError
-from plusultra_core.rl.reward import RewardConfig, differential_sharpe, growth, shape_reward
+from plusultra_core.rl.reward import RewardConfig, differential_sharpe, growth, of_share, shape_reward
 
 PLAIN = RewardConfig(scale=1.0, variance_coef=0.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.1)
 
@@ -47,6 +47,15 @@ def test_the_differential_sharpe_is_the_derivative_of_the_exponential_sharpe() -
     a, b = first + decay * (ret - first), second + decay * (ret**2 - second)
     assert found == pytest.approx((sharpe(a, b) - sharpe(first, second)) / decay, rel=1e-3)
     assert moments[0].tolist() == pytest.approx([a, b])
+
+
+def test_slots_charged_by_their_share_add_up_to_the_charge_of_the_book() -> None:
+    """Two slots of a book whose returns never fall on one bar: growth of the book less its charge is theirs, weighted."""
+    book = replace(PLAIN, variance_coef=6.0)
+    share, ret = np.array([0.25, 0.4]), np.array([[0.02, 0.0], [0.0, -0.03], [0.01, 0.0]])
+    whole = sum(shaped(book, float(row @ share)) for row in ret)
+    slots = sum(s * shaped(of_share(book, s), r) for row in ret for s, r in zip(share, row, strict=True))
+    assert slots == pytest.approx(whole, rel=1e-12)
 
 
 def test_coefficients_below_zero_are_refused() -> None:

@@ -58,12 +58,28 @@ def test_a_cloned_actor_is_the_sizing_rule(lab: Any, tmp_path: Path) -> None:
 def test_the_best_weights_on_validation_are_kept_and_never_worse_than_the_start(lab: Any, tmp_path: Path) -> None:
     trained = train(lab, tmp_path / "p.pt", lab.changed(num_updates=6, valid_every=1))
     scores = [row["valid_reward"] for row in trained.history]
-    assert trained.metrics["valid_reward"] == max(scores)
+    assert trained.metrics["valid_reward"] == max(0.0, *scores)
+    assert trained.metrics["is_flat"] == 0.0
     assert trained.metrics["update"] == float(np.argmax(scores))
     world = lab.world()
     policy = lab.policy(world)
     policy.load_state_dict(trained.tensors)
     assert validate(lab.run, world, policy, SPANS.valid)["valid_reward"] == trained.metrics["valid_reward"]
+
+
+def test_a_policy_that_loses_on_validation_is_not_kept(lab: Any, tmp_path: Path) -> None:
+    """Pure noise at a high cost, and an actor that begins in the market: nothing it learns in two updates beats doing nothing."""
+    world = lab.world(signal=0.0, half_spread_bps=100.0)
+    run = lab.changed(num_updates=2, valid_every=1)
+    run = replace(run, warmstart=run.warmstart.__class__(num_steps=200, batch_size=256, learning_rate=5e-3))
+    trained = train(lab, tmp_path / "p.pt", run, world=world)
+    assert all(row["valid_reward"] < 0 for row in trained.history)
+    assert trained.metrics["is_flat"] == 1.0
+    assert trained.metrics["valid_reward"] == trained.metrics["valid_position"] == 0.0
+    assert trained.metrics["clone_valid_reward"] == trained.history[0]["valid_reward"]
+    policy = lab.policy(world)
+    policy.load_state_dict(trained.tensors)
+    assert float(policy.act(torch.randn(64, policy.actor[0].in_features)).detach().abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
