@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
@@ -219,8 +220,15 @@ def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
 
 
 def frame_of(keys: pl.DataFrame, columns: dict[str, Float32Array]) -> pl.DataFrame:
-    """Keys and columns as a frame, NaN as null. Empties `columns` as it goes."""
-    return keys.hstack([pl.Series(name, columns.pop(name), nan_to_null=True) for name in list(columns)])
+    """Keys and columns as a frame, NaN as null, in the memory where the columns are."""
+    return keys.hstack([_column(name, value) for name, value in columns.items()])
+
+
+def _column(name: str, value: Float32Array) -> pl.Series:
+    missing = np.isnan(value)
+    present = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    column: pl.Series = pl.from_arrow(pa.Array.from_buffers(pa.from_numpy_dtype(value.dtype), value.size, [present, pa.py_buffer(value)]))  # type: ignore[assignment]
+    return column.alias(name)
 
 
 def compute(

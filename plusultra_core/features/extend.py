@@ -12,7 +12,7 @@ import polars as pl
 
 from plusultra_core.arrays import BoolArray, Int64Array
 from plusultra_core.errors import ContractError
-from plusultra_core.features import splice
+from plusultra_core.features import kernels
 from plusultra_core.features.build import (
     ACROSS,
     KEYS,
@@ -160,7 +160,7 @@ def _plan(
     same: BoolArray = (num_old > 0) & (num_old <= fresh.num_rows)
     for name in (*KEYS[1:], *READS):
         old, new = (previous.features, keys) if name in KEYS else (previous.bars, bars)
-        splice.mark_changed(_bits(old[name]), old_starts[old_place], _bits(new[name]), fresh.starts[:-1], num_old, same)
+        kernels.mark_changed(_bits(old[name]), old_starts[old_place], _bits(new[name]), fresh.starts[:-1], num_old, same)
     taken = np.where(same, num_old, 0)
     begin = np.where(taken == fresh.num_rows, taken, tail_start(taken, windows))
     first_new = fresh.starts[:-1] + taken
