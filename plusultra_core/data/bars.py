@@ -7,7 +7,7 @@ import polars as pl
 from plusultra_core.clock import bar_ns
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.calendars import gap_bars
-from plusultra_core.data.contract import empty, sort
+from plusultra_core.data.contract.frames import empty, sort
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.resampling import resample
 from plusultra_core.data.universe import currencies

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plusultra_core.clock import NS_PER_HOUR
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.gate.schema import TableShape
 from plusultra_core.errors import ConfigError
 

@@ -12,7 +12,7 @@ import polars as pl
 from plusultra_core.artifacts import MANIFEST, sha256_bytes
 from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
-from plusultra_core.data.contract import empty, sort
+from plusultra_core.data.contract.frames import empty, sort
 from plusultra_core.data.corporate_actions import CorporateActionsConfig
 from plusultra_core.data.gate.assets import classify
 from plusultra_core.data.gate.connection import GateConfig

@@ -15,6 +15,7 @@ from plusultra_core.config import to_dict
 from plusultra_core.market import MarketConfig
 from plusultra_dagster import provenance as provenance_module
 from plusultra_dagster.assets.automation import REFRESH
+from plusultra_dagster.assets.lineage import lineage_of
 from plusultra_dagster.assets.schema import schema_of
 from plusultra_dagster.config import Station, digest_of, markets
 from plusultra_dagster.partitions import Partition, partition_of, snapshot_by_asset_class
@@ -106,18 +107,33 @@ class Record:
             )
 
     def table(
-        self, contract: str | None, frame: pl.DataFrame, meanings: Mapping[str, str] | None = None, **metadata: Any
+        self,
+        contract: str | None,
+        frame: pl.DataFrame,
+        meanings: Mapping[str, str] | None = None,
+        reads: Mapping[str, Sequence[str]] | None = None,
+        **metadata: Any,
     ) -> dg.MaterializeResult:
-        """Result of a table asset: refused before it is written when it breaks its contract; its data version is that of its rows."""
+        """Result of a table asset: refused before it is written when it breaks its contract; its data version is that of its rows.
+
+        `meanings` and `reads` say of columns what only their station knows: what they are, and which columns they are made of.
+        """
         if contract is not None:
-            from plusultra_core.data.contract import validate
+            from plusultra_core.data.contract.validation import validate
 
             frame = validate(contract, frame)
         return dg.MaterializeResult(
             value=frame,
             data_version=dg.DataVersion(version_of(frame)),
-            metadata={**describe(frame), "dagster/column_schema": schema_of(contract, frame, meanings or {}), **metadata, **self.facts()},
+            metadata={**describe(frame), **self._columns(contract, frame, meanings, reads), **metadata, **self.facts()},
         )
+
+    def _columns(
+        self, contract: str | None, frame: pl.DataFrame, meanings: Mapping[str, str] | None, reads: Mapping[str, Sequence[str]] | None
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {"dagster/column_schema": schema_of(contract, frame, meanings or {})}
+        lineage = lineage_of(self.asset, frame.columns, reads)
+        return found if lineage is None else {**found, "dagster/column_lineage": lineage}
 
     def artifact(self, artifact: Artifact, version: str | None = None, **metadata: Any) -> dg.MaterializeResult:
         """Result of an asset that is a directory; its data version is the sha256 of its manifest, unless another says what it says."""

@@ -19,7 +19,7 @@ def _contract(asset: str) -> dg.AssetChecksDefinition:
         description=f"The stored {asset} table keeps its contract: columns, types, ranges, keys, order.",
     )
     def contract(table: pl.DataFrame) -> dg.AssetCheckResult:
-        from plusultra_core.data.contract import validate
+        from plusultra_core.data.contract.validation import validate
 
         try:
             validate(_NAMES.get(asset, asset), table)

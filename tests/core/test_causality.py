@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN
 from plusultra_core.data.bars import build_bars
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table, classes_in
 from plusultra_core.errors import LookaheadError

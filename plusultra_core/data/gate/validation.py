@@ -66,8 +66,8 @@ class TableCheck:
         start = self.reader.num_rows - block.height
         places = pl.int_range(start, start + block.height, dtype=pl.UInt32, eager=True).alias(PLACE)
         symbols = block[self.shape.symbol] if self.shape.symbol else None
-        found = block.select(rule.holds.any().alias(str(number)) for number, rule in enumerate(self.numbers)).row(0)
-        for rule in (rule for rule, holds in zip(self.numbers, found, strict=True) if holds):
+        found = block.select(pl.lit(True), *(rule.holds.any().alias(str(number)) for number, rule in enumerate(self.numbers))).row(0)
+        for rule in (rule for rule, holds in zip(self.numbers, found[1:], strict=True) if holds):
             rule.add(block.select(rule.holds.fill_null(False)).to_series(), places, symbols)
         return None if self.reader.mixed else self._keys(block, places, symbols)
 
@@ -80,7 +80,7 @@ class TableCheck:
             self._tell("bad_symbol", symbols.name, "text", symbols.is_not_null(), places, symbols)
             return None
         others = [name for name in self.reader.columns if name not in (*self.reader.numbers, self.owner, shape.time, shape.known_at)]
-        typed = block.select(*self.reader.numbers, *(self._as_text(block[name]) for name in others))
+        typed = block.select(places, *self.reader.numbers, *(self._as_text(block[name]) for name in others))
         for column, target in ((shape.time, "ts_ns"), (shape.known_at, "known_at_ns")):
             times = None if column is None else self._times(block[column], places, symbols)
             if times is None and column == shape.time:
@@ -95,7 +95,7 @@ class TableCheck:
         if symbols is not None and not shape.orphans_allowed:
             orphan = owners >= len(self.rules.symbols)
             self._tell("orphan_symbol", symbols.name, "a symbol of assets", orphan, places, symbols)
-        return typed.with_columns(places, owners.cast(pl.Int32).alias(OWNER))
+        return typed.with_columns(owners.cast(pl.Int32).alias(OWNER))
 
     def _as_text(self, values: pl.Series) -> pl.Series:
         """A column of keys or text as text; whole numbers stay what they are where the table begins with them."""

@@ -30,6 +30,7 @@ def features(
         "features",
         made.features,
         meanings,
+        {spec.name: spec.inputs for spec in CATALOG},
         num_features=len(columns),
         coverage=coverage_table(made.features, columns),
         taken_over_from=earlier.partition.snapshot if earlier and made.num_rows_taken else "nothing",

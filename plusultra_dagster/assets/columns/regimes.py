@@ -16,8 +16,10 @@ def regimes(
     from plusultra_core.regimes.summary import STATES, summary, transitions
 
     record = Record(context, config)
-    frame = build(bars, features, assets, config.load(RegimesConfig))
+    cfg = config.load(RegimesConfig)
+    frame = build(bars, features, assets, cfg)
     tables = {"coverage and dwell times": summary(frame), "transitions": transitions(frame)}
     shown = {name: dg.MetadataValue.table([dg.TableRecord(row) for row in table.to_dicts()]) for name, table in tables.items()}
     shares = {f"share of {STATES[name][3]} {name}": float((frame[name] == 3).mean() or 0.0) for name in COLUMNS}  # type: ignore[arg-type]
-    return record.table("regimes", frame, **shown, **shares)
+    reads = {"volatility_state": (cfg.volatility,), "liquidity_state": (cfg.illiquidity,), "rotation_state": (cfg.rotation,)}
+    return record.table("regimes", frame, reads=reads, **shown, **shares)

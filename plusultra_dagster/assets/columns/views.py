@@ -39,7 +39,15 @@ def cross_asset_view(
     record = Record(context, config)
     own = str(record.partition.asset_class)
     frames = (_by_class(given) for given in (bars, features, side_tables))
-    view = build(own, *frames, record.market, config.load(ViewsConfig))
+    cfg = config.load(ViewsConfig)
+    view = build(own, *frames, record.market, cfg)
     audit = [dg.TableRecord({name: str(value) for name, value in row.items()}) for row in view.audit.head(50).to_dicts()]
     missing = dg.MetadataValue.json(list(view.missing))
-    return record.table("view", view.frame, missing=missing, num_missing=len(view.missing), audit=dg.MetadataValue.table(audit))
+    return record.table(
+        "view",
+        view.frame,
+        reads={"value": (cfg.momentum,)},
+        missing=missing,
+        num_missing=len(view.missing),
+        audit=dg.MetadataValue.table(audit),
+    )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, iso
 from plusultra_core.data.bars import BarsConfig, build_bars, remarks
-from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.contract.frames import empty
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.data.corporate_actions import Adjustment
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.bars import build_bars
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.corporate_actions import Adjustment, beyond
 from plusultra_core.data.corporate_actions import adjust as adjust_to
 from plusultra_core.data.gate.timestamps import to_ns

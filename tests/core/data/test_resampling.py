@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN, iso
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.resampling import resample
 from plusultra_core.errors import ConfigError

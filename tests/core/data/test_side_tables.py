@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
-from plusultra_core.data.contract import validate
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.side_tables import SideTableConfig, as_of, value_at, vintage
 from plusultra_core.data.snapshot import take_snapshot

@@ -11,7 +11,8 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_S, iso
 from plusultra_core.data.bars import build_bars
-from plusultra_core.data.contract import FRAMES, validate
+from plusultra_core.data.contract.frames import FRAMES
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import TABLES, DataConfig, build_table, classes_in

@@ -13,7 +13,7 @@ import pytest
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.features.build import FeaturesConfig, arrays_of, build
 from plusultra_core.features.catalog import CATALOG
 from plusultra_core.market import MarketConfig

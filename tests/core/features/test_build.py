@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.contract.frames import empty
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.features.build import ACROSS, KEYS, FeaturesConfig, coverage
 from plusultra_core.features.catalog import CATALOG

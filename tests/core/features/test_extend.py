@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.errors import ContractError
 from plusultra_core.features import build as build_module
 from plusultra_core.features.build import FeaturesConfig, build

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plusultra_core.data.contract import validate
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.leakage import check_poison, check_truncation
 from plusultra_core.regimes.build import COLUMNS, BandsConfig, RegimesConfig, build

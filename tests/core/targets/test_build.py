@@ -11,7 +11,8 @@ import pytest
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.contract import empty, validate
+from plusultra_core.data.contract.frames import empty
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.features.build import FeaturesConfig
 from plusultra_core.features.build import build as build_features

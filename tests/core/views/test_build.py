@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN
-from plusultra_core.data.contract import validate
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
 from plusultra_core.leakage import check_poison, check_truncation
 from plusultra_core.market import MarketConfig

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from plusultra_core.data.contract import validate
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.gate.findings import DumpReport
 from plusultra_core.data.snapshot import take_snapshot

@@ -15,7 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from plusultra_core.data.contract import empty
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.features.arrays import BarArrays
 from plusultra_core.features.build import FeaturesConfig, arrays_of
 from plusultra_core.features.families import oscillators, returns, trend, volatility, volume

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.contract import FRAMES, empty, sort, validate
+from plusultra_core.data.contract.frames import FRAMES, empty, sort
+from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError
 
 

@@ -1,0 +1,161 @@
+"""Whether a frame is what its name says.
+
+pandera is imported when the first frame is validated, because importing it costs seconds that nobody should pay
+who only loads definitions.
+"""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from plusultra_core.clock import iso
+from plusultra_core.data.contract.frames import Col, FrameSpec, key_columns, spec_of
+from plusultra_core.data.contract.meanings import meaning_of
+from plusultra_core.errors import ContractError
+
+
+def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None, bars: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The frame itself when it is what its name says.
+
+    With `assets` every symbol must be one of its; with `bars` the rows must be those of the bars, no more and no fewer.
+    Raises  ContractError naming frame, column, first rows, what was expected; ConfigError for an unknown name.
+    """
+    spec = spec_of(name)
+    if isinstance(frame, pl.LazyFrame):
+        raise ContractError(f"{name}: expected a collected frame, found a lazy one, of which only the schema would be checked; collect it")
+    _check_columns(name, spec, frame)
+    if not _holds(spec, frame):
+        _check_values(name, frame)
+    _check_order(name, spec, frame)
+    if spec.known_after_ts:
+        early = frame.filter(pl.col("known_ns") < pl.col("ts_ns"))
+        _refuse(name, "known_ns", early, "known_ns >= ts_ns: nothing is known before it happened")
+    if name == "bars":
+        _check_bars(frame)
+    if assets is not None:
+        orphans = frame.filter(pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list()))
+        _refuse(name, "symbol", orphans, "a symbol of assets")
+    if bars is not None and not frame.select("symbol", "ts_ns").equals(bars.select("symbol", "ts_ns")):
+        raise ContractError(
+            f"{name}: expected the {bars.height} rows (symbol, ts_ns) of bars, found {frame.height} others; build it from these bars"
+        )
+    return frame
+
+
+def _check_columns(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
+    if missing := [column for column in spec.columns if column not in frame.columns]:
+        raise ContractError(f"{name}.{missing[0]}: the column is missing; expected {', '.join(spec.columns)}; build the frame with it")
+    for column in frame.columns:
+        if column not in spec.columns and not any(re.fullmatch(pattern, column) for pattern in spec.patterns):
+            raise ContractError(f"{name}.{column}: unknown column; expected {', '.join((*spec.columns, *spec.patterns))}; drop it")
+
+
+@lru_cache(maxsize=64)
+def schema(name: str, columns: tuple[str, ...]) -> Any:
+    """The pandera schema of a frame with these columns, made once."""
+    import pandera.polars as pa
+
+    def column(key: str, col: Col) -> Any:
+        checks = []
+        if col.above is not None:
+            checks.append(pa.Check.gt(col.above))
+        if col.least is not None:
+            checks.append(pa.Check.ge(col.least))
+        if col.most is not None:
+            checks.append(pa.Check.le(col.most))
+        if col.options:
+            checks.append(pa.Check.isin(list(col.options)))
+        if col.dtype == pl.Float64 and not col.nan_allowed:
+            checks.append(pa.Check(_is_finite, error="finite"))
+        unit, sense = meaning_of(key) or ("", None)
+        return pa.Column(col.dtype, checks=checks, nullable=col.nullable, description=sense, metadata={"unit": unit})
+
+    spec = spec_of(name)
+    return pa.DataFrameSchema({key: column(key, _column_spec(spec, key)) for key in columns}, strict=True, name=name)
+
+
+def _column_spec(spec: FrameSpec, column: str) -> Col:
+    found = [col for pattern, col in spec.patterns.items() if re.fullmatch(pattern, column)]
+    return spec.columns[column] if column in spec.columns else found[0]
+
+
+def _is_finite(data: Any) -> pl.LazyFrame:
+    checked: pl.LazyFrame = data.lazyframe.select(pl.col(data.key).is_finite())
+    return checked
+
+
+def _holds(spec: FrameSpec, frame: pl.DataFrame) -> bool:
+    """Whether all values are what their columns say, in one look; pandera, which takes a look a column and rule, tells what is not."""
+    broken = [pl.lit(False)]
+    for column, dtype in frame.schema.items():
+        col, value = _column_spec(spec, column), pl.col(column)
+        if dtype != col.dtype or (frame[column].null_count() and not col.nullable):
+            return False
+        broken += [value <= col.above] if col.above is not None else []
+        broken += [value < col.least] if col.least is not None else []
+        broken += [value > col.most] if col.most is not None else []
+        broken += [~value.is_in(list(col.options))] if col.options else []
+        broken += [~value.is_finite()] if dtype == pl.Float64 and not col.nan_allowed else []
+    return not any(frame.select(rule.any().alias(str(number)) for number, rule in enumerate(broken)).row(0))
+
+
+def _check_values(name: str, frame: pl.DataFrame) -> None:
+    from pandera.errors import SchemaErrors
+
+    try:
+        schema(name, tuple(frame.columns)).validate(frame, lazy=True)
+    except SchemaErrors as error:
+        case = error.failure_cases.row(0, named=True)
+        column, index = case["column"], case.get("index")
+        row = (
+            frame.select(key_columns(name, frame, column)).row(index, named=True)
+            if isinstance(index, int)
+            else {"found": case["failure_case"]}
+        )
+        more = len(error.failure_cases)
+        raise ContractError(
+            f"{name}.{column}: {more} failures, first ({_show(row)}); expected {case['check']}; fix what built it"
+        ) from error
+
+
+def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
+    """Rows sorted by the keys, nulls first, no key twice."""
+    rises = pl.lit(False)
+    ties = pl.lit(True)
+    for key in spec.order:
+        now, before = pl.col(key), pl.col(key).shift()
+        if frame[key].null_count():
+            null_now, null_before = now.is_null(), before.is_null()
+            equal = (now == before).fill_null(False) | (null_now & null_before)
+            rises |= ties & ((now > before).fill_null(False) | (~null_now & null_before))
+        else:
+            equal = now == before
+            rises |= ties & (now > before)
+        ties &= equal
+    wrong = frame.with_row_index("_row").filter(~rises.fill_null(False) & (pl.col("_row") > 0)).drop("_row")
+    _refuse(name, spec.order[0], wrong, f"rows sorted by {', '.join(spec.order)}, each key once")
+
+
+def _check_bars(frame: pl.DataFrame) -> None:
+    all_there = pl.all_horizontal(pl.col("open", "high", "low").is_not_null())
+    none_there = pl.all_horizontal(pl.col("open", "high", "low", "open_adj", "high_adj", "low_adj").is_null())
+    _refuse(
+        "bars",
+        "has_ohl",
+        frame.filter(~pl.when("has_ohl").then(all_there).otherwise(none_there)),
+        "open, high and low where has_ohl says so",
+    )
+    _refuse("bars", "has_volume", frame.filter(pl.col("has_volume") != pl.col("volume").is_not_null()), "volume where has_volume says so")
+    _refuse("bars", "high", frame.filter(pl.col("high") < pl.col("low")), "high >= low")
+
+
+def _refuse(name: str, column: str, wrong: pl.DataFrame, expected: str) -> None:
+    if wrong.height:
+        row = wrong.select(key_columns(name, wrong, column)).row(0, named=True)
+        raise ContractError(f"{name}.{column}: {wrong.height} rows, first ({_show(row)}); expected {expected}; fix what built it")
+
+
+def _show(row: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={iso(value) if key.endswith('_ns') and isinstance(value, int) else repr(value)}" for key, value in row.items())
