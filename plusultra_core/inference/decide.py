@@ -13,8 +13,7 @@ from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.errors import ArtifactError, ConfigError
 from plusultra_core.models.bundle import Bundle, fill_module, load_forecaster
 from plusultra_core.models.policy import ACTOR, FORECASTER, Policy, PolicyConfig, build_policy, market_rows, num_market_columns
-from plusultra_core.simulation.costs import Rules
-from plusultra_core.simulation.kernels import order_cost_frac
+from plusultra_core.simulation.costs import Rules, order_cost_frac
 from plusultra_core.simulation.observation import OWN_STATE, write_observation, write_own_state
 from plusultra_core.simulation.records import Accounts, Step
 from plusultra_core.simulation.sizing import raw_weight, request_weights, working_weights

@@ -9,15 +9,16 @@ import numpy as np
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_MS
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.guardrails.kernels import clamp_targets
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
 from plusultra_core.simulation.kernels import step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
-from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
-from plusultra_core.simulation.rng import draw_latencies
+from plusultra_core.simulation.records import TIMES_IN_FORCE, Accounts, MarketArrays, Step, empty_step
+from plusultra_core.simulation.tiles import Draw, build_scratch, pack_bars
+
+NO_BOOKS: Float64Array = np.zeros((0, 0, 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +33,18 @@ class SimulationConfig:
     """Probability of each bucket; they sum to one."""
     participation: float
     """Largest part of a bar's volume that one order may take."""
-    time_in_force: Literal["bar", "carry"]
-    """bar: what is left at the end of the bar it met is cancelled; carry: it stays until filled or replaced."""
+    time_in_force: Literal["bar", "day", "gtc", "ioc"]
+    """bar: what is left at the end of the bar it met is cancelled; day: at the end of that session; gtc: it stays until filled or
+    replaced; ioc: it takes what there is on arrival and never rests."""
     order_type: Literal["market", "limit"]
     limit_offset_bps: float
     """Distance of a limit price from the close of the decision, on the passive side; used by limit orders."""
+    maker_fee_factor: float
+    """Part of the market's fee that an order pays which rested in the book; negative is a rebate."""
+    permanent_coef: float
+    """Push that a fill gives the price of the account's later fills: this x sigma x q / V, fraction of price; 0: none."""
+    permanent_decay_frac: float
+    """Part of that push that is lost each bar: 0 is permanent, 1 lasts for one fill."""
     min_order_ccy: float
     """Smaller changes of a position are not sent; never 0, or the dust of rounding would pay the least fee."""
     retarget_frac: float
@@ -62,9 +70,11 @@ class SimulationConfig:
         for name in ("initial_capital_ccy", "min_order_ccy", "max_leverage", "adv_bars", "fallback_sigma"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: expected > 0, found {getattr(self, name)}")
-        for name in ("limit_offset_bps", "retarget_frac", "liquidation_penalty_bps", "seed"):
+        for name in ("limit_offset_bps", "retarget_frac", "liquidation_penalty_bps", "permanent_coef", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
+        if not 0 <= self.permanent_decay_frac <= 1 or not -1 <= self.maker_fee_factor <= 1:
+            raise ConfigError("simulation: expected permanent_decay_frac in [0, 1] and maker_fee_factor in [-1, 1]")
         if not 0 <= self.maintenance_margin < 1 / self.max_leverage:
             raise ConfigError(f"maintenance_margin: expected in [0, 1 / max_leverage), found {self.maintenance_margin}")
 
@@ -74,7 +84,7 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
     return Rules(
         bar_ns=int(bar_ns),
         participation=float(cfg.participation),
-        carry=cfg.time_in_force == "carry",
+        time_in_force=TIMES_IN_FORCE[cfg.time_in_force],
         limit_offset_frac=cfg.limit_offset_bps / 1e4 if cfg.order_type == "limit" else float("nan"),
         min_order_ccy=float(cfg.min_order_ccy),
         retarget_frac=float(cfg.retarget_frac),
@@ -82,10 +92,13 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
         maintenance_margin=float(cfg.maintenance_margin),
         liquidation_penalty_frac=cfg.liquidation_penalty_bps / 1e4,
         fee_frac=costs.fee_bps / 1e4,
+        maker_fee_frac=cfg.maker_fee_factor * costs.fee_bps / 1e4,
         fee_min_ccy=float(costs.fee_min_ccy),
         impact_coef=float(costs.impact_coef),
         impact_exponent=float(costs.impact_exponent),
         max_impact_frac=MAX_IMPACT_FRAC,
+        permanent_coef=float(cfg.permanent_coef),
+        permanent_decay_frac=float(cfg.permanent_decay_frac),
         borrow_frac_year=costs.borrow_bps_year / 1e4,
         funding=bool(costs.funding),
     )
@@ -107,9 +120,12 @@ class Environment:
         self.cfg = cfg
         self.rules = build_rules(cfg, costs, bar_ns)
         self.limits = guard.limits()
-        self._latency_ns_L: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
-        self._cumulative_L: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
-        self._last_close = last_close(market.close)
+        latency_ns_L: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
+        self._draw = Draw(cfg.seed, latency_ns_L, np.cumsum(np.array(cfg.latency_prob, dtype=np.float64)))
+        self._last_close = last_close(market)
+        self._bars_TNR = pack_bars(market)
+        self._session_end = market.session_end.astype(np.float64)
+        self._scratch = build_scratch(num_slots)
         self.accounts = _empty_accounts(num_accounts, num_slots)
         self.last = empty_step((num_accounts, num_slots))
 
@@ -126,7 +142,7 @@ class Environment:
         accounts = self.accounts
         for name in ("cash_E", "equity_E", "peak_E", "capital_E"):
             getattr(accounts, name)[rows] = self.cfg.initial_capital_ccy
-        for name in ("guard_E", "done_E", "position_EA", "weight_EA", "working_EA", "arrival_EA", "pnl_EA", "pnl_peak_EA"):
+        for name in ("guard_E", "done_E", "position_EA", "weight_EA", "working_EA", "arrival_EA", "shift_EA", "pnl_EA", "pnl_peak_EA"):
             getattr(accounts, name)[rows] = 0
         accounts.decision_EA[rows] = -1
         accounts.limit_EA[rows] = np.nan
@@ -143,24 +159,26 @@ class Environment:
         NaN     keep what is held and what is working.
         Raises  ContractError when an account stands on the last bar.
         """
-        accounts, market = self.accounts, self.market
         step = self.last if out is None else out
-        live = ~accounts.done_E
-        if np.any(accounts.t_E[live] > market.ts_ns.size - 2):
-            raise ContractError(f"step: an account stands on bar {accounts.t_E[live].max()}, the last is {market.ts_ns.size - 1}; reset it")
-        step.request[...] = request_EA
-        t_E1 = np.minimum(accounts.t_E, market.ts_ns.size - 1)[:, None]
-        fresh_EA = market.tradable[t_E1, accounts.asset_EA]
-        adv_EA = market.adv_ccy[t_E1, accounts.asset_EA]
-        clamp_targets(
-            step.request, accounts.weight_EA, fresh_EA, adv_EA, accounts.equity_E, accounts.peak_E, self.limits, accounts.guard_E,
-            step.target, step.guard,
-        )  # fmt: skip
-        draw_latencies(
-            self.cfg.seed, accounts.stream_E, accounts.asset_EA, accounts.t_E, self._latency_ns_L, self._cumulative_L, step.latency
-        )
-        step_accounts(market, accounts, self.rules, step)
+        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], Step._make(field[None] for field in step), NO_BOOKS)
         return step
+
+    def run(self, request_SEA: Float64Array, out_REA: Step, books_SEK: Float64Array) -> None:
+        """S steps of every account with requests that are known beforehand, in one call.
+
+        Shapes  request (S, E, A); out (R, E, A), where R is S, or 1 to keep the last step only; books (S, E, 4): equity, cash,
+                peak and state of the rulebook after each step, or NO_BOOKS.
+        Raises  ContractError when an account would step past the last bar.
+        """
+        accounts, market = self.accounts, self.market
+        live = ~accounts.done_E
+        last = market.ts_ns.size - 1
+        if np.any(accounts.t_E[live] + len(request_SEA) > last):
+            raise ContractError(f"step: an account stands on bar {accounts.t_E[live].max()}, the last is {last}; reset it")
+        step_accounts(
+            market.ts_ns, self._session_end, self._bars_TNR, accounts, request_SEA, self.rules, self.limits, self._draw, self._scratch,
+            out_REA, books_SEK, (0, accounts.t_E.size),
+        )  # fmt: skip
 
 
 def backtest(
@@ -182,9 +200,8 @@ def backtest(
         raise ContractError(f"targets: expected (1..{num_times - 1 - start}, {num_assets}), found {target_TA.shape}")
     env = open_account(market, start, bar_ns, cfg, costs, guard)
     recorder = Recorder(env.market, env.accounts, len(target_TA))
-    for row in target_TA:  # one kernel call a bar, as in the environment: about 20 us each, and no second loop to keep equal
-        env.step(row[None, :], recorder.next_step())
-        recorder.close_step()
+    env.run(np.ascontiguousarray(target_TA, dtype=np.float64)[:, None, :], *recorder.whole_run())
+    recorder.close_run()
     return recorder.ledger()
 
 

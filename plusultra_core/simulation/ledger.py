@@ -109,6 +109,7 @@ class Ledger:
         replaced = (status == CARRIED) & (row[last] < len(self.ts_ns) - 2)
         status[replaced] = np.where(filled[replaced] != 0, PARTIAL, CANCELLED)
         reason[replaced] = REPLACED
+        status[(status == CANCELLED) & (filled != 0)] = PARTIAL
         filled_rows = np.where(fill != 0, row, -1)
         fill_row = np.maximum.reduceat(filled_rows, first) if name.size else filled_rows
         columns: Columns = {
@@ -149,10 +150,9 @@ class Recorder:
         self._accounts = accounts
         self._start = int(accounts.t_E[0])
         self._steps = empty_step((num_steps, 1, accounts.asset_EA.shape[1]))
-        self._books = np.zeros((num_steps + 1, 3))
-        self._guard = np.zeros(num_steps, dtype=np.int8)
+        self._books: Float64Array = np.zeros((num_steps + 1, 1, 4))
         self._row = 0
-        self._books[0] = self._book()
+        self._books[0, 0] = self._book()
 
     def next_step(self) -> Step:
         """The arrays of the step that comes, (1, A) views."""
@@ -160,9 +160,16 @@ class Recorder:
 
     def close_step(self) -> None:
         """Write down the account after its step."""
-        self._guard[self._row] = self._accounts.guard_E[0]
         self._row += 1
-        self._books[self._row] = self._book()
+        self._books[self._row, 0] = self._book()
+
+    def whole_run(self) -> tuple[Step, Float64Array]:
+        """The arrays of all steps, (S, 1, A), and of the books after each, (S, 1, 4), for a kernel that fills them itself."""
+        return self._steps, self._books[1:]
+
+    def close_run(self) -> None:
+        """All steps were filled."""
+        self._row = len(self._books) - 1
 
     def ledger(self) -> Ledger:
         """What was recorded so far."""
@@ -171,17 +178,17 @@ class Recorder:
             start=start,
             ts_ns=self._market.ts_ns[start : start + rows + 1],
             steps=Step._make(field[:rows, 0] for field in self._steps),
-            equity=self._books[: rows + 1, 0].copy(),
-            cash=self._books[: rows + 1, 1].copy(),
-            peak=self._books[: rows + 1, 2].copy(),
-            guard_state=self._guard[:rows].copy(),
+            equity=self._books[: rows + 1, 0, 0].copy(),
+            cash=self._books[: rows + 1, 0, 1].copy(),
+            peak=self._books[: rows + 1, 0, 2].copy(),
+            guard_state=self._books[1 : rows + 1, 0, 3].astype(np.int8),
             liquidated=bool(self._accounts.done_E[0]),
             proxy=self._market.proxy[start + 1 : start + rows + 1][:, self._accounts.asset_EA[0]],
         )
 
-    def _book(self) -> tuple[float, float, float]:
+    def _book(self) -> tuple[float, float, float, float]:
         accounts = self._accounts
-        return float(accounts.equity_E[0]), float(accounts.cash_E[0]), float(accounts.peak_E[0])
+        return float(accounts.equity_E[0]), float(accounts.cash_E[0]), float(accounts.peak_E[0]), float(accounts.guard_E[0])
 
 
 def _opened(values: Float64Array) -> Float64Array:

@@ -1,10 +1,12 @@
 """The bars of a market as the kernel takes them; what the dump lacks comes from the market's config and is flagged."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
+from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
 from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_VOLUME, MarketArrays
@@ -68,7 +70,38 @@ def market_arrays(
         half_spread_bps=half_spread,
         tradable=tradable,
         proxy=proxy,
+        **plain_terms(ts_ns_T, tradable.shape[1]),
     )
+
+
+def plain_terms(ts_ns_T: Int64Array, num_assets: int) -> dict[str, Any]:
+    """Terms of assets of which nothing is known: any quantity at any price, no dividends, listed for ever; days end at midnight UTC."""
+    day_T = (np.asarray(ts_ns_T) - 1) // NS_PER_DAY
+    return {
+        "dividend": np.zeros((len(ts_ns_T), num_assets)),
+        "lot": np.zeros(num_assets),
+        "tick": np.zeros(num_assets),
+        "end": np.full(num_assets, len(ts_ns_T), dtype=np.int64),
+        "terminal_ret": np.zeros(num_assets),
+        "session_end": np.append(day_T[1:] != day_T[:-1], True),
+    }
+
+
+def with_terms(market: MarketArrays, lot_N: Float64Array, tick_N: Float64Array, multiplier_N: Float64Array) -> MarketArrays:
+    """The market in contracts: prices become money per contract, so that quantity x price is notional everywhere.
+
+    `tick_N` is in quoted prices. Volume is taken to count contracts already; the average notional follows the prices.
+    """
+    priced = {name: getattr(market, name) * multiplier_N for name in ("open", "high", "low", "close", "dividend", "adv_ccy")}
+    return market._replace(**priced, lot=lot_N.astype(np.float64), tick=tick_N * multiplier_N)
+
+
+def with_delisting(market: MarketArrays, end_N: Int64Array, terminal_ret_N: Float64Array) -> MarketArrays:
+    """The market without the bars of an asset from bar end_N on (T: it lives on); who holds it then gets the terminal return."""
+    gone = np.arange(market.ts_ns.size)[:, None] >= end_N
+    prices = {name: np.where(gone, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    still = {name: np.where(gone, 0.0, getattr(market, name)) for name in ("volume", "funding", "dividend")}
+    return market._replace(**prices, **still, tradable=market.tradable & ~gone, end=end_N.astype(np.int64), terminal_ret=terminal_ret_N)
 
 
 def check_market(market: MarketArrays) -> None:
@@ -79,7 +112,7 @@ def check_market(market: MarketArrays) -> None:
     shape = market.tradable.shape
     if market.ts_ns.shape != shape[:1] or shape[0] < 2 or np.any(np.diff(market.ts_ns) <= 0):
         raise ContractError("market.ts_ns: expected at least two strictly increasing times; give a longer span")
-    for name in ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "proxy"):
+    for name in ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "dividend", "proxy"):
         array = getattr(market, name)
         if array.shape != shape or not array.flags.c_contiguous:
             raise ContractError(f"market.{name}: expected a C-contiguous array of {shape}, found {array.shape}")
@@ -88,20 +121,30 @@ def check_market(market: MarketArrays) -> None:
         values = getattr(market, name)[here]
         if not (np.isfinite(values) & (values > 0)).all():
             raise ContractError(f"market.{name}: expected positive finite prices where the asset trades; build it with market_arrays")
-    for name, least in (("volume", 0.0), ("funding", -np.inf), ("sigma", 0.0), ("adv_ccy", np.nextafter(0.0, 1.0))):
+    for name, least in (("volume", 0.0), ("funding", -np.inf), ("dividend", -np.inf), ("sigma", 0.0), ("adv_ccy", np.nextafter(0.0, 1.0))):
         array = getattr(market, name)
         if not (np.isfinite(array) & (array >= least)).all():
             raise ContractError(f"market.{name}: expected finite values >= {least:g}; build it with market_arrays")
     if market.half_spread_bps.shape != shape[1:] or not (np.isfinite(market.half_spread_bps) & (market.half_spread_bps >= 0)).all():
         raise ContractError(f"market.half_spread_bps: expected {shape[1]} finite values >= 0")
+    for name, least in (("lot", 0.0), ("tick", 0.0), ("terminal_ret", -1.0), ("end", 1)):
+        array = getattr(market, name)
+        if array.shape != shape[1:] or not (np.isfinite(array) & (array >= least)).all():
+            raise ContractError(f"market.{name}: expected {shape[1]} finite values >= {least:g}")
+    if market.session_end.shape != shape[:1]:
+        raise ContractError(f"market.session_end: expected {shape[0]} values, found {market.session_end.shape}")
+    if np.any(here & (np.arange(shape[0])[:, None] >= market.end)):
+        raise ContractError("market.end: an asset has bars after it was delisted; allowed 0; build it with with_delisting")
 
 
-def last_close(close: Float64Array) -> Float64Array:
-    """Close of the last bar at or before each time; NaN before the first.
+def last_close(market: MarketArrays) -> Float64Array:
+    """Close of the last bar at or before each time; NaN before the first, and once the asset is delisted.
 
-    Shapes  close (T, N); result the same.
+    Shapes  result (T, N).
     """
-    return _carry(close)[0]
+    listed = np.arange(market.ts_ns.size)[:, None] < market.end
+    close: Float64Array = np.where(listed, _carry(market.close)[0], np.nan)
+    return close
 
 
 def _check(raw: dict[str, Float64Array], tradable: BoolArray) -> None:

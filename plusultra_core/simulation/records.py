@@ -1,8 +1,4 @@
-"""The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step.
-
-The codes are compiled into `kernels.py` and its cache on disk does not notice when they change here: save
-that file too (the tests of the engine fail until then).
-"""
+"""The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step."""
 
 from typing import Final, NamedTuple
 
@@ -36,6 +32,8 @@ CAPITAL: Final = 38
 NOT_TRADED_THROUGH: Final = 39
 REPLACED: Final = 40
 LIQUIDATED: Final = 41
+EXPIRED: Final = 42
+DELISTED: Final = 43
 REASONS: Final = {
     **GUARD_REASONS,
     TOO_SMALL: "too_small",
@@ -48,7 +46,16 @@ REASONS: Final = {
     NOT_TRADED_THROUGH: "not_traded_through",
     REPLACED: "replaced",
     LIQUIDATED: "liquidated",
+    EXPIRED: "expired",
+    DELISTED: "delisted",
 }
+
+BAR_ONLY: Final = 0
+DAY: Final = 1
+GTC: Final = 2
+IOC: Final = 3
+TIMES_IN_FORCE: Final = {"bar": BAR_ONLY, "day": DAY, "gtc": GTC, "ioc": IOC}
+
 
 PROXY_VOLUME: Final = 1
 PROXY_OPEN: Final = 2
@@ -80,6 +87,18 @@ class MarketArrays(NamedTuple):
     """(T, N) causal average notional traded per bar."""
     half_spread_bps: Float64Array
     """(N,)"""
+    dividend: Float64Array
+    """(T, N) cash for one unit held at the close before; zero where bars are adjusted for it."""
+    lot: Float64Array
+    """(N,) least unit of an order; 0: any quantity."""
+    tick: Float64Array
+    """(N,) step of limit prices, and twice the least half spread; 0: none."""
+    end: Int64Array
+    """(N,) first bar at which the asset is listed no more; T where it lives on."""
+    terminal_ret: Float64Array
+    """(N,) simple return that a holder gets from the last close when it is delisted."""
+    session_end: BoolArray
+    """(T,) whether orders of the day end with this bar."""
     tradable: BoolArray
     """(T, N) whether the asset has a bar."""
     proxy: Int8Array
@@ -114,6 +133,8 @@ class Accounts(NamedTuple):
     """When the working order meets the market."""
     decision_EA: Int64Array
     """Bar at whose close the working order was decided; -1 where there is none."""
+    shift_EA: Float64Array
+    """What is left of the push that the account's own fills gave the price, signed fraction."""
     pnl_EA: Float64Array
     """Result of the slot after all its costs since the start."""
     pnl_peak_EA: Float64Array

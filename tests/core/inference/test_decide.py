@@ -18,6 +18,7 @@ from plusultra_core.models.bundle import load_bundle
 from plusultra_core.rl.env import TradingEnv, World, sleeve
 from plusultra_core.rl.train import RLConfig
 from plusultra_core.simulation.engine import Environment, SimulationConfig, build_rules
+from plusultra_core.simulation.market import plain_terms
 from plusultra_core.simulation.records import MarketArrays, empty_step
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -86,7 +87,7 @@ def test_the_hurdle_is_what_the_simulator_charges_for_the_order() -> None:
     market = MarketArrays(
         ts_ns=np.arange(3, dtype=np.int64) * NS_PER_DAY, open=price, high=price, low=price, close=price, volume=np.full(shape, 1e7),
         funding=np.zeros(shape), sigma=np.full(shape, 0.01), adv_ccy=np.full(shape, 1e9), half_spread_bps=np.array([2.0]),
-        tradable=np.ones(shape, np.bool_), proxy=np.zeros(shape, np.int8),
+        tradable=np.ones(shape, np.bool_), proxy=np.zeros(shape, np.int8), **plain_terms(np.arange(3) * NS_PER_DAY, 1),
     )  # fmt: skip
     env = Environment(market, 1, 1, NS_PER_DAY, config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml"),
                       CostsConfig(fee_bps=3.0, fee_min_ccy=90.0, half_spread_bps=2.0, impact_coef=1.5, impact_exponent=0.5,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plusultra_core.simulation import engine
+from plusultra_core.guardrails import kernels as rulebook
+from plusultra_core.simulation import engine, tiles
 from plusultra_core.simulation.engine import backtest
 
 
@@ -19,14 +20,18 @@ def stop(*arguments: object) -> None:
     raise Stopped
 
 
-@pytest.mark.parametrize("kernel", ["step_accounts", "clamp_targets"])
 @pytest.mark.parametrize("task", ["policy", "trace", "stress"])
 def test_training_trace_and_stress_cannot_trade_without_the_kernel(
-    chain: Any, task: str, kernel: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    chain: Any, task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engine, kernel, stop)
+    monkeypatch.setattr(engine, "step_accounts", stop)
     with pytest.raises(Stopped):
-        chain.run(task, place=f"{task}-{kernel}")
+        chain.run(task, place=f"{task}-step_accounts")
+
+
+def test_the_kernel_obeys_the_rulebook_of_the_desk() -> None:
+    assert tiles.limit_one is rulebook.limit_one
+    assert tiles.next_state is rulebook.next_state
 
 
 def test_a_backtest_of_given_targets_cannot_trade_without_the_kernel(chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:

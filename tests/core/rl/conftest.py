@@ -18,6 +18,7 @@ from plusultra_core.rl.train import RLConfig, TrainConfig
 from plusultra_core.rl.warmstart import WarmstartConfig
 from plusultra_core.rl.world import Rows
 from plusultra_core.simulation.engine import SimulationConfig
+from plusultra_core.simulation.market import plain_terms
 from plusultra_core.simulation.observation import OWN_STATE
 from plusultra_core.simulation.records import MarketArrays
 
@@ -45,6 +46,7 @@ def planted_world(num_bars: int = 400, num_assets: int = 4, signal: float = 0.5,
         half_spread_bps=np.full(num_assets, half_spread_bps),
         tradable=np.ones(shape, np.bool_),
         proxy=np.zeros(shape, np.int8),
+        **plain_terms(np.arange(num_bars) * NS_PER_DAY, num_assets),
     )
     table = rng.normal(size=(*shape, columns)).astype(np.float32)
     table[:, :, 0] = seen
@@ -53,9 +55,12 @@ def planted_world(num_bars: int = 400, num_assets: int = 4, signal: float = 0.5,
         latency_ms=(0.0, 1000.0),
         latency_prob=(0.5, 0.5),
         participation=0.1,
-        time_in_force="carry",
+        time_in_force="gtc",
         order_type="market",
         limit_offset_bps=0.0,
+        maker_fee_factor=1.0,
+        permanent_coef=0.0,
+        permanent_decay_frac=0.0,
         min_order_ccy=1.0,
         retarget_frac=0.1,
         max_leverage=2.0,

@@ -17,7 +17,7 @@ from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig, backtest
 from plusultra_core.simulation.ledger import Ledger
-from plusultra_core.simulation.market import check_market
+from plusultra_core.simulation.market import check_market, plain_terms
 from plusultra_core.simulation.records import MarketArrays
 
 FREE = CostsConfig(
@@ -37,6 +37,9 @@ PLAIN = SimulationConfig(
     time_in_force="bar",
     order_type="market",
     limit_offset_bps=0.0,
+    maker_fee_factor=1.0,
+    permanent_coef=0.0,
+    permanent_decay_frac=0.0,
     min_order_ccy=1e-3,
     retarget_frac=0.0,
     max_leverage=10.0,
@@ -73,6 +76,7 @@ def make_market(num_bars: int, num_assets: int, seed: int = 0, gaps: float = 0.0
         half_spread_bps=np.full(num_assets, half_spread_bps),
         tradable=tradable,
         proxy=np.zeros(shape, np.int8),
+        **plain_terms(np.arange(num_bars) * NS_PER_DAY, num_assets),
     )
     check_market(market)
     return market

@@ -50,6 +50,7 @@ class Slot:
     held: float = 0.0
     pnl: float = 0.0
     pnl_peak: float = 0.0
+    shift: float = 0.0
     order: Order | None = None
 
 
@@ -77,6 +78,8 @@ class Account:
 
     def last_close(self, n: int) -> float:
         """Close of the last bar at or before now."""
+        if self.t >= self.market.end[n]:
+            return NAN
         seen = [float(c) for c in self.market.close[: self.t + 1, n] if not math.isnan(c)]
         return seen[-1] if seen else NAN
 
@@ -160,6 +163,7 @@ class Account:
                     self.meet(slot, order, row)
         for slot, row in zip(self.slots, rows, strict=True):
             self.settle(slot, row)
+            slot.shift *= 1.0 - self.rules.permanent_decay_frac
         self.liquidate(rows)
         self.close(rows)
         self.t += 1
@@ -173,7 +177,7 @@ class Account:
     def place(self, slot: Slot, row: dict[str, float], asked: float) -> None:
         """The working order after the decision of bar t, or why there is none."""
         rules, order, now = self.rules, slot.order, int(self.market.ts_ns[self.t])
-        desired = row["target"] * self.equity / slot.mark - slot.held
+        desired = self.lots(slot, row["target"] * self.equity / slot.mark - slot.held)
         left = order.left if order else 0.0
         if math.isnan(desired) and self.state != book.ACTIVE and abs(slot.held + left) > abs(slot.held):
             desired = 0.0
@@ -187,8 +191,7 @@ class Account:
         if replace:
             slot.order = None
             if sendable:
-                limit = slot.mark * (1.0 - math.copysign(rules.limit_offset_frac, desired))
-                slot.order = Order(desired, self.t, now + self.latency(slot), limit)
+                slot.order = Order(desired, self.t, now + self.latency(slot), self.limit(slot, desired))
         if slot.order or math.isnan(asked):
             return
         priced = slot.mark > 0
@@ -202,6 +205,19 @@ class Account:
             return
         row.update(status=word.REJECTED, order=wanted if priced else 0.0, decision=self.t, arrival=now)
 
+    def lots(self, slot: Slot, quantity: float) -> float:
+        """Whole lots, towards zero."""
+        lot = float(self.market.lot[slot.asset])
+        return math.copysign(math.floor(abs(quantity) / lot + 1e-9) * lot, quantity) if lot and not math.isnan(quantity) else quantity
+
+    def limit(self, slot: Slot, desired: float) -> float:
+        """The limit on the passive side, on a tick; NaN for market orders."""
+        tick = float(self.market.tick[slot.asset])
+        limit = slot.mark * (1.0 - math.copysign(self.rules.limit_offset_frac, desired))
+        if not tick or math.isnan(limit):
+            return limit
+        return math.floor(limit / tick + 1e-9) * tick if desired > 0 else math.ceil(limit / tick - 1e-9) * tick
+
     def latency(self, slot: Slot) -> int:
         """Drawn by name: seed, stream, asset, bar."""
         draw = uniform(self.seed, self.stream, slot.asset, self.t)
@@ -210,8 +226,12 @@ class Account:
 
     def meet(self, slot: Slot, order: Order, row: dict[str, float]) -> None:
         """One order in bar t + 1."""
-        m, rules, n, next_ns = self.market, self.rules, slot.asset, int(self.market.ts_ns[self.t + 1])
+        m, n, next_ns = self.market, slot.asset, int(self.market.ts_ns[self.t + 1])
         row.update(order=order.left, decision=order.decision, arrival=order.arrival_ns)
+        if m.end[n] == self.t + 1:
+            slot.order = None
+            row.update(status=word.CANCELLED, reason=word.DELISTED)
+            return
         if order.arrival_ns > next_ns:
             row.update(status=word.CARRIED, reason=word.IN_FLIGHT)
             return
@@ -219,38 +239,52 @@ class Account:
             self.end(slot, order, row, word.NO_BAR)
             return
         side = math.copysign(1.0, order.left)
-        price = self.reference(order, n, side)
+        price, spread, takes = self.reference(order, n, side)
         if price is None:
             self.end(slot, order, row, word.NOT_TRADED_THROUGH)
             return
         quantity, why = self.quantity(slot, order, price)
         if quantity > 0:
-            takes = math.isnan(order.limit)
-            spread = float(m.half_spread_bps[n]) * 1e-4 if takes else 0.0
-            impact = self.impact(quantity * price, n) if takes else 0.0
             fill = order.left if why == word.NO_ORDER else side * quantity
-            paid = price * (1.0 + side * (spread + impact))
-            row.update(fill=fill, price=paid, spread=quantity * price * spread, impact=quantity * price * impact)
+            notional = quantity * price
+            impact = self.impact(notional, n) if takes else 0.0
+            if takes and not math.isnan(order.limit):
+                impact = min(impact, (order.limit / price - 1.0) * side - spread)
+            push = side * self.rules.permanent_coef * float(m.sigma[self.t, n]) * notional / float(m.adv_ccy[self.t, n])
+            after = min(max(slot.shift + push, -0.2), 0.2)
+            met = (slot.shift + after) / 2.0
+            slot.shift = after
+            paid = price * (1.0 + side * (spread + impact) + met)
+            row.update(fill=fill, price=paid, spread=notional * spread, impact=notional * impact + fill * price * met)
             row["latency_drift"] = fill * (price - slot.mark)
-            row["fees"] = max(rules.fee_frac * quantity * paid, rules.fee_min_ccy)
+            row["fees"] = self.fee(quantity * paid, takes)
             self.room -= (abs(slot.held + fill) - abs(slot.held)) * price
             slot.held += fill
         self.end(slot, order, row, why)
 
-    def reference(self, order: Order, n: int, side: float) -> float | None:
-        """The price before costs; None where a limit is not traded through."""
+    def fee(self, notional: float, takes: bool) -> float:
+        """Who takes pays the fee, who rested the maker's; a rebate has no minimum."""
+        rate = self.rules.fee_frac if takes else self.rules.maker_fee_frac
+        return rate * notional if rate < 0 else max(rate * notional, self.rules.fee_min_ccy)
+
+    def reference(self, order: Order, n: int, side: float) -> tuple[float | None, float, bool]:
+        """The price before costs, None where a limit is not traded through; the half spread; whether it takes."""
         m, t = self.market, self.t + 1
         first, last = float(m.open[t, n]), float(m.close[t, n])
+        opened = not math.isnan(first)
         start_ns = max(int(m.ts_ns[t - 1]), int(m.ts_ns[t]) - self.rules.bar_ns)
-        late_ns = order.arrival_ns - start_ns
-        if math.isnan(order.limit):
-            return last if math.isnan(first) else first + (last - first) * (max(late_ns, 0) / (int(m.ts_ns[t]) - start_ns))
-        best = last if math.isnan(first) else float(m.low[t, n] if side > 0 else m.high[t, n])
-        if (order.limit - best) * side <= 0:
-            return None
-        if late_ns > 0 or math.isnan(first):
-            return order.limit
-        return min(order.limit * side, first * side) * side
+        late_ns = max(order.arrival_ns - start_ns, 0)
+        point = first + (last - first) * (late_ns / (int(m.ts_ns[t]) - start_ns)) if opened else last
+        spread = max(float(m.half_spread_bps[n]) * 1e-4, 0.5 * float(m.tick[n]) / point)
+        fresh = order.decision == self.t or order.arrival_ns > int(m.ts_ns[t - 1])
+        if math.isnan(order.limit) or (fresh and opened and (order.limit - point * (1.0 + side * spread)) * side > 0):
+            return point, spread, True
+        best = float(m.low[t, n] if side > 0 else m.high[t, n]) if opened else last
+        if (order.limit - best) * side <= 0 or self.rules.time_in_force == word.IOC:
+            return None, 0.0, False
+        if late_ns > 0 or not opened:
+            return order.limit, 0.0, False
+        return min(order.limit * side, first * side) * side, 0.0, False
 
     def quantity(self, slot: Slot, order: Order, price: float) -> tuple[float, int]:
         """Order, volume, capital: the least of them."""
@@ -262,7 +296,7 @@ class Account:
         opening = max(self.room / price + closing, 0.0)
         if quantity - closing > opening:
             quantity, why = closing + (opening if opening * price >= self.rules.min_order_ccy else 0.0), word.CAPITAL
-        return quantity, why
+        return quantity if why == word.NO_ORDER else self.lots(slot, quantity), why
 
     def impact(self, notional: float, n: int) -> float:
         """Y sigma (q / V) ** delta."""
@@ -272,19 +306,24 @@ class Account:
 
     def end(self, slot: Slot, order: Order, row: dict[str, float], why: int) -> None:
         """Filled, carried or cancelled."""
+        force, over = self.rules.time_in_force, bool(self.market.session_end[self.t + 1])
         row["reason"] = why
         if why == word.NO_ORDER:
             row["status"], slot.order = word.FILLED, None
-        elif self.rules.carry:
+        elif force == word.GTC or (force == word.DAY and not over):
             row["status"], order.left = word.CARRIED, order.left - row["fill"]
         else:
             row["status"], slot.order = word.PARTIAL if row["fill"] else word.CANCELLED, None
+            row["reason"] = word.EXPIRED if force == word.DAY else why
 
     def settle(self, slot: Slot, row: dict[str, float]) -> None:
         """To the close of bar t + 1."""
         m, n, old = self.market, slot.asset, slot.mark
+        ends = m.end[n] == self.t + 1
         if m.tradable[self.t + 1, n]:
             slot.mark = float(m.close[self.t + 1, n])
+        elif ends:
+            slot.mark = old * (1.0 + float(m.terminal_ret[n]))
         row["mark"] = slot.mark
         if slot.held:
             row["price_pnl"] = slot.held * (slot.mark - old)
@@ -292,7 +331,11 @@ class Account:
         if slot.held < 0:
             years = (int(m.ts_ns[self.t + 1]) - int(m.ts_ns[self.t])) / NS_PER_YEAR
             row["borrow"] = -slot.held * old * self.rules.borrow_frac_year * years
+        row["funding"] -= row["position"] * float(m.dividend[self.t + 1, n])
         self.cash -= row["fill"] * row["price"] + row["fees"] + row["funding"] + row["borrow"]
+        if ends:
+            self.cash += slot.held * slot.mark if slot.held else 0.0
+            slot.held, slot.mark = 0.0, NAN
 
     def worst(self, slot: Slot) -> float:
         """The price of the bar that hurts most."""

@@ -70,7 +70,7 @@ def test_decisions_every_bar_do_not_starve_an_order_that_is_longer_in_flight(wor
 def test_a_leftover_is_carried_until_filled_or_cancelled_by_its_time_in_force(world: Any) -> None:
     market = world.flat(8, volume=1000.0)
     once = [[0.25], *[[NAN]] * 6]  # 2500 units against 1000 a bar
-    carried = world.run(market, once, time_in_force="carry")
+    carried = world.run(market, once, time_in_force="gtc")
     assert carried.steps.fill[:4, 0].tolist() == [1000.0, 1000.0, 500.0, 0.0]
     assert carried.steps.status[:4, 0].tolist() == [CARRIED, CARRIED, FILLED, 0]
     assert carried.steps.reason[0, 0] == CAPACITY
@@ -87,7 +87,7 @@ def test_a_halted_bar_fills_nothing_and_the_position_is_marked_at_the_last_close
         array[2:4] = np.nan
     market.tradable[2:4] = False
     market.volume[2:4] = 0.0
-    ledger = world.run(market, [[0.5], [0.0], [NAN], [NAN], [NAN]], time_in_force="carry")
+    ledger = world.run(market, [[0.5], [0.0], [NAN], [NAN], [NAN]], time_in_force="gtc")
     steps = ledger.steps
     assert steps.fill[1:3, 0].tolist() == [0.0, 0.0]
     assert steps.reason[1:3, 0].tolist() == [NO_BAR, NO_BAR]
@@ -183,12 +183,12 @@ def test_an_account_that_may_only_reduce_calls_back_an_order_that_would_grow(wor
         array[2:] = 50.0
     guard = replace(world.wide, reduce_drawdown=0.03, resume_drawdown=0.01, halt_drawdown=0.9)
     held = [[0.7], *[[NAN]] * 6]
-    ledger = world.run(market, held, guard=guard, time_in_force="carry")
+    ledger = world.run(market, held, guard=guard, time_in_force="gtc")
     assert ledger.guard_state[2] == REDUCING
     assert ledger.steps.position[:, 0].tolist() == [1000.0, 2000.0, *[2000.0] * 5]
-    free = world.run(market, held, time_in_force="carry")
+    free = world.run(market, held, time_in_force="gtc")
     assert free.steps.position[-1, 0] > 5000.0
-    bought = world.run(market, [[0.1], [NAN], [0.0], *[[NAN]] * 4], guard=guard, time_in_force="carry", participation=0.5)
+    bought = world.run(market, [[0.1], [NAN], [0.0], *[[NAN]] * 4], guard=guard, time_in_force="gtc", participation=0.5)
     assert bought.steps.position[-1, 0] == 0.0  # what reduces works on
 
 
@@ -208,7 +208,7 @@ def test_the_ledger_up_to_t_does_not_change_when_the_future_does(world: Any, cut
 
 def test_an_account_gives_the_same_bytes_in_any_batch(world: Any) -> None:
     market = world.market(40, 4, seed=5, gaps=0.1, half_spread_bps=2.0)
-    cfg = replace(world.plain, latency_ms=(1.0, 1e8), latency_prob=(0.5, 0.5), participation=0.05, time_in_force="carry")
+    cfg = replace(world.plain, latency_ms=(1.0, 1e8), latency_prob=(0.5, 0.5), participation=0.05, time_in_force="gtc")
     asset = np.array([[0], [1], [2], [3], [1], [0]])
     stream = np.array([11, 12, 13, 14, 15, 16])
     start = np.array([0, 3, 1, 0, 2, 5])
@@ -302,7 +302,7 @@ def test_cash_and_what_is_held_are_the_equity_and_cash_moves_by_what_was_paid(wo
 def test_a_limit_order_rests_on_the_passive_side_and_pays_no_spread(world: Any) -> None:
     market = world.flat(4, half_spread_bps=5.0)
     market.low[2] = 99.0
-    ledger = world.run(market, [[0.5], [NAN], [NAN]], costs=world.costly, order_type="limit", limit_offset_bps=50.0, time_in_force="carry")
+    ledger = world.run(market, [[0.5], [NAN], [NAN]], costs=world.costly, order_type="limit", limit_offset_bps=50.0, time_in_force="gtc")
     assert ledger.steps.fill[:, 0].tolist() == [0.0, pytest.approx(5000.0), 0.0]
     assert ledger.steps.price[1, 0] == pytest.approx(99.5)
     assert ledger.steps.spread.sum() == ledger.steps.impact.sum() == 0.0

@@ -1,7 +1,9 @@
 """The step kernel against a slow twin written another way, and against what must hold of any market."""
 
+import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_YEAR
+from plusultra_core.guardrails import kernels as rulebook
+from plusultra_core.guardrails import limits
+from plusultra_core.simulation import costs, kernels, records, tiles
+from plusultra_core.simulation.costs import fill_quantity, impact_frac, in_lots, limit_price, replaces, worst_price
 from plusultra_core.simulation.engine import build_rules
-from plusultra_core.simulation.kernels import fill_quantity, impact_frac, reference_price, replaces, worst_price
-from plusultra_core.simulation.records import FILLED, LIQUIDATED, PARTIAL, REASONS, STATUSES
+from plusultra_core.simulation.records import FILLED, GTC, LIQUIDATED, PARTIAL, REASONS, STATUSES
 
 
 @dataclass
@@ -86,7 +91,7 @@ class Twin:
                 self.held[n] = held + got
                 self.room -= (abs(held + got) - abs(held)) * price
         rest = want - got
-        if r.carry and abs(rest) > 1e-12 * abs(want):
+        if r.time_in_force == GTC and abs(rest) > 1e-12 * abs(want):
             self.order[n] = (rest, arrival)
         else:
             del self.order[n]
@@ -117,7 +122,7 @@ class Twin:
 
 settings_of_a_run = st.fixed_dictionaries(
     {
-        "time_in_force": st.sampled_from(["bar", "carry"]),
+        "time_in_force": st.sampled_from(["bar", "gtc"]),
         "participation": st.sampled_from([1e-4, 0.01, 1.0]),
         "latency_ms": st.sampled_from([(0.0, 60_000.0), (250.0, 1.3e8), (4e7, 8.6e7)]),
         "latency_prob": st.just((0.6, 0.4)),
@@ -187,28 +192,45 @@ def test_impact_grows_with_size_and_volatility_and_falls_with_volume(world: Any)
 def test_an_order_within_the_bar_meets_the_line_from_open_to_close(world: Any) -> None:
     market = world.market(3, 1)
     first, last = market.open[1, 0], market.close[1, 0]
-    half = int(market.ts_ns[0]) + NS_PER_DAY // 2
-    assert reference_price(market, 1, 0, NS_PER_DAY, -5, math.nan, 1.0) == first
-    assert reference_price(market, 1, 0, NS_PER_DAY, half, math.nan, 1.0) == pytest.approx((first + last) / 2)
+    for hours, price in ((0, first), (12, (first + last) / 2), (24, last)):
+        ledger = world.run(market, [[0.5], [math.nan]], latency_ms=(hours * 3_600_000.0,))
+        assert ledger.steps.price[0, 0] == pytest.approx(price)
 
 
 def test_a_limit_fills_only_when_the_bar_trades_through_it(world: Any) -> None:
-    market = world.flat(3)._replace(low=np.full((3, 1), 95.0), high=np.full((3, 1), 105.0))
-    assert math.isnan(reference_price(market, 1, 0, NS_PER_DAY, -5, 95.0, 1.0))
-    assert reference_price(market, 1, 0, NS_PER_DAY, -5, 95.1, 1.0) == 95.1
-    assert reference_price(market, 1, 0, NS_PER_DAY, -5, 101.0, 1.0) == 100.0
-    assert reference_price(market, 1, 0, NS_PER_DAY, -5, 104.9, -1.0) == 104.9
-    assert math.isnan(reference_price(market, 1, 0, NS_PER_DAY, -5, 105.0, -1.0))
+    market = world.flat(4)._replace(low=np.full((4, 1), 95.0), high=np.full((4, 1), 105.0))
+    for side, offset_bps, price in ((1.0, 500.0, 0.0), (1.0, 490.0, 95.1), (-1.0, 490.0, 104.9), (-1.0, 500.0, 0.0)):
+        ledger = world.run(market, [[0.5 * side], [math.nan], [math.nan]], order_type="limit", limit_offset_bps=offset_bps)
+        assert ledger.steps.price[0, 0] == pytest.approx(price)
+
+
+def test_a_bar_that_gaps_through_a_resting_limit_fills_at_its_open(world: Any) -> None:
+    market = world.flat(4, half_spread_bps=5.0)
+    for array in (market.open, market.high, market.low, market.close):
+        array[2:] = 90.0
+    ledger = world.run(market, [[0.5], [math.nan], [math.nan]], order_type="limit", limit_offset_bps=100.0, time_in_force="gtc")
+    assert ledger.steps.price[:, 0].tolist() == [0.0, 90.0, 0.0]
+    assert ledger.steps.spread.sum() == 0.0
+
+
+def test_a_limit_that_the_market_has_passed_on_arrival_takes_and_pays_no_more_than_its_limit(world: Any) -> None:
+    market = world.flat(4, half_spread_bps=5.0)
+    market.open[1] = 98.0
+    costs = replace(world.costly, impact_coef=50.0)
+    ledger = world.run(market, [[0.5], [math.nan], [math.nan]], costs=costs, order_type="limit", limit_offset_bps=100.0)
+    assert ledger.steps.price[0, 0] == pytest.approx(99.0)
+    assert ledger.steps.spread[0, 0] == pytest.approx(5e3 * 98.0 * 5e-4 * (0.5e6 / 99.0 / 5e3) / (0.5e6 / 99.0 / 5e3), rel=0.02)
+    assert np.abs(ledger.residual()).max() < 1e-12
 
 
 def test_a_fill_is_the_least_of_order_volume_and_capital(world: Any) -> None:
-    rules = build_rules(world.plain, world.free, NS_PER_DAY)._replace(participation=0.1)
-    assert fill_quantity(5.0, 0.0, 10.0, 1e3, 1e6, rules)[0] == 5.0
-    assert fill_quantity(500.0, 0.0, 10.0, 1e3, 1e6, rules)[0] == 100.0
-    assert fill_quantity(50.0, 0.0, 10.0, 1e3, 200.0, rules)[0] == 20.0
-    assert fill_quantity(-50.0, 60.0, 10.0, 1e3, -1e9, rules)[0] == 50.0
-    assert fill_quantity(-50.0, 30.0, 10.0, 1e3, -300.0, rules)[0] == 30.0
-    assert fill_quantity(-50.0, 30.0, 10.0, 1e3, 0.0, rules)[0] == 50.0
+    rules = build_rules(world.plain, world.free, NS_PER_DAY)
+    assert fill_quantity(5.0, 0.0, 10.0, 100.0, 1e6, 0.0, rules)[0] == 5.0
+    assert fill_quantity(500.0, 0.0, 10.0, 100.0, 1e6, 0.0, rules)[0] == 100.0
+    assert fill_quantity(50.0, 0.0, 10.0, 100.0, 200.0, 0.0, rules)[0] == 20.0
+    assert fill_quantity(-50.0, 60.0, 10.0, 100.0, -1e9, 0.0, rules)[0] == 50.0
+    assert fill_quantity(-50.0, 30.0, 10.0, 100.0, -300.0, 0.0, rules)[0] == 30.0
+    assert fill_quantity(-50.0, 30.0, 10.0, 100.0, 0.0, 0.0, rules)[0] == 50.0
 
 
 def test_an_order_in_flight_or_still_right_is_not_replaced(world: Any) -> None:
@@ -220,19 +242,29 @@ def test_an_order_in_flight_or_still_right_is_not_replaced(world: Any) -> None:
     assert replaces(-5.0, 10.0, True, 1.0, rules)
 
 
-@pytest.mark.parametrize("kernel", [impact_frac, fill_quantity, replaces, reference_price, worst_price])
+@pytest.mark.parametrize("kernel", [impact_frac, fill_quantity, replaces, worst_price, in_lots, limit_price])
 def test_the_compiled_kernels_give_what_their_python_gives(world: Any, kernel: Any) -> None:
-    market = world.market(30, 2, seed=3, gaps=0.2)
-    rules = build_rules(world.plain, world.costly, NS_PER_DAY)
+    rules = build_rules(replace(world.plain, order_type="limit", limit_offset_bps=7.0), world.costly, NS_PER_DAY)
+    nan = math.nan
     arguments = {
         "impact_frac": [(q, 0.02, 1e8, rules) for q in (0.0, 3.0, 1e7)],
-        "fill_quantity": [(w, h, 9.0, 1e3, r, rules) for w in (-7.0, 7e3) for h in (0.0, 5.0) for r in (-30.0, 1e4)],
-        "replaces": [(d, w, a, 10.0, rules) for d in (math.nan, 0.0, 4.0) for w in (0.0, 4.0) for a in (True, False)],
-        "reference_price": [
-            (market, t, 0, NS_PER_DAY, t * 10**13, x, s) for t in range(1, 30) for x in (math.nan, 99.0) for s in (1.0, -1.0)
+        "fill_quantity": [
+            (w, h, 9.0, 1e3, r, lot, rules) for w in (-7.0, 7e3) for h in (0.0, 5.0) for r in (-30.0, 1e4) for lot in (0.0, 2.0)
         ],
-        "worst_price": [(market, t, 1, q, 100.0) for t in range(30) for q in (-1.0, 1.0)],
+        "replaces": [(d, w, a, 10.0, rules) for d in (nan, 0.0, 4.0) for w in (0.0, 4.0) for a in (True, False)],
+        "worst_price": [(q, 9.0, 11.0, close, 10.0) for q in (-1.0, 1.0) for close in (10.0, nan)],
+        "in_lots": [(q, lot) for q in (-7.3, 0.0, 300.0) for lot in (0.0, 0.1, 100.0)],
+        "limit_price": [(99.3, side, tick, rules) for side in (-1.0, 1.0) for tick in (0.0, 0.05)],
     }[kernel.__name__]
     slow = getattr(kernel, "py_func", kernel)
-    for given_arguments in arguments:
-        assert kernel(*given_arguments) == pytest.approx(slow(*given_arguments), nan_ok=True, rel=1e-15)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for given_arguments in arguments:
+            plain = [np.float64(x) if isinstance(x, float) else x for x in given_arguments]
+            assert kernel(*given_arguments) == pytest.approx(slow(*plain), nan_ok=True, rel=1e-15)
+
+
+def test_the_kernel_names_the_sources_that_are_compiled_into_it() -> None:
+    """Numba's cache on disk looks at the kernel's own file only: a change beside it must change a line in it."""
+    files = (costs, tiles, records, rulebook, limits)
+    digest = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in files)).hexdigest()[:16]
+    assert digest == kernels.COMPILED_WITH, f'write COMPILED_WITH = "{digest}" in simulation/kernels.py'

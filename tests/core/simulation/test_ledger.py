@@ -15,7 +15,7 @@ NAN = float("nan")
 def ledger(world: Any) -> Ledger:
     market = world.market(60, 4, seed=8, gaps=0.1, half_spread_bps=2.0)
     targets = np.random.default_rng(1).normal(0, 0.5, (59, 4))
-    return world.run(market, targets, costs=world.costly, participation=0.01, time_in_force="carry", latency_ms=(9e7,))
+    return world.run(market, targets, costs=world.costly, participation=0.01, time_in_force="gtc", latency_ms=(9e7,))
 
 
 def test_the_account_balances_at_every_close(ledger: Ledger) -> None:
@@ -45,12 +45,12 @@ def test_every_order_has_one_row_and_one_end(ledger: Ledger) -> None:
 
 def test_a_replaced_order_says_so_and_keeps_what_it_filled(world: Any) -> None:
     market = world.flat(5, volume=1000.0)
-    ledger = world.run(market, [[0.25], [-0.25], [NAN], [NAN]], time_in_force="carry")
+    ledger = world.run(market, [[0.25], [-0.25], [NAN], [NAN]], time_in_force="gtc")
     orders = ledger.orders()
     assert orders["status"][0] == PARTIAL
     assert orders["reason"][0] == REPLACED
     assert orders["qty_filled"][0] == 1000.0
-    late = world.run(world.flat(5), [[0.25], [NAN], [-0.25], [NAN]], latency_ms=(0.0,), time_in_force="carry", order_type="limit")
+    late = world.run(world.flat(5), [[0.25], [NAN], [-0.25], [NAN]], latency_ms=(0.0,), time_in_force="gtc", order_type="limit")
     assert late.orders()["status"].tolist()[0] == CANCELLED
 
 

@@ -102,4 +102,4 @@ def test_bars_that_are_not_tradable_do_not_count(forex: MarketConfig) -> None:
     arrays = build(values, forex, tradable)
     assert np.isnan(arrays.close[5, 0])
     assert arrays.volume[5, 0] == 0.0
-    assert last_close(arrays.close)[5, 0] == arrays.close[4, 0]
+    assert last_close(arrays)[5, 0] == arrays.close[4, 0]

@@ -13,7 +13,7 @@ from plusultra_core.simulation.observation import OWN_STATE, write_observation, 
 
 def test_the_own_state_is_position_order_drawdown_trade_and_time(world: Any) -> None:
     market = world.market(20, 1, seed=3)
-    env = open_account(market, 0, NS_PER_DAY, replace(world.plain, participation=0.003, time_in_force="carry"), world.costly, world.wide)
+    env = open_account(market, 0, NS_PER_DAY, replace(world.plain, participation=0.003, time_in_force="gtc"), world.costly, world.wide)
     own = np.zeros((1, 1, len(OWN_STATE)))
     start = np.zeros(1, np.int64)
     write_own_state(env.accounts, env.last, 1.0, start, 10, own)

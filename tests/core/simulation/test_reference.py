@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
 from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.market import plain_terms, with_delisting
 from plusultra_core.simulation.records import COSTS, MarketArrays
 
 CODES = ("guard", "status", "reason", "decision", "arrival")
@@ -17,9 +18,12 @@ NUMBERS = ("target", "order", "fill", "price", "position", "mark", "price_pnl", 
 
 executions = st.fixed_dictionaries(
     {
-        "time_in_force": st.sampled_from(["bar", "carry"]),
+        "time_in_force": st.sampled_from(["bar", "day", "gtc", "ioc"]),
         "order_type": st.sampled_from(["market", "limit"]),
         "limit_offset_bps": st.sampled_from([0.0, 30.0]),
+        "maker_fee_factor": st.sampled_from([-0.2, 0.5, 1.0]),
+        "permanent_coef": st.sampled_from([0.0, 0.7, 30.0]),
+        "permanent_decay_frac": st.sampled_from([0.0, 0.2, 1.0]),
         "participation": st.sampled_from([1e-4, 0.01, 1.0]),
         "latency_ms": st.sampled_from([(0.0, 60_000.0), (250.0, 1.3e8), (4e7, 8.6e7)]),
         "latency_prob": st.just((0.6, 0.4)),
@@ -42,12 +46,13 @@ rulebooks = st.fixed_dictionaries(
 ).filter(lambda book: book["reduce_drawdown"] <= book["halt_drawdown"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     gaps=st.sampled_from([0.0, 0.25]),
     size=st.sampled_from([0.2, 3.0]),
     num_slots=st.sampled_from([1, 3]),
+    terms=st.fixed_dictionaries({"lot": st.sampled_from([0.0, 100.0]), "tick": st.sampled_from([0.0, 0.05]), "leaves": st.booleans()}),
     execution=executions,
     rulebook=rulebooks,
 )
@@ -58,10 +63,11 @@ def test_the_kernel_is_the_reference_in_everything(
     gaps: float,
     size: float,
     num_slots: int,
+    terms: dict[str, Any],
     execution: dict[str, Any],
     rulebook: dict[str, Any],
 ) -> None:
-    market = jumpy(world.market(30, num_slots, seed=seed, gaps=gaps, half_spread_bps=4.0), seed)
+    market = bend(world.market(30, num_slots, seed=seed, gaps=gaps, half_spread_bps=4.0), seed, **terms)
     env = Environment(
         market, 2, num_slots, NS_PER_DAY, replace(world.plain, **execution), world.costly, replace(world.wide, **rulebook)
     )  # fmt: skip
@@ -79,13 +85,17 @@ def test_the_kernel_is_the_reference_in_everything(
             compare(step, env.accounts, e, account, rows)
 
 
-def jumpy(market: MarketArrays, seed: int) -> MarketArrays:
-    """The market with gaps in time, and overnight jumps through every limit."""
+def bend(market: MarketArrays, seed: int, lot: float, tick: float, leaves: bool) -> MarketArrays:
+    """The market with gaps in time, jumps through every limit, dividends, lots, ticks, and an asset that is delisted."""
     rng = np.random.default_rng(seed + 1)
-    ts_ns = np.cumsum(rng.choice([1, 1, 3], market.ts_ns.size)) * NS_PER_DAY // 2
-    jump = np.exp(np.cumsum(rng.normal(0, 0.1, market.close.shape) * (rng.random(market.close.shape) < 0.1), axis=0))
+    num_times, num_assets = shape = market.close.shape
+    ts_ns = np.cumsum(rng.choice([1, 1, 3], num_times)) * NS_PER_DAY // 2
+    jump = np.exp(np.cumsum(rng.normal(0, 0.1, shape) * (rng.random(shape) < 0.1), axis=0))
     moved = {name: getattr(market, name) * jump for name in ("open", "high", "low", "close")}
-    return market._replace(ts_ns=ts_ns, **moved)
+    dividend = np.where(rng.random(shape) < 0.1, 0.5, 0.0)
+    terms = {**plain_terms(ts_ns, num_assets), "lot": np.full(num_assets, lot), "tick": np.full(num_assets, tick), "dividend": dividend}
+    bent = market._replace(ts_ns=ts_ns, **moved, **terms)
+    return with_delisting(bent, np.array([17, 99, 99])[:num_assets], np.full(num_assets, -0.4)) if leaves else bent
 
 
 def twin(reference: ModuleType, env: Environment, e: int) -> Any:
@@ -120,6 +130,7 @@ def compare(step: Any, accounts: Any, e: int, account: Any, rows: list[dict[str,
     assert (accounts.done_E[e], accounts.guard_E[e], accounts.t_E[e]) == (account.done, account.state, account.t), at
     assert np.allclose(accounts.position_EA[e], [s.held for s in slots], rtol=1e-9, atol=1e-9), at
     assert np.allclose(accounts.working_EA[e], [s.order.left if s.order else 0.0 for s in slots], rtol=1e-9, atol=1e-9), at
+    assert np.allclose(accounts.shift_EA[e], [s.shift for s in slots], rtol=1e-9, atol=1e-12), at
     assert np.allclose(accounts.pnl_EA[e], [s.pnl for s in slots], rtol=1e-9, atol=1e-5), at
     assert np.allclose(accounts.pnl_peak_EA[e], [s.pnl_peak for s in slots], rtol=1e-9, atol=1e-5), at
     assert np.allclose(accounts.weight_EA[e], [account.weight(s) for s in slots], rtol=1e-9, atol=1e-12), at
