@@ -1,5 +1,7 @@
 """Proximal policy optimisation: the update, in CleanRL's words.
 
+`losses` says in torch what a minibatch is charged; `Learner` has the same and its gradient in compiled form.
+
 Source  Schulman et al. 2017; Huang et al. 2022, The 37 implementation details of PPO.
 """
 
@@ -9,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.models.policy import Policy
+from plusultra_core.rl.learning.learner import Learner, Team
+from plusultra_core.rl.learning.networks import CHUNK
 from plusultra_core.rl.rollout import Rollout
 
 
@@ -66,41 +71,57 @@ def losses(policy: Policy, batch: Rollout, cfg: PPOConfig) -> tuple[Tensor, Row]
     return loss, row
 
 
-def update(policy: Policy, optimizer: torch.optim.Optimizer, rollout: Rollout, cfg: PPOConfig, rng: np.random.Generator) -> Row:
+def update(learner: Learner, rollout: Rollout, cfg: PPOConfig, rng: np.random.Generator) -> Row:
     """Several epochs of minibatches over one rollout; returns the means of the last epoch, and `ratio_first`.
 
-    `ratio_first` is the largest distance of the ratio from 1 before anything was updated: 0, or the rollout
-    and the update do not see the same policy.
+    `ratio_first` is the largest distance of the ratio from 1 before anything was updated, over the first rows: 0, or
+    the rollout and the update do not see the same policy. In a team every minibatch is made of a part of each rollout.
     """
-    heard_B = rollout.heard_B > 0
-    heard_advantage = rollout.advantage_B[heard_B] if bool(heard_B.any()) else rollout.advantage_B
-    spread = heard_advantage.std(correction=0) + 1e-8
-    rollout = rollout._replace(advantage_B=(rollout.advantage_B - heard_advantage.mean()) / spread)
-    with torch.no_grad():
-        ratio_B = (policy.logprob(policy.mean(rollout.obs_BP), rollout.u_B) - rollout.logprob_B).exp()
-    num_samples = len(rollout.u_B)
-    rows: list[Row] = []
+    rollout = rollout._replace(advantage_B=_standardised(rollout, learner.team))
+    ratio_first = _first_distance(learner, rollout)
+    heard_B = rollout.heard_B.numpy()
+    sums: Float64Array = np.zeros((0, 0))
     num_epochs = 0
     for _ in range(cfg.update_epochs):
-        rows = []
         num_epochs += 1
-        order = torch.from_numpy(rng.permutation(num_samples))
-        for index_B in order.chunk(cfg.num_minibatches):
-            loss, row = losses(policy, Rollout(*(field[index_B] for field in rollout)), cfg)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
-            optimizer.step()
-            rows.append(row)
-        if cfg.target_kl is not None and np.mean([row["approx_kl"] for row in rows]) > cfg.target_kl:
+        parts = np.array_split(rng.permutation(heard_B.size), cfg.num_minibatches)
+        counts = np.array([(heard_B[part].sum(dtype=np.float64), part.size) for part in parts])
+        learner.team.total(counts)
+        sums = np.stack(
+            [
+                learner.step(rollout, part, max(heard, 1.0), num, cfg.clip_coef, cfg.vf_coef, cfg.ent_coef, cfg.max_grad_norm)
+                for part, (heard, num) in zip(parts, counts, strict=True)
+            ]
+        )
+        if cfg.target_kl is not None and sums[:, 2].mean() > cfg.target_kl:
             break
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    names = ("pg_loss", "v_loss", "approx_kl", "clipfrac", "grad_norm")
     return {
-        **means,
+        **dict(zip(names, map(float, sums.mean(axis=0)), strict=True)),
+        "entropy": float(learner.policy.entropy().detach()),
         "explained_variance": explained_variance(rollout.value_B, rollout.return_B),
-        "ratio_first": float((ratio_B - 1.0).abs().max()),
+        "ratio_first": ratio_first,
         "num_epochs": float(num_epochs),
     }
+
+
+def _standardised(rollout: Rollout, team: Team) -> Tensor:
+    """Advantages less their mean, over their deviation, over all of the team's samples whose action was heard."""
+    advantage_B, heard_B = rollout.advantage_B.numpy().astype(np.float64), rollout.heard_B.numpy().astype(np.float64)
+    weight_B = heard_B if heard_B.any() else np.ones_like(heard_B)
+    moments: Float64Array = np.array([weight_B.sum(), (weight_B * advantage_B).sum()])
+    team.total(moments)
+    mean = moments[1] / moments[0]
+    square: Float64Array = np.array([(weight_B * (advantage_B - mean) ** 2).sum()])
+    team.total(square)
+    spread = float(np.sqrt(square[0] / moments[0])) + 1e-8
+    return torch.from_numpy(((advantage_B - mean) / spread).astype(np.float32))
+
+
+def _first_distance(learner: Learner, rollout: Rollout) -> float:
+    mean_B = learner.networks.outputs(rollout.obs_BP[:CHUNK], 2)[0]
+    logratio_B = learner.logprobs(mean_B, rollout.u_B[:CHUNK].numpy()) - rollout.logprob_B[:CHUNK].numpy()
+    return float(np.abs(np.expm1(logratio_B)).max())
 
 
 def explained_variance(value_B: Tensor, return_B: Tensor) -> float:

@@ -15,6 +15,7 @@ from plusultra_core.errors import ConfigError, JobError
 from plusultra_core.job import Progress
 from plusultra_core.models.policy import Policy, PolicyConfig
 from plusultra_core.rl.env import TradingEnv, World
+from plusultra_core.rl.learning.learner import Learner
 from plusultra_core.rl.ppo import PPOConfig, Row, update
 from plusultra_core.rl.reward import RewardConfig
 from plusultra_core.rl.rollout import collect
@@ -87,20 +88,19 @@ def train_policy(run: RLConfig, world: World, policy: Policy, rows: Rows, spans:
     and ends with the bytes of a run that was not.
     """
     env = make_env(run, world, run.train.num_accounts, spans.train)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=run.ppo.learning_rate, eps=1e-5)
+    learner = Learner(policy, run.ppo.learning_rate)
     state = _load(checkpoint, run)
     if state is None:
         state = _begin(run, world, policy, rows, spans, env)
     else:
-        policy.load_state_dict(state["policy"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.load_state(state["policy"], state["optimizer"])
         env.load_state({name: tensor.numpy() for name, tensor in state["env"].items()})
     for number in range(state["update"], run.train.num_updates):
         rng = _rng(run, number + 1)
         if run.ppo.anneal_lr:
-            optimizer.param_groups[0]["lr"] = run.ppo.learning_rate * (1.0 - number / run.train.num_updates)
-        rollout, summary = collect(policy, env, run.train.num_steps, run.ppo.gamma, run.ppo.gae_lambda, rng)
-        row = update(policy, optimizer, rollout, run.ppo, rng)
+            learner.learning_rate = run.ppo.learning_rate * (1.0 - number / run.train.num_updates)
+        rollout, summary = collect(learner, env, run.train.num_steps, run.ppo.gamma, run.ppo.gae_lambda, rng)
+        row = update(learner, rollout, run.ppo, rng)
         row = {
             "update": float(number + 1),
             **{k: float(v) for k, v in summary._asdict().items()},
@@ -111,7 +111,7 @@ def train_policy(run: RLConfig, world: World, policy: Policy, rows: Rows, spans:
             row |= validate(run, world, policy, spans.valid)
             _keep_best(state, policy, row)
             state |= {"update": number + 1, "history": [*state["history"], row]}
-            _save(checkpoint, run, state, policy, optimizer, env)
+            _save(checkpoint, run, state, learner, env)
         else:
             state["history"] = [*state["history"], row]
         progress.report("policy", **row)
@@ -177,11 +177,11 @@ def _rng(run: RLConfig, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((run.seed, number))))
 
 
-def _save(path: Path, run: RLConfig, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer, env: TradingEnv) -> None:
+def _save(path: Path, run: RLConfig, state: dict[str, Any], learner: Learner, env: TradingEnv) -> None:
     whole = {
         **state,
-        "policy": policy.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "policy": learner.policy.state_dict(),
+        "optimizer": learner.state(),
         "env": {name: torch.from_numpy(array) for name, array in env.state().items()},
         "num_updates": run.train.num_updates,
     }

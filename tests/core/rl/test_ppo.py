@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from plusultra_core.errors import ConfigError
+from plusultra_core.rl.learning.learner import Learner
 from plusultra_core.rl.ppo import explained_variance, losses, update
 from plusultra_core.rl.rollout import Rollout, collect
 from plusultra_core.rl.train import make_env
@@ -16,20 +17,19 @@ from plusultra_core.rl.train import make_env
 @pytest.fixture
 def collected(lab: Any) -> tuple[Any, Rollout]:
     world = lab.world()
-    policy = lab.policy(world)
+    learner = Learner(lab.policy(world), 1e-3)
     env = make_env(lab.run, world, 32, (0, 200))
     env.reset(np.random.default_rng(0))
-    rollout, _ = collect(policy, env, 16, 0.9, 0.9, np.random.default_rng(1))
-    return policy, rollout
+    rollout, _ = collect(learner, env, 16, 0.9, 0.9, np.random.default_rng(1))
+    return learner.policy, rollout
 
 
 def test_the_ratio_is_exactly_one_before_the_first_update(lab: Any, collected: Any) -> None:
     policy, rollout = collected
-    with torch.no_grad():
-        ratio = (policy.logprob(policy.mean(rollout.obs_BP), rollout.u_B) - rollout.logprob_B).exp()
-    assert torch.equal(ratio, torch.ones_like(ratio))
-    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
-    assert update(policy, optimizer, rollout, lab.run.ppo, np.random.default_rng(2))["ratio_first"] == 0.0
+    learner = Learner(policy, 1e-3)
+    found = learner.logprobs(learner.networks.outputs(rollout.obs_BP, 2)[0], rollout.u_B.numpy())
+    assert np.array_equal(found, rollout.logprob_B.numpy())
+    assert update(learner, rollout, lab.run.ppo, np.random.default_rng(2))["ratio_first"] == 0.0
 
 
 def test_the_policy_has_no_layer_that_behaves_differently_in_training(collected: Any) -> None:
@@ -67,9 +67,9 @@ def test_actions_that_were_not_heard_do_not_move_the_actor(lab: Any, collected: 
 
 def test_an_update_stops_when_the_policy_has_moved_too_far(lab: Any, collected: Any) -> None:
     policy, rollout = collected
-    optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
+    learner = Learner(policy, 0.05)
     cfg = replace(lab.run.ppo, target_kl=1e-4, update_epochs=10)
-    assert update(policy, optimizer, rollout, cfg, np.random.default_rng(2))["num_epochs"] < 10
+    assert update(learner, rollout, cfg, np.random.default_rng(2))["num_epochs"] < 10
 
 
 def test_the_density_is_that_of_a_normal(collected: Any) -> None:

@@ -1,0 +1,111 @@
+"""Gradient steps on a rollout: the networks, the optimiser, and the team that shares the gradient."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.models.policy import Policy
+from plusultra_core.rl.learning import kernels
+from plusultra_core.rl.learning.networks import CHUNK, Networks
+
+
+class Team(Protocol):
+    """Processes that learn one policy, each from its own samples."""
+
+    size: int
+
+    def total(self, *arrays: Any) -> None:
+        """Replace every array by its sum over the team, in the order of the members, everywhere the same."""
+
+
+class Alone:
+    """The team of one process."""
+
+    size = 1
+
+    def total(self, *arrays: Any) -> None:
+        """The sum over one process is what it has."""
+
+
+class Samples(Protocol):
+    """The columns of a rollout that a step reads; `ppo.Rollout` has them."""
+
+    @property
+    def obs_BP(self) -> Tensor: ...
+    @property
+    def u_B(self) -> Tensor: ...
+    @property
+    def logprob_B(self) -> Tensor: ...
+    @property
+    def advantage_B(self) -> Tensor: ...
+    @property
+    def return_B(self) -> Tensor: ...
+    @property
+    def heard_B(self) -> Tensor: ...
+
+
+class Learner:
+    """What is learned, how far the optimiser is, and with whom."""
+
+    def __init__(self, policy: Policy, learning_rate: float, team: Team | None = None) -> None:
+        self.policy = policy
+        self.networks = Networks(policy)
+        self.team: Team = team or Alone()
+        self.learning_rate = learning_rate
+        self._first = torch.zeros_like(self.networks.flat)
+        self._second = torch.zeros_like(self.networks.flat)
+        self._num_steps = 0
+
+    def logprobs(self, mean_B: Float32Array, u_B: Float32Array) -> Float32Array:
+        """Log density of u, in the arithmetic of the loss."""
+        out_B = np.empty_like(mean_B)
+        kernels.logprobs(mean_B, u_B, self.networks.logstd, out_B)
+        return out_B
+
+    def step(
+        self, samples: Samples, index_M: Int64Array, num_heard: float, num_all: float, clip_coef: float, vf_coef: float, ent_coef: float,
+        max_grad_norm: float,
+    ) -> Float64Array:  # fmt: skip
+        """One gradient step on a minibatch of the team; returns policy loss, value loss, approx_kl, clipfrac, and the norm of the gradient.
+
+        `num_heard` and `num_all` count the whole minibatch, this process's part of it is `index_M`.
+        """
+        sums = self.gradient(samples, index_M, num_heard, num_all, clip_coef, vf_coef)
+        grad = self.networks.grad.numpy()
+        self.team.total(grad, sums)
+        grad[-1] = sums[4] - ent_coef
+        self._num_steps += 1
+        flat, first, second = self.networks.flat.numpy(), self._first.numpy(), self._second.numpy()
+        sums[4] = kernels.adam(flat, grad, first, second, self._num_steps, self.learning_rate, max_grad_norm)
+        return sums
+
+    def gradient(
+        self, samples: Samples, index_M: Int64Array, num_heard: float, num_all: float, clip_coef: float, vf_coef: float
+    ) -> Float64Array:
+        """Gradient of this process's part, without the entropy, left in `networks.grad`; returns the sums of `loss_gradient`."""
+        sums: Float64Array = np.zeros(kernels.NUM_SUMS)
+        columns = [x.numpy() for x in (samples.u_B, samples.logprob_B, samples.advantage_B, samples.return_B, samples.heard_B)]
+        obs_BP, logstd = samples.obs_BP.numpy(), self.networks.logstd
+        self.networks.grad.zero_()
+        for first in range(0, index_M.size, CHUNK):
+            chunk_M = index_M[first : first + CHUNK]
+            out_KM = self.networks.rows(obs_BP, chunk_M)
+            d_KM = np.empty_like(out_KM)
+            kernels.loss_gradient(chunk_M, out_KM, *columns, logstd, clip_coef, vf_coef, num_heard, num_all, d_KM, sums)
+            self.networks.backward(d_KM)
+        self.networks.grad[-1] = sums[4]
+        return sums
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs of the optimiser."""
+        return {"first": self._first, "second": self._second, "num_steps": self._num_steps}
+
+    def load_state(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from the weights of a policy and a `state`, bit for bit."""
+        self.policy.load_state_dict(weights)
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._num_steps = int(state["num_steps"])
