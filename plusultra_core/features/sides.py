@@ -150,12 +150,13 @@ def _source(keys: Keys, side: pl.DataFrame, source: SourceConfig) -> Float64Arra
 
 def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64Array:
     """Funding rate a year: the rate of one payment times the payments in a year."""
+    row = ["symbol", "ts_ns", "known_ns"]  # of one vintage: an interval that was corrected later was not that of the rate before
     hours = side.filter((pl.col("table") == cfg.funding.table) & (pl.col("field") == "interval_hours"))
-    hours = hours.select("symbol", "ts_ns", pl.col("value").alias("hours")).unique(["symbol", "ts_ns"], keep="last", maintain_order=True)
+    hours = hours.select(*row, pl.col("value").alias("hours")).unique(row, keep="last", maintain_order=True)
     out = np.full(keys.known_ns.size, np.nan)
     for rows in _fields(side, cfg.funding):
         if hours.height:
-            rows = rows.join(hours, on=["symbol", "ts_ns"], how="left", maintain_order="left", nulls_equal=True)
+            rows = rows.join(hours, on=row, how="left", maintain_order="left", nulls_equal=True)
         else:
             rows = rows.with_columns(pl.lit(None, pl.Float64).alias("hours"))
         every = pl.col("hours").fill_null(cfg.funding_interval_hours)
@@ -165,24 +166,38 @@ def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64A
 
 
 def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
-    """Age in days of the newest known event, and its change in root mean squares of that event's past changes."""
-    event, part = (pl.col("field").str.extract(_EVENT, group) for group in (1, 2))
-    events = side.filter((pl.col("table") == cfg.table) & pl.col("value").is_not_null()).with_columns(event=event, part=part)
-    if "*" not in cfg.events:
-        events = events.filter(pl.col("event").is_in(list(cfg.events)))
+    """Age in days of the newest known event, and its change in root mean squares of that event's past changes.
+
+    A change is counted once for each time of the event, when it is news, and is from what was said last of the time
+    before. A revision of the newest one is held against the same, and against the changes counted so far.
+    """
+    events = _events(side, cfg)
     key = ["event", "ts_ns", "known_ns"]
     actual = events.filter(pl.col("part") == "actual").select(*key, pl.col("value").alias("actual"))
     before = events.filter(pl.col("part") == "previous").select(*key, pl.col("value").alias("previous"))
     rows = actual.join(before, on=key, how="left").sort("event", "known_ns", "ts_ns")
-    change = pl.col("actual") - pl.col("previous").fill_null(pl.col("actual").shift(1).over("event"))
-    past = (change * change).cum_sum() / (change * change).cum_count()
-    typical = pl.when(change.cum_count() >= cfg.min_count).then(past.sqrt())
-    surprise = pl.when(typical.over("event") > 0).then(change / typical.over("event"))
-    rows = rows.with_columns(surprise.alias("surprise"), pl.lit(None, dtype=pl.String).alias("symbol")).sort("known_ns", "ts_ns", "event")
-    limit = int(cfg.max_staleness_hours * NS_PER_HOUR)
-    place = joins.newest(keys, ordered := joins.wide_rows(rows.with_columns(pl.col("surprise").fill_null(np.nan).alias("value"))), limit)
+    newest = pl.col("ts_ns").cum_max()
+    news = (pl.col("ts_ns") > newest.shift()).fill_null(True).over("event")
+    stood = pl.when(pl.col("ts_ns") >= newest).then("actual").forward_fill().shift().over("event")
+    last = pl.when(news).then(stood).forward_fill().over("event")
+    change = pl.col("actual") - pl.coalesce("previous", last)
+    rows = rows.with_columns(change=change, counted=pl.when(news).then(change))
+    num = pl.col("counted").cum_count()
+    past = ((pl.col("counted") * pl.col("counted")).cum_sum().forward_fill() / num).sqrt()
+    typical = pl.when(num >= cfg.min_count).then(past).over("event")
+    surprise = pl.when(typical > 0).then(pl.col("change") / typical)
+    rows = rows.with_columns(value=surprise.fill_null(np.nan), symbol=pl.lit(None, dtype=pl.String)).sort("known_ns", "ts_ns", "event")
+    place = joins.newest(keys, ordered := joins.wide_rows(rows), int(cfg.max_staleness_hours * NS_PER_HOUR))
     known = joins.take(ordered.known_ns.astype(np.float64), place)
     return (keys.known_ns - known) / NS_PER_DAY, joins.take(ordered.value, place)
+
+
+def _events(side: pl.DataFrame, cfg: MacroConfig) -> pl.DataFrame:
+    """Rows of the events that count, with their event and part; those of a single symbol are nobody else's news."""
+    event, part = (pl.col("field").str.extract(_EVENT, group) for group in (1, 2))
+    mine = (pl.col("table") == cfg.table) & pl.col("value").is_not_null() & pl.col("symbol").is_null()
+    events = side.filter(mine).with_columns(event=event, part=part)
+    return events if "*" in cfg.events else events.filter(pl.col("event").is_in(list(cfg.events)))
 
 
 def _with_indicators(side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> pl.DataFrame:
@@ -221,9 +236,8 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
     """What a side column would be made of where the dump has no value of it: table and fields; empty where it has one."""
     if column.startswith("macro_"):
-        events = side.filter((pl.col("table") == cfg.macro.table) & pl.col("value").is_not_null())["field"]
-        named = events.str.extract(_EVENT, 1).is_in(list(cfg.macro.events)) | ("*" in cfg.macro.events)
-        there, fields = bool((named & (events.str.extract(_EVENT, 2) == "actual")).any()), tuple(f"{e}.actual" for e in cfg.macro.events)
+        there = bool((_events(side, cfg.macro)["part"] == "actual").any())
+        fields = tuple(f"{event}.actual" for event in cfg.macro.events)
         return "" if there else f"{cfg.macro.table}: {' or '.join(fields)}"
     source: SourceConfig = getattr(cfg, column)
     rows = (

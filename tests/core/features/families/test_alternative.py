@@ -110,6 +110,20 @@ def test_funding_carry_is_a_rate_a_year(bars: pl.DataFrame, of: Of, hours: float
     assert features["funding_z"].count() == 0, "a constant rate has no deviations"
 
 
+def test_an_interval_that_is_corrected_later_is_not_known_before(bars: pl.DataFrame, of: Of) -> None:
+    times = bars.filter(pl.col("symbol") == "S00")["ts_ns"].to_list()
+    fixed = times[40]
+    rows = [("funding_rates", "S00", field, ts, ts, value) for ts in times for field, value in (("rate", 1e-4), ("interval_hours", 8.0))]
+    corrected = [("funding_rates", "S00", field, ts, fixed, value) for *_, field, ts, _, value in rows if ts < fixed]
+    corrected = [(*row[:5], 1.0 if row[2] == "interval_hours" else row[5]) for row in corrected]
+    before, after = (of(bars, side=side_rows(chosen), asset_class="crypto_perpetual") for chosen in (rows, rows + corrected))
+    assert before.filter(pl.col("ts_ns") < fixed).equals(after.filter(pl.col("ts_ns") < fixed))
+    own = after.filter((pl.col("symbol") == "S00") & (pl.col("ts_ns") >= fixed))
+    np.testing.assert_allclose(own["funding_carry"].to_numpy()[-1], 1e-4 * 8760 / 8.0)
+    moved = of(bars, side=side_rows(corrected), asset_class="crypto_perpetual").filter(pl.col("symbol") == "S00")
+    np.testing.assert_allclose(moved["funding_carry"].drop_nulls().to_numpy(), 1e-4 * 8760)
+
+
 def test_implied_volatility_of_the_market_is_not_taken_for_that_of_a_symbol(bars: pl.DataFrame, of: Of) -> None:
     rows = [("options_implied_vol", None, "^GSPC.iv_30d", t, t, 0.3) for t in bars["ts_ns"].unique()]
     rows += [("options_implied_vol", "S00", "iv_30d", t, t, 0.5) for t in bars["ts_ns"].unique()]
@@ -149,6 +163,26 @@ def test_a_macro_event_is_surprising_by_its_own_past_and_only_once_known(bars: p
     np.testing.assert_allclose(after["macro_surprise"].to_numpy(), 2.5 / np.sqrt((changes**2).mean()))
     days = (after["ts_ns"].to_numpy() - known) / NS_PER_DAY
     np.testing.assert_allclose(after["macro_age"].to_numpy(), np.log1p(days))
+
+
+def test_a_revised_event_is_held_against_the_event_before_and_counted_once(bars: pl.DataFrame, of: Of) -> None:
+    start = int(bars["ts_ns"].min())  # type: ignore[arg-type]
+    days = [(5, 5, 100.0), (20, 20, 101.0), (35, 35, 100.5), (50, 50, 103.0), (35, 55, 90.0), (50, 60, 104.5), (65, 75, 104.0)]
+    rows = [("macro_calendar", None, "CPI.actual", start + ts * NS_PER_DAY, start + seen * NS_PER_DAY, level) for ts, seen, level in days]
+    own = of(bars, side=side_rows(rows)).filter(pl.col("symbol") == "S00")
+    day = (own["ts_ns"].to_numpy() - start) / NS_PER_DAY
+    found = own["macro_surprise"].to_numpy()
+    scale = np.sqrt((np.array([1.0, -0.5, 2.5]) ** 2).mean())
+    np.testing.assert_allclose(found[(day >= 50) & (day < 60)], 2.5 / scale, rtol=1e-6)
+    np.testing.assert_allclose(found[(day >= 60) & (day < 75)], 4.0 / scale, rtol=1e-6)
+    np.testing.assert_allclose(found[day >= 75], -0.5 / np.sqrt((np.array([1.0, -0.5, 2.5, -0.5]) ** 2).mean()), rtol=1e-6)
+
+
+def test_an_event_of_one_symbol_is_no_news_for_the_others(bars: pl.DataFrame, of: Of) -> None:
+    times = bars["ts_ns"].unique().sort().to_list()[::10]
+    rows = [("macro_calendar", symbol, "split.actual", t, t, float(k * k)) for k, t in enumerate(times) for symbol in ("S00", "S01")]
+    features = of(bars, side=side_rows(rows))
+    assert features["macro_surprise"].count() == features["macro_age"].count() == 0
 
 
 def test_an_extra_source_is_a_column_in_deviations_from_its_past(bars: pl.DataFrame, smoke: FeaturesConfig, of: Of) -> None:
