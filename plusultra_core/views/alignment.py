@@ -9,13 +9,15 @@ from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_HOUR
 from plusultra_core.views import kernels
 
+_NEVER_NS = np.iinfo(np.int64).max
+
 
 class Aligned(NamedTuple):
     """A series on the rows of another: values NaN where nothing is known or it is too old."""
 
     values: dict[str, Float64Array]
     staleness_ns: Int64Array
-    """The row's known_ns minus the source's ts_ns; -1 before the first source row."""
+    """The row's known_ns minus the source's ts_ns, 0 where the source speaks of a time to come; -1 before the first source row."""
     new: BoolArray
     """The row meets a source row for the first time."""
     stale: BoolArray
@@ -24,8 +26,8 @@ class Aligned(NamedTuple):
 def as_of(known_ns: Int64Array, starts: Int64Array, source: pl.DataFrame, max_staleness_ns: int) -> Aligned:
     """The newest source row known at each row, for every value column of the source.
 
-    Shapes  known_ns (R,) rises between starts; source: ts_ns, known_ns and value columns.
-    Looks   back: source.known_ns <= known_ns. Values of a stale row are NaN, its staleness is kept. Of rows known at
+    Shapes  known_ns (R,) rises between starts; source: ts_ns, known_ns, where values expire expires_ns, and value columns.
+    Looks   back: source.known_ns <= known_ns. Values of a stale or expired row are NaN, its staleness is kept. Of rows known at
             the same time the latest counts, and none that is older than what was known before.
     """
     rows, ts_ns, source_known_ns = _in_order(source["ts_ns"].to_numpy(), source["known_ns"].to_numpy())
@@ -34,13 +36,15 @@ def as_of(known_ns: Int64Array, starts: Int64Array, source: pl.DataFrame, max_st
     at = np.maximum(row, 0)
     before = np.concatenate([[-1], row[:-1]])
     before[starts[:-1][starts[:-1] < row.size]] = -1
-    names = [name for name in source.columns if name not in ("ts_ns", "known_ns")]
+    names = [name for name in source.columns if name not in ("ts_ns", "known_ns", "expires_ns")]
     if not ts_ns.size:
         nothing = np.zeros(row.size, np.bool_)
         empty = {name: np.full(row.size, np.nan) for name in names}
         return Aligned(values=empty, staleness_ns=np.full(row.size, -1), new=nothing, stale=nothing)
-    staleness_ns = np.where(seen, known_ns - ts_ns[at], -1)
+    staleness_ns = np.where(seen, np.maximum(known_ns - ts_ns[at], 0), -1)
     stale = staleness_ns > max_staleness_ns
+    if "expires_ns" in source.columns:
+        stale |= seen & (known_ns > source["expires_ns"].fill_null(_NEVER_NS).to_numpy()[rows][at])
     use = seen & ~stale
     # Nulls of a float column come out as NaN.
     values = {name: np.where(use, source[name].to_numpy()[rows][at], np.nan) for name in names}

@@ -95,10 +95,10 @@ def symbol_series(own: ClassBars, symbol: str, z_window: int, z_min_count: int, 
 
 
 def side_series(side_tables: pl.DataFrame, table: str, field: str, symbol: str | None, log: bool) -> pl.DataFrame:
-    """One row a time at which something of the field became known: ts_ns, known_ns, level.
+    """One row a time at which something of the field became known: ts_ns, known_ns, expires_ns (null: never), level.
 
     symbol  null: rows of the market as a whole; `*`: the mean over all symbols of that ts_ns known by then, revisions
-            left out; else that symbol's.
+            left out, that expires with the first of them; else that symbol's.
     Looks   back: level is the value, or its logarithm, of the newest row known.
     """
     named = (
@@ -106,15 +106,17 @@ def side_series(side_tables: pl.DataFrame, table: str, field: str, symbol: str |
     )
     chosen = (pl.col("table") == table) & (pl.col("field") == field) & named & pl.col("value").is_finite()
     rows = side_tables.filter(chosen & ((pl.col("value") > 0.0) if log else pl.lit(True)))
+    if "expires_ns" not in rows.columns:
+        rows = rows.with_columns(expires_ns=pl.lit(None, pl.Int64))
     if symbol == "*":
         rows = rows.sort("ts_ns", "symbol", "known_ns").unique(["ts_ns", "symbol"], keep="first", maintain_order=True)
-        sums = (
-            rows.group_by("ts_ns", "known_ns").agg(pl.col("value").sum(), pl.len().cast(pl.Int64).alias("count")).sort("ts_ns", "known_ns")
-        )
-        rows = sums.with_columns(pl.col("value", "count").cum_sum().over("ts_ns")).with_columns(pl.col("value") / pl.col("count"))
+        at_once = (pl.col("value").sum(), pl.col("expires_ns").min(), pl.len().cast(pl.Int64).alias("count"))
+        sums = rows.group_by("ts_ns", "known_ns").agg(*at_once).sort("ts_ns", "known_ns")
+        so_far = (pl.col("value", "count").cum_sum(), pl.col("expires_ns").cum_min().forward_fill())
+        rows = sums.with_columns(part.over("ts_ns") for part in so_far).with_columns(pl.col("value") / pl.col("count"))
     rows = rows.sort("known_ns", "ts_ns").filter(pl.col("ts_ns") >= pl.col("ts_ns").cum_max())
     level = pl.col("value").log() if log else pl.col("value")
-    return rows.select("ts_ns", "known_ns", level.alias("level"))
+    return rows.select("ts_ns", "known_ns", "expires_ns", level.alias("level"))
 
 
 def relative_series(

@@ -31,6 +31,21 @@ def test_each_decision_meets_the_newest_row_known() -> None:
     assert found.stale.sum() > 3
 
 
+def test_a_value_that_has_expired_is_as_good_as_stale_and_no_older_one_stands_in() -> None:
+    source = pl.DataFrame({"ts_ns": [0, 10, 20], "known_ns": [0, 10, 20], "expires_ns": [99, 14, None], "level": [1.0, 2.0, 3.0]})
+    found = alignment.as_of(np.array([0, 10, 14, 15, 20, 90]), np.array([0, 6]), source, 1_000)
+    np.testing.assert_array_equal(found.values["level"], [1.0, 2.0, 2.0, np.nan, 3.0, 3.0])
+    assert list(found.values) == ["level"] and found.stale.tolist() == [False] * 3 + [True] + [False] * 2
+    assert alignment.audit(found, "x", "etf")["num_stale"] == 1
+
+
+def test_what_was_said_of_a_time_to_come_is_seen_and_not_old() -> None:
+    source = pl.DataFrame({"ts_ns": [50, 100], "known_ns": [10, 60], "level": [1.0, 2.0]})
+    found = alignment.as_of(np.array([0, 10, 20, 60, 100, 120]), np.array([0, 6]), source, 1_000)
+    assert found.staleness_ns.tolist() == [-1, 0, 0, 0, 0, 20]
+    assert alignment.audit(found, "x", "etf")["num_before"] == 1
+
+
 def test_every_segment_starts_before_the_first_row() -> None:
     known_ns, source = frames()
     twice = alignment.as_of(np.concatenate([known_ns, known_ns]), np.array([0, 100, 200]), source, 150)

@@ -230,6 +230,19 @@ def test_a_side_series_stands_in_for_an_index_without_bars_and_a_rate_is_shown_a
     np.testing.assert_allclose(instead["value"].to_numpy()[1:], np.diff(np.log(vix[: instead.height])), atol=1e-12)
 
 
+def test_a_side_series_is_shown_no_longer_than_its_table_allows_and_from_the_day_it_is_known(classes: Frames, view_of: ViewOf) -> None:
+    rate = side_rows("macro_rates", "UST_10YEAR.value", [float(day) for day in range(100)])
+    kept = rate.filter((pl.col("ts_ns") - START_NS) // NS_PER_DAY % 10 == 0).with_columns(expires_ns=pl.col("known_ns") + 3 * NS_PER_DAY)
+    moved = shown(view_of("equity", classes, side_tables={"equity": kept}), "side_rate_10y_chg")
+    day = (moved["ts_ns"].to_numpy() - START_NS) // NS_PER_DAY % 10
+    known = (day >= 1) & (day <= 3)  # an hour after the close, for three days
+    there = moved["value"].is_not_null().to_numpy()
+    assert not there[~known].any() and there[day == 3].mean() > 0.9
+    ahead = rate.with_columns(known_ns=pl.col("ts_ns") - 30 * NS_PER_DAY)
+    change = shown(view_of("equity", classes, side_tables={"equity": ahead}), "side_rate_10y_chg")
+    assert change.height == classes["equity"]["ts_ns"].n_unique() and change["staleness_ns"].max() == 0
+
+
 def funding(rng: np.random.Generator) -> list[pl.DataFrame]:
     return [
         side_rows("funding_rates", "rate", rng.standard_normal(100).tolist(), symbol, lag) for symbol, lag in (("A", 0), ("B", NS_PER_HOUR))
