@@ -45,10 +45,13 @@ def _session(times: pl.Series, calendar: str) -> Float64Array:
     """Time since the last opening over the longest of the five sessions before, at most 1.
 
     The length of the session itself is not asked: that a day will close early is not always known when it opens.
+    NaN     before the calendar's sixth session, and wherever it is not recorded.
     """
     if times.is_empty():
         return np.zeros(0)
     known = sessions(calendar, int(times[0]) - _BEFORE_NS, int(times[-1]))
+    if known.is_empty():
+        return np.full(len(times), np.nan)
     usual_ns = (known["close_ns"] - known["open_ns"]).cast(pl.Float64).rolling_max(5).shift(1).to_numpy()
     last = known["open_ns"].search_sorted(times, side="left").to_numpy().astype(np.int64) - 1
     since_ns = (times.to_numpy() - known["open_ns"].to_numpy()[last]).astype(np.float64)

@@ -1,5 +1,6 @@
 """The calendar against the standard library."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +12,10 @@ import polars as pl
 import pytest
 
 from plusultra_core.clock import NS_PER_HOUR
+from plusultra_core.data.contract.frames import empty
+from plusultra_core.features.build import FeaturesConfig, build
 from plusultra_core.features.indicators import calendar_parts
+from plusultra_core.market import MarketConfig
 
 Of = Callable[..., pl.DataFrame]
 Check = Callable[[str, Callable[[pd.DataFrame], pd.Series]], None]
@@ -83,6 +87,15 @@ def test_a_bar_knows_how_much_of_the_session_has_passed(of: Of) -> None:
     assert at["01 14:30"] == pytest.approx(1.0 / 6.5) and at["01 20:00"] == 1.0
     # Closes at 13:00 New York on 3 July: the length of an ordinary session is what counts, early closes are not foreseen.
     assert at["03 17:00"] == pytest.approx(3.5 / 6.5) and at["05 14:30"] == pytest.approx(1.0 / 6.5)
+
+
+def test_where_no_calendar_reaches_nobody_knows_how_much_of_a_session_has_passed(
+    smoke: FeaturesConfig, market: Callable[[str], MarketConfig]
+) -> None:
+    bars = stamped(pd.date_range("1955-03-01 08:00", periods=5, freq="D", tz="UTC"))
+    hong_kong = dataclasses.replace(market("equity"), calendar="XHKG", session_tz="Asia/Hong_Kong")
+    features = build(bars, empty("indicators"), empty("side_tables"), hong_kong, smoke)
+    assert features["session_position"].count() == 0 and features["day_of_week_sin"].count() == 5
 
 
 def test_a_market_that_never_closes_has_days_for_sessions(of: Of) -> None:
