@@ -194,6 +194,10 @@ def test_an_extra_source_is_a_column_in_deviations_from_its_past(bars: pl.DataFr
     there = found.is_not_null().to_numpy()
     assert np.corrcoef(found.to_numpy()[there], scores[there])[0, 1] > 0.95
     assert of(bars, cfg=cfg)["side_sentiment"].count() == 0
+    old = [("sentiment", s, "score", t - NS_PER_HOUR, bars["known_ns"].max(), 1e6) for s, t in bars.select("symbol", "ts_ns").iter_rows()]
+    late = of(bars, side=side_rows(rows + old), cfg=cfg)["side_sentiment"]
+    before = (bars["ts_ns"] < bars["known_ns"].max()).to_numpy()
+    np.testing.assert_array_equal(late.to_numpy()[before], found.to_numpy()[before], "what is said later of the past moves nothing before")
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_columns", -1), ("z_min_count", 1), ("clip", 0.0), ("max_staleness_hours", 0.0)])

@@ -14,6 +14,7 @@ import pytest
 from plusultra_core.clock import NS_PER_HOUR
 from plusultra_core.data.contract.frames import empty
 from plusultra_core.features.build import FeaturesConfig, build
+from plusultra_core.features.families import calendar
 from plusultra_core.features.indicators import calendar_parts
 from plusultra_core.market import MarketConfig
 
@@ -87,6 +88,15 @@ def test_a_bar_knows_how_much_of_the_session_has_passed(of: Of) -> None:
     assert at["01 14:30"] == pytest.approx(1.0 / 6.5) and at["01 20:00"] == 1.0
     # Closes at 13:00 New York on 3 July: the length of an ordinary session is what counts, early closes are not foreseen.
     assert at["03 17:00"] == pytest.approx(3.5 / 6.5) and at["05 14:30"] == pytest.approx(1.0 / 6.5)
+
+
+def test_the_length_of_the_session_itself_is_not_asked(of: Of, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = pd.date_range("2024-07-01 14:00", periods=8, freq="D", tz="UTC")
+    hours = np.array([4, 4, 4, 4, 4, 8, 4, 4])
+    known = pl.DataFrame({"open_ns": opens.as_unit("ns").asi8, "close_ns": (opens + pd.to_timedelta(hours, unit="h")).as_unit("ns").asi8})
+    monkeypatch.setattr(calendar, "sessions", lambda *_: known)
+    position = of(stamped(opens[5:7] + pd.Timedelta(hours=2)))["session_position"]
+    np.testing.assert_allclose(position.to_numpy(), [2 / 4, 2 / 8])
 
 
 def test_where_no_calendar_reaches_nobody_knows_how_much_of_a_session_has_passed(
