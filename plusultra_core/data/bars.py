@@ -42,7 +42,8 @@ def build_bars(
     """Bars on the class's grid: rows adjusted forward, finer symbols resampled, coarser ones left out, gaps counted.
 
     Rows are adjusted before they are gathered: in a window that a split falls into, each row has its own factor, and
-    `adj_factor` of the bar is that of its close.
+    `adj_factor` of the bar is that of its close. A bar is known once all bars of its symbol before it are: whoever reads
+    it reads what happened since, and one that comes late holds up those behind it.
 
     Shapes  frames `series`, `assets`, `corporate_actions` of one class; result frame `bars`.
     Looks   back only; a window that has not closed by the newest row of the class is no bar.
@@ -63,7 +64,7 @@ def build_bars(
         bars = pl.concat([bars, resample(rows.filter(finer).drop("length_ns"), market, closed_ns)]).sort("symbol", "ts_ns")
     bars = bars.with_columns(
         has_ohl=pl.col("open").is_not_null(), has_volume=pl.col("volume").is_not_null(), gap_bars=gap_bars(bars, market)
-    )
+    ).with_columns(pl.col("known_ns").cum_max().over("symbol"))
     return sort("bars", bars)
 
 

@@ -55,7 +55,8 @@ def build_sigma(market: MarketConfig) -> Build:
     from plusultra_core.targets.build import TargetsConfig, build
 
     cfg = Targets().load(TargetsConfig)
-    return lambda frames: build(frames["bars"], cfg).select("symbol", "ts_ns", "sigma", "meta_side")
+    back = ("symbol", "ts_ns", "sigma", "meta_side")  # known when the bar is; the row's own known_ns is that of its labels
+    return lambda frames: build(frames["bars"], cfg).select(back).hstack(frames["bars"].select("known_ns"))
 
 
 def build_view(market: MarketConfig) -> Build:
@@ -72,14 +73,6 @@ def build_view(market: MarketConfig) -> Build:
         return build(own, *given.values(), market, cfg).frame
 
     return view
-
-
-def _in_step(bars: pl.DataFrame, features: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows that both have: features of a bar are known when all before it is, so a cut may take them alone."""
-    keys = ["symbol", "ts_ns"]
-    if bars.select(keys).equals(features.select(keys)):
-        return bars, features
-    return tuple(one.join(other, on=keys, how="semi", maintain_order="left") for one, other in ((bars, features), (features, bars)))
 
 
 def _named() -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from plusultra_core.windows import build as windows
 from plusultra_core.windows.panel import Panel, publish_panel, replace
 from plusultra_core.windows.scaling import fit_scaler
 from plusultra_dagster import provenance
-from plusultra_dagster.checks.leaks import _seed, leaks, overlap, run_leak_check
+from plusultra_dagster.checks.leaks import BUILDERS, _seed, leaks, overlap, run_leak_check
+from plusultra_dagster.config import markets
 from plusultra_dagster.partitions import multi_key
 from plusultra_dagster.places import Places
 
@@ -117,6 +118,20 @@ def test_a_view_that_shows_the_next_bar_of_another_class_fails_the_check(
     failed = _verdict(kind, "cross_asset_view", with_tables, frames)
     assert not failed.passed
     assert "ctx_etf_mom" in str(failed.metadata["error"].value)
+
+
+@pytest.mark.parametrize("kind", ["truncation", "poison"])
+def test_bars_that_come_late_and_out_of_turn_are_no_leak(kind: str, with_tables: str, home: Places) -> None:
+    tables = _frames(home, with_tables, "series", "assets", "corporate_actions", "indicators", "side_tables")
+    late = np.where(np.random.default_rng(3).random(tables["series"].height) < 0.1, 5 * NS_PER_DAY, NS_PER_DAY)
+    tables["series"] = tables["series"].with_columns(pl.col("known_ns") + pl.Series(late))
+    market = markets()["equity"]
+    for asset in ("bars", "features", "regimes", "targets"):
+        make, names = BUILDERS[asset]
+        frames = {name: tables[name] for name in names}
+        assert _verdict(kind, asset, with_tables, frames).passed, asset
+        tables[asset] = make(market)(frames)
+    assert not tables["bars"].select((pl.col("known_ns").diff() < 0).over("symbol").any()).item()
 
 
 def test_the_same_check_of_a_partition_cuts_at_the_same_times_and_others_elsewhere() -> None:

@@ -70,6 +70,14 @@ def _hours(count: int, first: int = 1) -> list[int]:
     return [MONDAY + (first + index) * NS_PER_HOUR for index in range(count)]
 
 
+def test_a_bar_is_known_when_all_before_it_are(crypto: MarketConfig) -> None:
+    days = [MONDAY + day * NS_PER_DAY for day in range(5)]
+    late = pl.Series([0, 3, 0, 0, 0]) * NS_PER_DAY + NS_PER_HOUR
+    series = pl.concat([_series("A", days).with_columns(pl.col("known_ns") + late), _series("D", days)])
+    bars = _build(series, crypto, A="1d", D="1d")
+    assert ((bars["known_ns"] - MONDAY) / NS_PER_HOUR).to_list() == [1, 97, 97, 97, 97, 0, 24, 48, 72, 96]
+
+
 def test_a_day_that_has_not_ended_is_no_bar(crypto: MarketConfig) -> None:
     series = _series("A", _hours(24 + 23))
     assert _build(series, crypto, A="1h").height == 1
