@@ -7,8 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from plusultra_core.data.gate.findings import Finding, Row, describe
 from plusultra_core.errors import ConfigError
 
@@ -217,29 +215,3 @@ def long_cells(db: sqlite3.Connection) -> Iterator[None]:
 def quote(name: str) -> str:
     """A name as an SQL identifier, whatever characters it has."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def number(column: str) -> str:
-    """SQL for a column's value as REAL; text that is a number is read as one."""
-    return f"CAST({quote(column)} AS REAL)"
-
-
-def read_columns(
-    db: sqlite3.Connection, sql: str, names: Sequence[str], params: Sequence[object] = (), chunk_rows: int = 1_024
-) -> pl.DataFrame:
-    """A query as a frame, a few thousand rows at a time; each column must hold one type.
-
-    Raises  TypeError when a column mixes types.
-    """
-    cursor = db.execute(sql, params)
-    chunks = []
-    types: dict[str, pl.DataType] = {}
-    while rows := cursor.fetchmany(chunk_rows):
-        columns = [
-            pl.Series(name, values, dtype=types.get(name), strict=True) for name, values in zip(names, zip(*rows, strict=True), strict=True)
-        ]
-        types |= {column.name: column.dtype for column in columns if column.dtype != pl.Null}
-        chunks.append(pl.DataFrame(columns))
-    if not chunks:
-        return pl.DataFrame(schema=dict.fromkeys(names, pl.Null))
-    return pl.concat(chunks, how="vertical_relaxed", rechunk=True)

@@ -21,7 +21,7 @@ FIRST_TEXT_NS = -(270 * 365 + 65) * NS_PER_DAY
 """1700-01-01, near the start of what int64 nanoseconds can say."""
 LAST_TEXT_NS = LAST_EPOCH_S * NS_PER_S
 
-_TEXT = r"^(\d{4}-\d{2}-\d{2})([ T])(\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}(?::?\d{2})?)?$"
+_TEXT = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})([ T])([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?$"
 _USUAL = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-5][0-9]$"
 _BAD = "unreadable"
 
@@ -115,7 +115,7 @@ def _parse_text(distinct: pl.DataFrame) -> pl.DataFrame:
     read = parts.with_columns(ts_ns=ts_ns).with_columns(
         notation=pl.when(text.is_null()).then(None).when(pl.col("ts_ns").is_null()).then(pl.lit(_BAD)).otherwise(notation)
     )
-    digits = text.str.contains(r"^-?\d{1,19}$")
+    digits = text.str.contains(r"^-?[0-9]{1,19}$")
     if not distinct.select(digits.any()).item():
         return read.select("value", "ts_ns", "notation")
     numbers = _parse_epoch(distinct.select(pl.when(digits).then(text).cast(pl.Int64, strict=False).alias("value")))

@@ -82,6 +82,9 @@ def test_integers_that_are_no_epoch_of_our_time(value: int) -> None:
         "2017-06-30 20:00:00+25:00",
         "1600-01-01 00:00:00",
         "٢٠١٧-06-30 20:00:00",
+        "2017-06-30 20:00:00.١٢",
+        "2017-06-30 20:00:00+٠٢:00",
+        "١٤٩٨٨٥٢٨٠٠",
     ],
 )
 def test_text_that_is_no_time(text: str) -> None:
