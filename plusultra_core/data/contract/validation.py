@@ -5,6 +5,7 @@ who only loads definitions.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,9 @@ from plusultra_core.clock import iso
 from plusultra_core.data.contract.frames import Col, FrameSpec, key_columns, spec_of
 from plusultra_core.data.contract.meanings import meaning_of
 from plusultra_core.errors import ContractError
+
+_SLICE_ROWS = 1_000_000
+"""Rows looked at together, so that memory does not grow with the frame."""
 
 
 def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None, bars: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -26,17 +30,17 @@ def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None,
     if isinstance(frame, pl.LazyFrame):
         raise ContractError(f"{name}: expected a collected frame, found a lazy one, of which only the schema would be checked; collect it")
     _check_columns(name, spec, frame)
-    if not _holds(spec, frame):
-        _check_values(name, frame)
+    if odd := [part for part in frame.iter_slices(_SLICE_ROWS) if not _holds(spec, part)]:
+        _check_values(name, odd)
     _check_order(name, spec, frame)
     if spec.known_after_ts:
-        early = frame.filter(pl.col("known_ns") < pl.col("ts_ns"))
-        _refuse(name, "known_ns", early, "known_ns >= ts_ns: nothing is known before it happened")
+        early = pl.col("known_ns") < pl.col("ts_ns")
+        _refuse(name, "known_ns", frame, early, "known_ns >= ts_ns: nothing is known before it happened")
     if name == "bars":
         _check_bars(frame)
     if assets is not None:
-        orphans = frame.filter(pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list()))
-        _refuse(name, "symbol", orphans, "a symbol of assets")
+        orphan = pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list())
+        _refuse(name, "symbol", frame, orphan, "a symbol of assets")
     if bars is not None and not frame.select("symbol", "ts_ns").equals(bars.select("symbol", "ts_ns")):
         raise ContractError(
             f"{name}: expected the {bars.height} rows (symbol, ts_ns) of bars, found {frame.height} others; build it from these bars"
@@ -101,23 +105,25 @@ def _holds(spec: FrameSpec, frame: pl.DataFrame) -> bool:
     return not any(frame.select(rule.any().alias(str(number)) for number, rule in enumerate(broken)).row(0))
 
 
-def _check_values(name: str, frame: pl.DataFrame) -> None:
+def _check_values(name: str, parts: Sequence[pl.DataFrame]) -> None:
+    """Raise what pandera says of slices that do not hold: the first failure, and how many there are in all."""
     from pandera.errors import SchemaErrors
 
-    try:
-        schema(name, tuple(frame.columns)).validate(frame, lazy=True)
-    except SchemaErrors as error:
-        case = error.failure_cases.row(0, named=True)
-        column, index = case["column"], case.get("index")
-        row = (
-            frame.select(key_columns(name, frame, column)).row(index, named=True)
-            if isinstance(index, int)
-            else {"found": case["failure_case"]}
-        )
-        more = len(error.failure_cases)
-        raise ContractError(
-            f"{name}.{column}: {more} failures, first ({_show(row)}); expected {case['check']}; fix what built it"
-        ) from error
+    first, found, more = None, parts[0], 0
+    for part in parts:
+        try:
+            schema(name, tuple(part.columns)).validate(part, lazy=True)
+        except SchemaErrors as error:
+            cases = error.failure_cases
+            first, found, more = (cases.row(0, named=True), part, len(cases)) if first is None else (first, found, more + len(cases))
+            if not isinstance(first.get("index"), int):  # of a column as a whole: so it is in every slice
+                break
+    if first is None:
+        return
+    column, index = first["column"], first.get("index")
+    keys = key_columns(name, found, column)
+    row = found.select(keys).row(index, named=True) if isinstance(index, int) else {"found": first["failure_case"]}
+    raise ContractError(f"{name}.{column}: {more} failures, first ({_show(row)}); expected {first['check']}; fix what built it")
 
 
 def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
@@ -134,8 +140,8 @@ def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
             equal = now == before
             rises |= ties & (now > before)
         ties &= equal
-    wrong = frame.with_row_index("_row").filter(~rises.fill_null(False) & (pl.col("_row") > 0)).drop("_row")
-    _refuse(name, spec.order[0], wrong, f"rows sorted by {', '.join(spec.order)}, each key once")
+    wrong = ~rises.fill_null(False) & (pl.int_range(pl.len()) > 0)
+    _refuse(name, spec.order[0], frame, wrong, f"rows sorted by {', '.join(spec.order)}, each key once")
 
 
 def _check_bars(frame: pl.DataFrame) -> None:
@@ -144,17 +150,27 @@ def _check_bars(frame: pl.DataFrame) -> None:
     _refuse(
         "bars",
         "has_ohl",
-        frame.filter(~pl.when("has_ohl").then(all_there).otherwise(none_there)),
+        frame,
+        ~pl.when("has_ohl").then(all_there).otherwise(none_there),
         "open, high and low where has_ohl says so",
     )
-    _refuse("bars", "has_volume", frame.filter(pl.col("has_volume") != pl.col("volume").is_not_null()), "volume where has_volume says so")
-    _refuse("bars", "high", frame.filter(pl.col("high") < pl.col("low")), "high >= low")
+    _refuse("bars", "has_volume", frame, pl.col("has_volume") != pl.col("volume").is_not_null(), "volume where has_volume says so")
+    _refuse("bars", "high", frame, pl.col("high") < pl.col("low"), "high >= low")
 
 
-def _refuse(name: str, column: str, wrong: pl.DataFrame, expected: str) -> None:
-    if wrong.height:
-        row = wrong.select(key_columns(name, wrong, column)).row(0, named=True)
-        raise ContractError(f"{name}.{column}: {wrong.height} rows, first ({_show(row)}); expected {expected}; fix what built it")
+def _refuse(name: str, column: str, frame: pl.DataFrame, wrong: pl.Expr, expected: str) -> None:
+    """Raise where rows are wrong. Slices share a row with the one before, so that `wrong` may look at the row before its own."""
+    count, first = 0, None
+    for start in range(0, frame.height, _SLICE_ROWS):
+        part = frame.slice(max(start - 1, 0), _SLICE_ROWS + min(start, 1))
+        marks = part.select(wrong.fill_null(False)).to_series()
+        marks = marks.slice(min(start, 1))
+        if marks.any():
+            count += int(marks.sum())
+            first = start + int(marks.arg_true()[0]) if first is None else first
+    if first is not None:
+        row = frame.select(key_columns(name, frame, column)).row(first, named=True)
+        raise ContractError(f"{name}.{column}: {count} rows, first ({_show(row)}); expected {expected}; fix what built it")
 
 
 def _show(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.data.contract import validation
 from plusultra_core.data.contract.frames import FRAMES, empty, sort
 from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError
@@ -75,6 +76,28 @@ def test_rows_are_sorted_and_keys_unique(name: str) -> None:
     for wrong in (frame.reverse(), pl.concat([frame, frame.tail(1)])):
         with pytest.raises(ContractError, match=rf"{name}.*expected rows sorted by {FRAMES[name].order[0]}.*each key once"):
             validate(name, wrong)
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_a_long_frame_is_judged_in_slices_as_in_one_piece(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, row = _filled("series", 10), pl.int_range(pl.len())
+    doubled = pl.when(row == at).then(pl.col("ts_ns").shift()).otherwise("ts_ns")
+    negative = pl.when(row >= at).then(-1.0).otherwise("volume")
+    early = pl.when(row >= at).then(pl.col("ts_ns") - 1).otherwise("known_ns")
+    broken = (
+        sound.with_columns(ts_ns=doubled, known_ns=doubled),
+        sound.with_columns(volume=negative),
+        sound.with_columns(known_ns=early),
+    )
+    for frame in broken:
+        told = set()
+        for size in (1, 3, 1_000):
+            monkeypatch.setattr(validation, "_SLICE_ROWS", size)
+            assert validate("series", sound) is sound
+            with pytest.raises(ContractError) as refused:
+                validate("series", frame)
+            told.add(str(refused.value))
+        assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", [name for name, spec in FRAMES.items() if spec.known_after_ts])
