@@ -119,13 +119,12 @@ class TradingEnv:
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint needs, by name; `load_state` puts it back."""
         own = {"start_E": self.start_E, "num_episodes": self.num_episodes, "moments_E2": self.moments_E2}
-        fill = {"last_fill": self.env.last.fill}
-        return {name: value.copy() for name, value in {**own, **fill, **self.env.accounts._asdict()}.items()}
+        return {name: value.copy() for name, value in {**own, **self.env.accounts._asdict()}.items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, bit for bit."""
         targets = {"start_E": self.start_E, "num_episodes": self.num_episodes, "moments_E2": self.moments_E2}
-        targets |= {"last_fill": self.env.last.fill, **self.env.accounts._asdict()}
+        targets |= self.env.accounts._asdict()
         for name, array in targets.items():
             array[...] = state[name]
         self._observe()
@@ -138,7 +137,6 @@ class TradingEnv:
         stream = self.num_episodes[0] + np.arange(rows.size)
         self.num_episodes += rows.size
         self.env.reset(rows, t_R, n_R[:, None], stream)
-        self.env.last.fill[rows] = 0.0
         self.start_E[rows] = t_R
         self.moments_E2[rows] = 0.0
 

@@ -73,14 +73,15 @@ def replaces(desired: float, working: float, arrived: bool, mark: float, rules: 
     """Whether `desired` ends the working order. An order in flight is never replaced; nor one that is still right."""
     busy = working != 0.0
     differs = abs(desired - working) > rules.retarget_frac * abs(working)
-    asks = differs if busy and desired * working > 0.0 else busy or abs(desired) * mark >= rules.min_order_ccy
-    return asks and not math.isnan(desired) and (arrived or not busy)
+    asks = differs if busy & (desired * working > 0.0) else busy | (abs(desired) * mark >= rules.min_order_ccy)
+    return asks & (not math.isnan(desired)) & (arrived | (not busy))
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def in_lots(quantity: float, lot: float) -> float:
     """The part of a quantity that is whole lots; all of it where there are none."""
-    return math.copysign(np.floor(abs(quantity) / lot + 1e-9) * lot, quantity) if lot > 0.0 else quantity
+    lots = math.copysign(np.floor(abs(quantity) / lot + 1e-9) * lot, quantity)
+    return lots if lot > 0.0 else quantity
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
@@ -92,19 +93,22 @@ def limit_price(mark: float, side: float, tick: float, rules: Rules) -> float:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def fill_quantity(working: float, held: float, price: float, cap: float, room_ccy: float, lot: float, rules: Rules) -> tuple[float, int]:
+def fill_quantity(working: float, held: float, price: float, cap: float, room_ccy: float, lot: float, rules: Rules) -> tuple[float, float]:
     """Quantity that trades, unsigned: min(order, cap, what capital allows) in whole lots; and what bound it."""
-    quantity = abs(working)
-    reason = NO_ORDER
-    if quantity > cap:
-        quantity = cap
-        reason = CAPACITY if cap > 0.0 else NO_VOLUME
-    closing = min(quantity, abs(held)) if held * working < 0.0 else 0.0
+    order = abs(working)
+    short = order > cap
+    bound = float(CAPACITY) if cap > 0.0 else float(NO_VOLUME)
+    quantity = cap if short else order
+    closing = min(quantity, abs(held))
+    closing = closing if held * working < 0.0 else 0.0
     opening = max(room_ccy / price + closing, 0.0)
-    if quantity - closing > opening:
-        quantity = closing + (opening if opening * price >= rules.min_order_ccy else 0.0)
-        reason = CAPITAL
-    return (quantity if reason == NO_ORDER else in_lots(quantity, lot)), reason
+    tight = quantity - closing > opening
+    worth = opening if opening * price >= rules.min_order_ccy else 0.0
+    quantity = closing + worth if tight else quantity
+    reason = bound if short else float(NO_ORDER)
+    reason = float(CAPITAL) if tight else reason
+    lots = in_lots(quantity, lot)
+    return (lots if short | tight else quantity), reason
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)

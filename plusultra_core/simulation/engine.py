@@ -16,9 +16,10 @@ from plusultra_core.simulation.kernels import step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
 from plusultra_core.simulation.records import TIMES_IN_FORCE, Accounts, MarketArrays, Step, empty_step
-from plusultra_core.simulation.tiles import Draw, build_scratch, pack_bars
+from plusultra_core.simulation.tiles import build_scratch, build_world, stream_keys
 
-NO_BOOKS: Float64Array = np.zeros((0, 0, 0))
+NO_BOOKS: Float64Array = np.zeros(0)
+NO_STEP = empty_step((0,))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,14 +121,14 @@ class Environment:
         self.cfg = cfg
         self.rules = build_rules(cfg, costs, bar_ns)
         self.limits = guard.limits()
-        latency_ns_L: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
-        self._draw = Draw(cfg.seed, latency_ns_L, np.cumsum(np.array(cfg.latency_prob, dtype=np.float64)))
+        latency_ns: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
+        cumulative: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
+        self._world = build_world(market, latency_ns, cumulative)
         self._last_close = last_close(market)
-        self._bars_TNR = pack_bars(market)
-        self._session_end = market.session_end.astype(np.float64)
         self._scratch = build_scratch(num_slots)
         self.accounts = _empty_accounts(num_accounts, num_slots)
-        self.last = empty_step((num_accounts, num_slots))
+        self._flat = Accounts._make(field.reshape(-1) for field in self.accounts)
+        self.last = empty_step((num_accounts, num_slots))._replace(fill=self.accounts.fill_EA)
 
     def reset(self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array) -> None:
         """Start the accounts `rows` anew: nothing held, the initial capital, first decision at bar t_R.
@@ -142,13 +143,25 @@ class Environment:
         accounts = self.accounts
         for name in ("cash_E", "equity_E", "peak_E", "capital_E"):
             getattr(accounts, name)[rows] = self.cfg.initial_capital_ccy
-        for name in ("guard_E", "done_E", "position_EA", "weight_EA", "working_EA", "arrival_EA", "shift_EA", "pnl_EA", "pnl_peak_EA"):
+        for name in (
+            "guard_E",
+            "done_E",
+            "position_EA",
+            "weight_EA",
+            "working_EA",
+            "arrival_EA",
+            "fill_EA",
+            "shift_EA",
+            "pnl_EA",
+            "pnl_peak_EA",
+        ):
             getattr(accounts, name)[rows] = 0
         accounts.decision_EA[rows] = -1
         accounts.limit_EA[rows] = np.nan
         accounts.t_E[rows] = t_R
         accounts.asset_EA[rows] = asset_RA
         accounts.stream_E[rows] = stream_R
+        accounts.key_EA[rows] = stream_keys(self.cfg.seed, stream_R[:, None], asset_RA)
         accounts.mark_EA[rows] = self._last_close[t_R[:, None], asset_RA]
 
     def step(self, request_EA: Float64Array, out: Step | None = None) -> Step:
@@ -160,24 +173,28 @@ class Environment:
         Raises  ContractError when an account stands on the last bar.
         """
         step = self.last if out is None else out
-        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], Step._make(field[None] for field in step), NO_BOOKS)
+        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], step, NO_BOOKS)
         return step
 
-    def run(self, request_SEA: Float64Array, out_REA: Step, books_SEK: Float64Array) -> None:
+    def advance(self, request_EA: Float64Array) -> None:
+        """`step` without a ledger: of what happened only the accounts and `last.fill` tell."""
+        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], NO_STEP, NO_BOOKS)
+
+    def run(self, request_SEA: Float64Array, out: Step, books: Float64Array) -> None:
         """S steps of every account with requests that are known beforehand, in one call.
 
-        Shapes  request (S, E, A); out (R, E, A), where R is S, or 1 to keep the last step only; books (S, E, 4): equity, cash,
-                peak and state of the rulebook after each step, or NO_BOOKS.
+        Shapes  request (S, E, A); out (S, E, A), or (E, A) for the last step only, or (0,) for none; books (S, E, 4): equity,
+                cash, peak and state of the rulebook after each step, or NO_BOOKS.
         Raises  ContractError when an account would step past the last bar.
         """
-        accounts, market = self.accounts, self.market
-        live = ~accounts.done_E
-        last = market.ts_ns.size - 1
-        if np.any(accounts.t_E[live] + len(request_SEA) > last):
-            raise ContractError(f"step: an account stands on bar {accounts.t_E[live].max()}, the last is {last}; reset it")
+        accounts = self.accounts
+        last = self.market.ts_ns.size - 1
+        num_steps = len(request_SEA)
+        if accounts.t_E.max() + num_steps > last and np.any(accounts.t_E[~accounts.done_E] + num_steps > last):
+            raise ContractError(f"step: an account stands on bar {accounts.t_E[~accounts.done_E].max()}, the last is {last}; reset it")
         step_accounts(
-            market.ts_ns, self._session_end, self._bars_TNR, accounts, request_SEA, self.rules, self.limits, self._draw, self._scratch,
-            out_REA, books_SEK, (0, accounts.t_E.size),
+            self._world, self._flat, request_SEA.reshape(-1), num_steps, (0, accounts.t_E.size), self.rules, self.limits, self._scratch,
+            Step._make(field.reshape(-1) for field in out), books.reshape(-1),
         )  # fmt: skip
 
 
@@ -217,7 +234,7 @@ def open_account(
 
 
 def _empty_accounts(num_accounts: int, num_slots: int) -> Accounts:
-    whole = {"stream_E", "asset_EA", "t_E", "arrival_EA", "decision_EA"}
+    whole = {"stream_E", "asset_EA", "key_EA", "t_E", "arrival_EA", "decision_EA"}
     dtypes = {**dict.fromkeys(whole, np.int64), "guard_E": np.int8, "done_E": np.bool_}
     arrays: dict[str, Any] = {}
     for name in Accounts._fields:

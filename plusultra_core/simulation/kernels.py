@@ -19,9 +19,9 @@ from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import MAX_SHIFT, Rules, fill_quantity, impact_frac, in_lots, limit_price, replaces, worst_price
 from plusultra_core.simulation.records import Accounts, Step
-from plusultra_core.simulation.tiles import Draw, Scratch
+from plusultra_core.simulation.tiles import Scratch, World
 
-COMPILED_WITH = "cedb5a3bb60b1d0b"
+COMPILED_WITH = "a5d4656b2e9d059d"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 
@@ -30,32 +30,38 @@ def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int6
     """Turn the guarded target of a slot into its working order, or say why there is none."""
     for i in range(n):
         held, mark, working, now = s[at.HELD + i], s[at.MARK + i], s[at.WORKING + i], clock[at.NOW + i]
-        live, money = desk[at.DONE + i] == 0.0, desk[at.EQUITY + i]
-        desired = in_lots(s[at.TARGET + i] * money / mark - held, s[at.LOT + i]) if live else np.nan
+        money, limit, lot, tick, guard = desk[at.EQUITY + i], s[at.LIMIT + i], s[at.LOT + i], s[at.TICK + i], s[at.GUARD + i]
+        arrival, decision, bar, latency = w[at.ARRIVAL + i], w[at.DECISION + i], clock[at.BAR + i], w[at.LATENCY + i]
+        live = desk[at.DONE + i] == 0.0
+        desired = in_lots(s[at.TARGET + i] * money / mark - held, lot)
+        desired = desired if live else np.nan
         grows = abs(held + working) > abs(held)  # an account that may only reduce calls back what would still grow
-        desired = 0.0 if math.isnan(desired) and desk[at.STATE + i] != ACTIVE and grows else desired
-        sent = desired != 0.0 and abs(desired) * mark >= rules.min_order_ccy
-        new = replaces(desired, working, w[at.ARRIVAL + i] <= now, mark, rules)
-        side = math.copysign(1.0, desired)
-        working = (desired if sent else 0.0) if new else working
+        desired = 0.0 if math.isnan(desired) & (desk[at.STATE + i] != ACTIVE) & grows else desired
+        sent = (desired != 0.0) & (abs(desired) * mark >= rules.min_order_ccy)
+        new = replaces(desired, working, arrival <= now, mark, rules)
+        asked = desired if sent else 0.0
+        working = asked if new else working
+        fresh = new & sent
+        decided = bar if sent else np.int64(-1)
+        fresh_limit = limit_price(mark, math.copysign(1.0, desired), tick, rules)
         s[at.WORKING + i] = working
-        s[at.LIMIT + i] = limit_price(mark, side, s[at.TICK + i], rules) if new and sent else s[at.LIMIT + i]
-        w[at.ARRIVAL + i] = now + w[at.LATENCY + i] if new and sent else w[at.ARRIVAL + i]
-        w[at.DECISION + i] = (clock[at.BAR + i] if sent else -1) if new else w[at.DECISION + i]
+        s[at.LIMIT + i] = fresh_limit if fresh else limit
+        w[at.ARRIVAL + i] = now + latency if fresh else arrival
+        w[at.DECISION + i] = decided if new else decision
         request = s[at.REQUEST + i] if live else np.nan
         priced = mark > 0.0
         wanted = request * money / mark - held if priced else request
-        why = s[at.GUARD + i]
-        why = why if abs(wanted) * mark >= rules.min_order_ccy else 0.0
-        why = why if priced or wanted == 0.0 else float(word.NO_PRICE)
-        idle = working == 0.0 and not math.isnan(request)
-        refused = idle and why != 0.0
+        why = guard if abs(wanted) * mark >= rules.min_order_ccy else 0.0
+        why = why if priced | (wanted == 0.0) else float(word.NO_PRICE)
+        idle = (working == 0.0) & (not math.isnan(request))
+        refused = idle & (why != 0.0)
+        small = float(word.TOO_SMALL) if wanted != 0.0 else float(word.NO_ORDER)
+        why = why if refused else small
         s[at.STATUS + i] = float(word.REJECTED) if refused else float(word.NO_ORDER)
-        why = why if refused or wanted == 0.0 else float(word.TOO_SMALL)
         s[at.REASON + i] = why if idle else float(word.NO_ORDER)
-        s[at.ORDER + i] = wanted if refused and priced else 0.0
-        w[at.SENT + i] = clock[at.BAR + i] if refused else -1
-        w[at.ARRIVED + i] = now if refused else 0
+        s[at.ORDER + i] = wanted if refused & priced else 0.0
+        w[at.SENT + i] = bar if refused else np.int64(-1)
+        w[at.ARRIVED + i] = now if refused else np.int64(0)
         s[at.BEFORE + i] = held
         s[at.FILL + i] = 0.0
         desk[at.GROSS + i] += abs(held) * mark if held != 0.0 else 0.0
@@ -69,24 +75,27 @@ def quote(s: Float64Array, w: Int64Array, clock: Int64Array, n: int, rules: Rule
     close; a bar without an open is met at its close. A limit that the market has passed when it arrives takes like a market
     order; else it rests, and fills at the limit, or at a better open, only where the bar trades through it.
     """
+    waits_never = rules.time_in_force == word.IOC
     for i in range(n):
         side, limit, arrival = math.copysign(1.0, s[at.WORKING + i]), s[at.LIMIT + i], w[at.ARRIVAL + i]
-        first, last = s[at.OPEN + i], s[at.CLOSE + i]
-        start = max(clock[at.NOW + i], clock[at.NEXT + i] - rules.bar_ns)
-        late = max(arrival - start, 0)
+        first, last, low, high = s[at.OPEN + i], s[at.CLOSE + i], s[at.LOW + i], s[at.HIGH + i]
+        now, after = clock[at.NOW + i], clock[at.NEXT + i]
         opened = not math.isnan(first)
-        point = first + (last - first) * (late / (clock[at.NEXT + i] - start)) if opened else last
+        start = max(now, after - rules.bar_ns)
+        late = max(np.float64(arrival - start), 0.0)
+        line = first + (last - first) * (late / np.float64(after - start))
+        point = line if opened else last
         spread = max(s[at.SPREAD + i], 0.5 * s[at.TICK + i] / point)
-        fresh = w[at.DECISION + i] == clock[at.BAR + i] or arrival > clock[at.NOW + i]
-        passed = fresh and opened and (limit - point * (1.0 + side * spread)) * side > 0.0
-        takes = math.isnan(limit) or passed
-        extreme = (s[at.LOW + i] if side > 0.0 else s[at.HIGH + i]) if opened else last
-        rests = (limit - extreme) * side > 0.0 and rules.time_in_force != word.IOC
-        resting = limit if late > 0 or not opened else min(limit * side, first * side) * side
-        met = takes or rests
-        why = float(word.NO_ORDER if met else word.NOT_TRADED_THROUGH)
+        fresh = (w[at.DECISION + i] == clock[at.BAR + i]) | (arrival > now)
+        takes = math.isnan(limit) | (fresh & opened & ((limit - point * (1.0 + side * spread)) * side > 0.0))
+        extreme = low if side > 0.0 else high
+        extreme = extreme if opened else last
+        met = takes | (((limit - extreme) * side > 0.0) & (not waits_never))
+        better = min(limit * side, first * side) * side
+        resting = limit if (late > 0.0) | (not opened) else better
+        why = float(word.NO_ORDER) if met else float(word.NOT_TRADED_THROUGH)
         why = float(word.NO_BAR) if math.isnan(last) else why
-        why = float(word.IN_FLIGHT) if arrival > clock[at.NEXT + i] else why
+        why = float(word.IN_FLIGHT) if arrival > after else why
         s[at.WHY + i] = float(word.DELISTED) if s[at.ENDS + i] != 0.0 else why
         s[at.QUOTE + i] = point if takes else resting
         s[at.TAKES + i] = spread if takes else -1.0
@@ -95,32 +104,52 @@ def quote(s: Float64Array, w: Int64Array, clock: Int64Array, n: int, rules: Rule
 @njit(cache=True, error_model="numpy", _nrt=False)
 def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, everything: bool, opening: bool, rules: Rules) -> None:
     """Fill what the bar, the volume and the capital allow, carry or cancel the rest; every order gets its status."""
+    good, of_day = rules.time_in_force == word.GTC, rules.time_in_force == word.DAY
     for i in range(n):
         held, working, price, why = s[at.HELD + i], s[at.WORKING + i], s[at.QUOTE + i], s[at.WHY + i]
+        shown, status, reason, fill = s[at.ORDER + i], s[at.STATUS + i], s[at.REASON + i], s[at.FILL + i]
+        decision, arrival, sent, arrived = w[at.DECISION + i], w[at.ARRIVAL + i], w[at.SENT + i], w[at.ARRIVED + i]
+        room = desk[at.ROOM + i]
         grows = abs(held + working) > abs(held)
-        mine = working != 0.0 and s[at.STATUS + i] == word.NO_ORDER and (everything or grows == opening)
+        mine = (working != 0.0) & (status == word.NO_ORDER) & (everything | (grows == opening))
         cap = rules.participation * s[at.VOLUME + i]
-        quantity, bound = fill_quantity(working, held, price, cap, desk[at.ROOM + i], s[at.LOT + i], rules)
+        quantity, bound = fill_quantity(working, held, price, cap, room, s[at.LOT + i], rules)
         met = why == word.NO_ORDER
-        whole = met and bound == word.NO_ORDER
-        filled = working if whole else math.copysign(quantity, working) if met and quantity > 0.0 else 0.0
-        waits = why == word.IN_FLIGHT
-        expires = rules.time_in_force == word.DAY and desk[at.SESSION_END + i] != 0.0
-        carried = waits or ((rules.time_in_force == word.GTC or (rules.time_in_force == word.DAY and not expires)) and why != word.DELISTED)
-        status = float(word.FILLED if whole else word.CARRIED if carried else word.PARTIAL if filled != 0.0 else word.CANCELLED)
-        reason = float(bound) if met else why
-        reason = float(word.EXPIRED) if expires and not (whole or waits or why == word.DELISTED) else reason
-        left = working - filled if carried and not whole else 0.0
-        s[at.ORDER + i] = working if mine else s[at.ORDER + i]
-        w[at.SENT + i] = w[at.DECISION + i] if mine else w[at.SENT + i]
-        w[at.ARRIVED + i] = w[at.ARRIVAL + i] if mine else w[at.ARRIVED + i]
-        s[at.STATUS + i] = status if mine else s[at.STATUS + i]
-        s[at.REASON + i] = reason if mine else s[at.REASON + i]
-        s[at.FILL + i] = filled if mine else s[at.FILL + i]
+        whole = met & (bound == word.NO_ORDER)
+        some = math.copysign(quantity, working) if met & (quantity > 0.0) else 0.0
+        filled = working if whole else some
+        waits, delisted = why == word.IN_FLIGHT, why == word.DELISTED
+        over = of_day & (desk[at.SESSION_END + i] != 0.0)
+        carried = waits | ((good | (of_day & (not over))) & (not delisted))
+        ended = float(word.PARTIAL) if filled != 0.0 else float(word.CANCELLED)
+        ended = float(word.CARRIED) if carried else ended
+        ended = float(word.FILLED) if whole else ended
+        cause = bound if met else why
+        cause = float(word.EXPIRED) if over & (not (whole | waits | delisted)) else cause
+        left = working - filled if carried & (not whole) else 0.0
+        taken = (abs(held + filled) - abs(held)) * price
+        s[at.ORDER + i] = working if mine else shown
+        w[at.SENT + i] = decision if mine else sent
+        w[at.ARRIVED + i] = arrival if mine else arrived
+        s[at.STATUS + i] = ended if mine else status
+        s[at.REASON + i] = cause if mine else reason
+        s[at.FILL + i] = filled if mine else fill
         s[at.HELD + i] = held + filled if mine else held
         s[at.WORKING + i] = left if mine else working
-        w[at.DECISION + i] = -1 if mine and left == 0.0 else w[at.DECISION + i]
-        desk[at.ROOM + i] -= (abs(held + filled) - abs(held)) * price if mine and filled != 0.0 else 0.0
+        w[at.DECISION + i] = np.int64(-1) if mine & (left == 0.0) else decision
+        desk[at.ROOM + i] = room - taken if mine & (filled != 0.0) else room
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def push_prices(s: Float64Array, n: int, rules: Rules) -> None:
+    """Temporary impact of what was filled, fraction of price; a power keeps the compiler from vector instructions."""
+    if rules.impact_exponent == 0.5:
+        for i in range(n):
+            share = abs(s[at.FILL + i]) * s[at.QUOTE + i] / s[at.ADV + i]
+            s[at.IMPACT + i] = min(rules.impact_coef * s[at.SIGMA + i] * math.sqrt(share), rules.max_impact_frac)
+    else:
+        for i in range(n):
+            s[at.IMPACT + i] = impact_frac(abs(s[at.FILL + i]) * s[at.QUOTE + i], s[at.SIGMA + i], s[at.ADV + i], rules)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -131,7 +160,7 @@ def charge_fills(s: Float64Array, n: int, rules: Rules) -> None:
         notional = quantity * price
         share = notional / s[at.ADV + i]
         spread = s[at.TAKES + i] if taken else 0.0
-        impact = impact_frac(notional, s[at.SIGMA + i], s[at.ADV + i], rules) if taken else 0.0
+        impact = s[at.IMPACT + i] if taken else 0.0
         within = (s[at.LIMIT + i] / price - 1.0) * side - spread
         impact = min(impact, within) if not math.isnan(within) else impact
         push = side * rules.permanent_coef * s[at.SIGMA + i] * share
@@ -273,46 +302,50 @@ def step_tile(
             fill_orders(s, w, desk, n, num_slots == 1, sweep == 1, rules)
     for a in range(num_slots):
         s = tile[a * at.NUM_SLOT : (a + 1) * at.NUM_SLOT]
+        push_prices(s, n, rules)
         charge_fills(s, n, rules)
         mark_slot(s, desk, clock, n, rules)
     if find_doomed(tile, desk, num_slots, n, rules) > 0:
         liquidate(tile, whole, desk, num_slots, n, rules)
     close_books(tile, desk, num_slots, n)
+    for i in range(n):
+        clock[at.BAR + i] += 1
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, nogil=True)
 def step_accounts(
-    ts_ns: Int64Array,
-    session_end: Float64Array,
-    bars_TNR: Float64Array,
+    world: World,
     accounts: Accounts,
-    request_SEA: Float64Array,
+    request: Float64Array,
+    num_steps: int,
+    rows: tuple[int, int],
     rules: Rules,
     limits: Limits,
-    draw: Draw,
     scratch: Scratch,
     out: Step,
-    books_SEK: Float64Array,
-    rows: tuple[int, int],
+    books: Float64Array,
 ) -> None:
-    """Carry accounts rows[0] to rows[1] through S bars, tile by tile, in place.
+    """Carry accounts rows[0] to rows[1] through S bars, tile by tile, in place. Every array is flat.
 
-    Shapes  bars (T, N, 15) of `pack_bars`; request (S, E, A); out (R, E, A), R either S or 1: then only the last step is kept;
-            books (S, E, 4): equity, cash, peak and state after each step, or (0, 0, 0).
+    Shapes  request (S E A,); out (R E A,), R either S, or 1 for the last step only, or 0; books (S E 4,): equity, cash, peak and
+            state after each step, or (0,).
     """
-    num_steps, _, num_slots = request_SEA.shape
+    num_accounts, num_slots = accounts.t_E.size, accounts.asset_EA.size // accounts.t_E.size
+    size = num_accounts * num_slots
     for low in range(rows[0], rows[1], at.LANES):
         n = min(at.LANES, rows[1] - low)
         at.load_tile(accounts, low, n, num_slots, scratch)
         for step in range(num_steps):
-            at.read_bars(ts_ns, session_end, bars_TNR, accounts, request_SEA[step], low, n, num_slots, draw, scratch)
+            at.read_bars(world, accounts, request[step * size : (step + 1) * size], low, n, num_slots, scratch)
             step_tile(scratch.tile, scratch.whole, scratch.desk, scratch.clock, num_slots, n, rules, limits)
-            if step < books_SEK.shape[0]:
-                for i in range(n):
-                    books_SEK[step, low + i, 0] = scratch.desk[at.EQUITY + i]
-                    books_SEK[step, low + i, 1] = scratch.desk[at.CASH + i]
-                    books_SEK[step, low + i, 2] = scratch.desk[at.PEAK + i]
-                    books_SEK[step, low + i, 3] = scratch.desk[at.STATE + i]
-            if step < out.fill.shape[0] or step == num_steps - 1:
-                at.store_step(scratch, low, n, num_slots, min(step, out.fill.shape[0] - 1), out)
-        at.store_tile(accounts, low, n, num_slots, num_steps, scratch)
+            if books.size:
+                first = (step * num_accounts + low) * 4
+                at.put(books, first, 4, scratch.desk[at.EQUITY :], n)
+                at.put(books, first + 1, 4, scratch.desk[at.CASH :], n)
+                at.put(books, first + 2, 4, scratch.desk[at.PEAK :], n)
+                at.put(books, first + 3, 4, scratch.desk[at.STATE :], n)
+            if out.fill.size > size:
+                at.store_step(scratch, step * size + low * num_slots, n, num_slots, out)
+        if out.fill.size == size:
+            at.store_step(scratch, low * num_slots, n, num_slots, out)
+        at.store_tile(accounts, low, n, num_slots, scratch)

@@ -111,6 +111,8 @@ class Accounts(NamedTuple):
     stream_E: Int64Array
     """Name of the account in the random stream; goes with the account wherever it stands in the batch."""
     asset_EA: Int64Array
+    key_EA: Int64Array
+    """What the draws of the slot begin with; made of the seed, the stream and the asset."""
     t_E: Int64Array
     """Bar of the next decision."""
     capital_E: Float64Array
@@ -133,6 +135,8 @@ class Accounts(NamedTuple):
     """When the working order meets the market."""
     decision_EA: Int64Array
     """Bar at whose close the working order was decided; -1 where there is none."""
+    fill_EA: Float64Array
+    """Quantity filled in the last bar."""
     shift_EA: Float64Array
     """What is left of the push that the account's own fills gave the price, signed fraction."""
     pnl_EA: Float64Array

@@ -5,7 +5,7 @@ the compiler needs no proof that forty arrays do not overlap, and a tile of one 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -20,27 +20,33 @@ LANES = 64
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (
     HELD, MARK, WORKING, LIMIT, SHIFT, PNL, PNL_PEAK, WEIGHT, REQUEST, TARGET, GUARD,
-    OPEN, HIGH, LOW, CLOSE, VOLUME, FUNDING, SIGMA, ADV, FRESH, SPREAD, DIVIDEND, LOT, TICK, ENDS, TERMINAL,
+    OPEN, HIGH, LOW, CLOSE, VOLUME, FUNDING, SIGMA, ADV, DIVIDEND, LOT, TICK, ENDS, TERMINAL, FRESH, SPREAD,
     BEFORE, QUOTE, TAKES, WHY, ORDER, FILL, PRICE, STATUS, REASON, SHOWN, PRICE_PNL,
-    COST_SPREAD, COST_IMPACT, COST_DRIFT, COST_FEES, COST_FUNDING, COST_BORROW, LIQUIDATION, NUM_SLOT,
-) = (LANES * k for k in range(45))  # fmt: skip
+    COST_SPREAD, COST_IMPACT, COST_DRIFT, COST_FEES, COST_FUNDING, COST_BORROW, LIQUIDATION, IMPACT, NUM_SLOT,
+) = (LANES * k for k in range(46))  # fmt: skip
 CASH, EQUITY, PEAK, STATE, DONE, GROSS, ROOM, RULE, ASKED, SESSION_END, NUM_DESK = (LANES * k for k in range(11))
-ARRIVAL, DECISION, LATENCY, SENT, ARRIVED, NUM_WHOLE = (LANES * k for k in range(6))
+ARRIVAL, DECISION, LATENCY, SENT, ARRIVED, KEY, NUM_WHOLE = (LANES * k for k in range(7))
 NOW, NEXT, BAR, NUM_CLOCK = (LANES * k for k in range(4))
-NUM_BAR_FIELDS = 15
-"""Numbers of a packed bar, in the order of the fields from OPEN on."""
+NUM_BAR, NUM_TERMS = 8, 5
+"""Numbers of a packed bar, in the order of the fields from OPEN on, and of its terms, from DIVIDEND on."""
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MUL1 = np.uint64(0xBF58476D1CE4E5B9)
 _MUL2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
-class Draw(NamedTuple):
-    """How latencies are drawn."""
+class World(NamedTuple):
+    """What the kernel reads of a market and of the latency's law, flat."""
 
-    seed: int
-    latency_ns_L: Int64Array
-    cumulative_L: Float64Array
+    ts_ns: Int64Array
+    session_end: Float64Array
+    bars: Float64Array
+    """(N T NUM_BAR,)"""
+    terms: Float64Array
+    """(N T NUM_TERMS,), or (0,) where no asset has any."""
+    half_spread: Float64Array
+    latency_ns: Int64Array
+    cumulative: Float64Array
 
 
 class Scratch(NamedTuple):
@@ -52,28 +58,40 @@ class Scratch(NamedTuple):
     clock: Int64Array
 
 
+def aligned(size: int) -> Float64Array:
+    """Zeros that begin with a line of the cache, so that no vector of a tile lies on two."""
+    room: Float64Array = np.zeros(size + 8)
+    first = (-room.ctypes.data % 64) // 8
+    return room[first : first + size]
+
+
 def build_scratch(num_slots: int) -> Scratch:
     """An empty tile of so many slots."""
-    whole: Int64Array = np.zeros(num_slots * NUM_WHOLE, dtype=np.int64)
-    return Scratch(np.zeros(num_slots * NUM_SLOT), whole, np.zeros(NUM_DESK), np.zeros(NUM_CLOCK, dtype=np.int64))
+    whole, clock = aligned(num_slots * NUM_WHOLE).view(np.int64), aligned(NUM_CLOCK).view(np.int64)
+    return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock)
 
 
-def pack_bars(market: MarketArrays) -> Float64Array:
-    """All that a step from t to t + 1 reads of an asset, side by side. Shapes  result (T, N, 15); row t + 1 belongs to the step.
+def build_world(market: MarketArrays, latency_ns: Int64Array, cumulative: Float64Array) -> World:
+    """The market side by side: one line of the cache for a bar, the bars of an asset one after the other.
 
-    Volatility, average notional and presence are those of bar t: what was known when the order was decided.
+    The row of bar t + 1 belongs to the step from t; volatility and average notional in it are those of bar t, and the latter is
+    negative where the asset had no bar then. What few markets have (lots, ticks, dividends, delisting) lies apart.
     """
     num_times, num_assets = market.tradable.shape
-    bars: Float64Array = np.zeros((num_times, num_assets, NUM_BAR_FIELDS))
+    bars = aligned(num_assets * num_times * NUM_BAR).reshape(num_assets, num_times, NUM_BAR)
     for k, array in enumerate((market.open, market.high, market.low, market.close, market.volume, market.funding)):
-        bars[:, :, k] = array
-    bars[1:, :, 6], bars[1:, :, 7], bars[1:, :, 8] = market.sigma[:-1], market.adv_ccy[:-1], market.tradable[:-1]
-    bars[:, :, 9] = market.half_spread_bps * 1e-4
-    bars[:, :, 10] = market.dividend
-    bars[:, :, 11], bars[:, :, 12] = market.lot, market.tick
-    bars[:, :, 13] = np.arange(num_times)[:, None] == market.end
-    bars[:, :, 14] = market.terminal_ret
-    return bars
+        bars[:, :, k] = array.T
+    bars[:, 1:, 6] = market.sigma[:-1].T
+    bars[:, 1:, 7] = np.where(market.tradable[:-1], market.adv_ccy[:-1], -market.adv_ccy[:-1]).T
+    terms = np.zeros((num_assets, num_times, NUM_TERMS))
+    terms[:, :, 0] = market.dividend.T
+    for k, values in ((1, market.lot), (2, market.tick), (4, market.terminal_ret)):
+        terms[:, :, k] = values[:, None]
+    terms[:, :, 3] = np.arange(num_times) == market.end[:, None]
+    return World(
+        market.ts_ns, market.session_end.astype(np.float64), bars.reshape(-1), terms.reshape(-1) if terms.any() else np.zeros(0),
+        market.half_spread_bps * 1e-4, latency_ns, cumulative,
+    )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
@@ -87,156 +105,164 @@ def mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> _S31)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
-def draw_uniform(seed: int, stream: int, asset: int, t: int) -> float:
-    """A number in [0, 1) that depends on nothing but its four names, each >= 0."""
-    key = mix(np.uint64(seed) + _GAMMA)
-    key = mix((key ^ np.uint64(stream)) + _GAMMA)
-    key = mix((key ^ np.uint64(asset)) + _GAMMA)
-    key = mix((key ^ np.uint64(t)) + _GAMMA)
-    return np.float64(key >> _S11) * (1.0 / 9007199254740992.0)
+def stream_keys(seed: int, stream_EA: Int64Array, asset_EA: Int64Array) -> Int64Array:
+    """What the draws of a slot begin with: a hash of seed, stream and asset, each >= 0."""
+    with np.errstate(over="ignore"):
+        key = mix(np.full(asset_EA.shape, seed, dtype=np.uint64) + _GAMMA)
+        key = mix((key ^ stream_EA.astype(np.uint64)) + _GAMMA)
+        key = mix((key ^ asset_EA.astype(np.uint64)) + _GAMMA)
+    whole: Int64Array = key.view(np.int64)
+    return whole
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
-def draw_bucket(seed: int, stream: int, asset: int, t: int, cumulative_L: Float64Array) -> int:
-    """A bucket with the probabilities whose sums are `cumulative_L`, by its names."""
-    u = draw_uniform(seed, stream, asset, t)
-    bucket = 0
-    for k in range(cumulative_L.size - 1):
-        bucket += 1 if u >= cumulative_L[k] else 0
-    return bucket
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def take(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
+    """Numbers of a flat array of the outside into one field of a tile."""
+    if stride == 1:
+        run = outside[first : first + n]
+        for i in range(n):
+            inside[i] = run[i]
+    else:
+        for i in range(n):
+            inside[i] = outside[first + i * stride]
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
+    """One field of a tile back into a flat array of the outside."""
+    if stride == 1:
+        run = outside[first : first + n]
+        for i in range(n):
+            run[i] = inside[i]
+    else:
+        for i in range(n):
+            outside[first + i * stride] = inside[i]
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def load_tile(accounts: Accounts, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of accounts low .. low + n into the tile."""
-    tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
-    for i in range(n):
-        e = low + i
-        desk[CASH + i] = accounts.cash_E[e]
-        desk[EQUITY + i] = accounts.equity_E[e]
-        desk[PEAK + i] = accounts.peak_E[e]
-        desk[STATE + i] = accounts.guard_E[e]
-        desk[DONE + i] = 1.0 if accounts.done_E[e] else 0.0
-        clock[BAR + i] = accounts.t_E[e] - 1
-    for a in range(num_slots):
-        s, w = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
-        for i in range(n):
-            e = low + i
-            s[HELD + i] = accounts.position_EA[e, a]
-            s[MARK + i] = accounts.mark_EA[e, a]
-            s[WEIGHT + i] = accounts.weight_EA[e, a]
-            s[WORKING + i] = accounts.working_EA[e, a]
-            s[LIMIT + i] = accounts.limit_EA[e, a]
-            s[SHIFT + i] = accounts.shift_EA[e, a]
-        for i in range(n):
-            e = low + i
-            s[PNL + i] = accounts.pnl_EA[e, a]
-            s[PNL_PEAK + i] = accounts.pnl_peak_EA[e, a]
-            w[ARRIVAL + i] = accounts.arrival_EA[e, a]
-            w[DECISION + i] = accounts.decision_EA[e, a]
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def store_tile(accounts: Accounts, low: int, n: int, num_slots: int, num_steps: int, scratch: Scratch) -> None:
-    """State of the tile back into accounts low .. low + n, `num_steps` bars later."""
     tile, whole, desk = scratch.tile, scratch.whole, scratch.desk
-    for i in range(n):
-        e = low + i
-        accounts.cash_E[e] = desk[CASH + i]
-        accounts.equity_E[e] = desk[EQUITY + i]
-        accounts.peak_E[e] = desk[PEAK + i]
-        accounts.guard_E[e] = np.int8(desk[STATE + i])
-        accounts.done_E[e] = desk[DONE + i] != 0.0
-        accounts.t_E[e] += num_steps
+    take(accounts.cash_E, low, 1, desk[CASH:], n)
+    take(accounts.equity_E, low, 1, desk[EQUITY:], n)
+    take(accounts.peak_E, low, 1, desk[PEAK:], n)
+    take(accounts.guard_E, low, 1, desk[STATE:], n)
+    take(accounts.done_E, low, 1, desk[DONE:], n)
+    take(accounts.t_E, low, 1, scratch.clock[BAR:], n)
     for a in range(num_slots):
-        s, w = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
-        for i in range(n):
-            e = low + i
-            accounts.position_EA[e, a] = s[HELD + i]
-            accounts.mark_EA[e, a] = s[MARK + i]
-            accounts.weight_EA[e, a] = s[WEIGHT + i]
-            accounts.working_EA[e, a] = s[WORKING + i]
-            accounts.limit_EA[e, a] = s[LIMIT + i]
-            accounts.shift_EA[e, a] = s[SHIFT + i]
-        for i in range(n):
-            e = low + i
-            accounts.pnl_EA[e, a] = s[PNL + i]
-            accounts.pnl_peak_EA[e, a] = s[PNL_PEAK + i]
-            accounts.arrival_EA[e, a] = w[ARRIVAL + i]
-            accounts.decision_EA[e, a] = w[DECISION + i]
+        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
+        take(accounts.position_EA, first, num_slots, s[HELD:], n)
+        take(accounts.mark_EA, first, num_slots, s[MARK:], n)
+        take(accounts.weight_EA, first, num_slots, s[WEIGHT:], n)
+        take(accounts.working_EA, first, num_slots, s[WORKING:], n)
+        take(accounts.limit_EA, first, num_slots, s[LIMIT:], n)
+        take(accounts.shift_EA, first, num_slots, s[SHIFT:], n)
+        take(accounts.pnl_EA, first, num_slots, s[PNL:], n)
+        take(accounts.pnl_peak_EA, first, num_slots, s[PNL_PEAK:], n)
+        take(accounts.arrival_EA, first, num_slots, w[ARRIVAL:], n)
+        take(accounts.decision_EA, first, num_slots, w[DECISION:], n)
+        take(accounts.key_EA, first, num_slots, w[KEY:], n)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def read_bars(
-    ts_ns: Int64Array,
-    session_end: Float64Array,
-    bars_TNR: Float64Array,
-    accounts: Accounts,
-    request_EA: Float64Array,
-    low: int,
-    n: int,
-    num_slots: int,
-    draw: Draw,
-    scratch: Scratch,
-) -> None:
-    """Move the clocks one bar on; the bars that come, the requests and the latencies into the tile."""
+def store_tile(accounts: Accounts, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
+    """State of the tile back into accounts low .. low + n."""
+    tile, whole, desk = scratch.tile, scratch.whole, scratch.desk
+    put(accounts.cash_E, low, 1, desk[CASH:], n)
+    put(accounts.equity_E, low, 1, desk[EQUITY:], n)
+    put(accounts.peak_E, low, 1, desk[PEAK:], n)
+    put(accounts.guard_E, low, 1, desk[STATE:], n)
+    put(accounts.done_E, low, 1, desk[DONE:], n)
+    put(accounts.t_E, low, 1, scratch.clock[BAR:], n)
+    for a in range(num_slots):
+        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
+        put(accounts.position_EA, first, num_slots, s[HELD:], n)
+        put(accounts.mark_EA, first, num_slots, s[MARK:], n)
+        put(accounts.weight_EA, first, num_slots, s[WEIGHT:], n)
+        put(accounts.working_EA, first, num_slots, s[WORKING:], n)
+        put(accounts.limit_EA, first, num_slots, s[LIMIT:], n)
+        put(accounts.shift_EA, first, num_slots, s[SHIFT:], n)
+        put(accounts.fill_EA, first, num_slots, s[FILL:], n)
+        put(accounts.pnl_EA, first, num_slots, s[PNL:], n)
+        put(accounts.pnl_peak_EA, first, num_slots, s[PNL_PEAK:], n)
+        put(accounts.arrival_EA, first, num_slots, w[ARRIVAL:], n)
+        put(accounts.decision_EA, first, num_slots, w[DECISION:], n)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def read_bars(world: World, accounts: Accounts, request_B: Float64Array, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
+    """The bars that come, the requests and the latencies of bar `clock[BAR]` into the tile. Shapes  request flat (E A,)."""
     tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
-    last = ts_ns.size - 1
+    num_times = world.ts_ns.size
     for i in range(n):
-        t = clock[BAR + i] + 1
-        clock[BAR + i] = t
-        clock[NOW + i] = ts_ns[min(t, last - 1)]  # an account that is done may stand beyond the end
-        clock[NEXT + i] = ts_ns[min(t + 1, last)]
-        desk[SESSION_END + i] = session_end[min(t + 1, last)]
+        t = min(clock[BAR + i], num_times - 2)  # an account that is done may stand beyond the end
+        clock[NOW + i] = world.ts_ns[t]
+        clock[NEXT + i] = world.ts_ns[t + 1]
+        desk[SESSION_END + i] = world.session_end[t + 1]
     for a in range(num_slots):
-        s, w = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
+        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
+        take(request_B, first, num_slots, s[REQUEST:], n)
         for i in range(n):
-            bar = bars_TNR[min(clock[BAR + i] + 1, last), accounts.asset_EA[low + i, a]]
-            for k in range(NUM_BAR_FIELDS):
+            asset = accounts.asset_EA[first + i * num_slots]
+            place = asset * num_times + min(clock[BAR + i], num_times - 2) + 1
+            bar = world.bars[place * NUM_BAR : (place + 1) * NUM_BAR]
+            for k in range(NUM_BAR):
                 s[OPEN + k * LANES + i] = bar[k]
-            s[REQUEST + i] = request_EA[low + i, a]
+            s[SPREAD + i] = world.half_spread[asset]
+            if world.terms.size:
+                for k in range(NUM_TERMS):
+                    s[DIVIDEND + k * LANES + i] = world.terms[place * NUM_TERMS + k]
         for i in range(n):
-            e = low + i
-            w[LATENCY + i] = draw.latency_ns_L[0]
-            if draw.latency_ns_L.size > 1:
-                w[LATENCY + i] = draw.latency_ns_L[
-                    draw_bucket(draw.seed, accounts.stream_E[e], accounts.asset_EA[e, a], clock[BAR + i], draw.cumulative_L)
-                ]
+            known = s[ADV + i]
+            s[FRESH + i] = 1.0 if known > 0.0 else 0.0
+            s[ADV + i] = abs(known)
+        draw_latencies(world, s, w, clock, n)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Array, n: int) -> None:
+    """Latency of an order that would be sent now, by the names of slot and bar alone."""
+    shortest, num_buckets = world.latency_ns[0], world.latency_ns.size
+    for i in range(n):
+        w[LATENCY + i] = shortest
+    if num_buckets == 1:
+        return
+    for i in range(n):
+        key = mix((np.uint64(w[KEY + i]) ^ np.uint64(clock[BAR + i])) + _GAMMA)
+        s[QUOTE + i] = np.float64(key >> _S11) * (1.0 / 9007199254740992.0)
+    for k in range(num_buckets - 1):
+        bound, longer = world.cumulative[k], world.latency_ns[k + 1]
+        for i in range(n):
+            w[LATENCY + i] = longer if s[QUOTE + i] >= bound else w[LATENCY + i]
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def store_step(scratch: Scratch, low: int, n: int, num_slots: int, row: int, out: Step) -> None:
-    """What the step did, into out[row, low .. low + n]."""
+def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
+    """What the step did into the flat arrays of `out`, from element `row` on."""
     for a in range(num_slots):
         s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
-        for i in range(n):
-            e = low + i
-            out.request[row, e, a] = s[REQUEST + i]
-            out.target[row, e, a] = s[TARGET + i]
-            out.guard[row, e, a] = np.int8(s[GUARD + i])
-            out.status[row, e, a] = np.int8(s[STATUS + i])
-            out.reason[row, e, a] = np.int8(s[REASON + i])
-            out.latency[row, e, a] = w[LATENCY + i]
-            out.decision[row, e, a] = w[SENT + i]
-            out.arrival[row, e, a] = w[ARRIVED + i]
-        for i in range(n):
-            e = low + i
-            out.order[row, e, a] = s[ORDER + i]
-            out.fill[row, e, a] = s[FILL + i]
-            out.price[row, e, a] = s[PRICE + i]
-            out.position[row, e, a] = s[HELD + i]
-            out.mark[row, e, a] = s[SHOWN + i]
-            out.price_pnl[row, e, a] = s[PRICE_PNL + i]
-        for i in range(n):
-            e = low + i
-            out.spread[row, e, a] = s[COST_SPREAD + i]
-            out.impact[row, e, a] = s[COST_IMPACT + i]
-            out.latency_drift[row, e, a] = s[COST_DRIFT + i]
-            out.fees[row, e, a] = s[COST_FEES + i]
-            out.funding[row, e, a] = s[COST_FUNDING + i]
-            out.borrow[row, e, a] = s[COST_BORROW + i]
-            out.liquidation[row, e, a] = s[LIQUIDATION + i]
+        first = row + a
+        put(out.request, first, num_slots, s[REQUEST:], n)
+        put(out.target, first, num_slots, s[TARGET:], n)
+        put(out.guard, first, num_slots, s[GUARD:], n)
+        put(out.latency, first, num_slots, w[LATENCY:], n)
+        put(out.decision, first, num_slots, w[SENT:], n)
+        put(out.arrival, first, num_slots, w[ARRIVED:], n)
+        put(out.order, first, num_slots, s[ORDER:], n)
+        put(out.fill, first, num_slots, s[FILL:], n)
+        put(out.price, first, num_slots, s[PRICE:], n)
+        put(out.status, first, num_slots, s[STATUS:], n)
+        put(out.reason, first, num_slots, s[REASON:], n)
+        put(out.position, first, num_slots, s[HELD:], n)
+        put(out.mark, first, num_slots, s[SHOWN:], n)
+        put(out.price_pnl, first, num_slots, s[PRICE_PNL:], n)
+        put(out.spread, first, num_slots, s[COST_SPREAD:], n)
+        put(out.impact, first, num_slots, s[COST_IMPACT:], n)
+        put(out.latency_drift, first, num_slots, s[COST_DRIFT:], n)
+        put(out.fees, first, num_slots, s[COST_FEES:], n)
+        put(out.funding, first, num_slots, s[COST_FUNDING:], n)
+        put(out.borrow, first, num_slots, s[COST_BORROW:], n)
+        put(out.liquidation, first, num_slots, s[LIQUIDATION:], n)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)

@@ -1,26 +1,26 @@
 """Randomness by name: the same names give the same number, whatever else is drawn."""
 
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import pytest
 
-from plusultra_core.simulation.tiles import draw_bucket, draw_uniform
+from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
+from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.tiles import stream_keys
 
 
-def test_a_number_depends_on_each_of_its_names_and_on_nothing_else() -> None:
-    base = draw_uniform(1, 2, 3, 4)
-    others = [
-        draw_uniform(2, 2, 3, 4),
-        draw_uniform(1, 3, 3, 4),
-        draw_uniform(1, 2, 4, 4),
-        draw_uniform(1, 2, 3, 5),
-        draw_uniform(1, 3, 2, 4),
-    ]
-    assert base == draw_uniform(1, 2, 3, 4)
-    assert len({base, *others}) == 6
+def test_a_number_depends_on_each_of_its_names_and_on_nothing_else(reference: ModuleType) -> None:
+    names = [(1, 2, 3, 4), (2, 2, 3, 4), (1, 3, 3, 4), (1, 2, 4, 4), (1, 2, 3, 5), (1, 3, 2, 4)]
+    draws = [reference.uniform(*name) for name in names]
+    assert draws[0] == reference.uniform(1, 2, 3, 4)
+    assert len(set(draws)) == 6
 
 
-def test_the_draws_are_uniform() -> None:
-    draws = np.array([draw_uniform(7, s, a, t) for s in range(10) for a in range(10) for t in range(200)])
+def test_the_draws_are_uniform(reference: ModuleType) -> None:
+    draws = np.array([reference.uniform(7, s, a, t) for s in range(10) for a in range(10) for t in range(200)])
     assert draws.min() >= 0
     assert draws.max() < 1
     counts = np.histogram(draws, bins=20, range=(0, 1))[0]
@@ -28,13 +28,26 @@ def test_the_draws_are_uniform() -> None:
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.03
 
 
-def test_latencies_fall_into_their_buckets_with_their_probabilities() -> None:
-    cumulative = np.array([0.2, 0.5, 1.0])
-    buckets = [draw_bucket(7, stream, 0, 9, cumulative) for stream in range(5000)]
-    assert np.bincount(buckets, minlength=3) / 5000 == pytest.approx([0.2, 0.3, 0.5], abs=0.03)
+def test_the_keys_of_the_kernel_are_the_first_names_of_the_draw(reference: ModuleType) -> None:
+    keys = stream_keys(7, np.array([[5], [2**40]]), np.array([[0, 3], [1, 2]])).view(np.uint64)
+    for e, stream in enumerate((5, 2**40)):
+        for a, asset in enumerate([[0, 3], [1, 2]][e]):
+            key = 0
+            for name in (7, stream, asset):
+                key = reference.mix(((key ^ name) + 0x9E3779B97F4A7C15) & reference.MASK)
+            assert int(keys[e, a]) == key
 
 
-def test_the_compiled_draw_is_its_python() -> None:
-    slow = getattr(draw_uniform, "py_func", draw_uniform)
-    with np.errstate(over="ignore"):
-        assert [slow(7, 1, 2, t) for t in range(20)] == [draw_uniform(7, 1, 2, t) for t in range(20)]
+def test_latencies_fall_into_their_buckets_with_their_probabilities_in_any_batch(world: Any) -> None:
+    cfg = replace(world.plain, latency_ms=(1.0, 2.0, 3.0), latency_prob=(0.2, 0.3, 0.5))
+
+    def draw(streams: Any) -> Any:
+        env = Environment(world.market(12, 1), len(streams), 1, NS_PER_DAY, cfg, world.free, world.wide)
+        rows = np.arange(len(streams))
+        env.reset(rows, np.full(len(streams), 9), np.zeros((len(streams), 1), np.int64), streams)
+        return env.step(np.zeros((len(streams), 1))).latency[:, 0] // NS_PER_MS
+
+    latency = draw(np.arange(5000))
+    assert np.bincount(latency, minlength=4)[1:] / 5000 == pytest.approx([0.2, 0.3, 0.5], abs=0.03)
+    some = np.array([17, 4000])
+    assert np.array_equal(draw(some), latency[some])
