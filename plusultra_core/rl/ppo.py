@@ -26,6 +26,8 @@ class PPOConfig:
     learning_rate: float
     anneal_lr: bool
     """Learning rate falls linearly to 0 over the updates."""
+    norm_reward: bool
+    """Learn from rewards over the deviation of their discounted sum."""
     gamma: float
     gae_lambda: float
     update_epochs: int

@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plusultra_core.arrays import Float64Array
+from plusultra_core.arrays import BoolArray, Float64Array
 from plusultra_core.errors import ConfigError
+from plusultra_core.rl.learning.learner import Team
 
 _LEAST_EQUITY_FRAC = 1e-3
+_CLIP = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,3 +82,34 @@ def shape_reward(
     if cfg.sharpe_coef:
         reward += cfg.sharpe_coef * differential_sharpe(ret, moments, cfg.sharpe_decay)
     return cfg.scale * reward
+
+
+class RewardScale:
+    """Divides rewards by the deviation of their discounted sum so far, so that markets of any volatility teach alike.
+
+    `state` is all of it: the discounted sum that runs in each account, and how many there were, their sum and their squares.
+    Source  Engstrom et al. 2020, Implementation Matters in Deep Policy Gradients, section 3 (reward scaling).
+    """
+
+    def __init__(self, num_accounts: int) -> None:
+        self.state: dict[str, Float64Array] = {"running_E": np.zeros(num_accounts), "moments": np.zeros(3)}
+
+    @property
+    def divisor(self) -> float:
+        """The deviation; 1 before anything was seen or where rewards never vary."""
+        num, total, square = self.state["moments"]
+        variance = square / num - (total / num) ** 2 if num else 0.0
+        return float(np.sqrt(variance)) if variance > 1e-16 else 1.0
+
+    def scaled(self, reward_TE: Float64Array, ended_TE: BoolArray, gamma: float, team: Team) -> Float64Array:
+        """Rewards of a rollout in units of the deviation that they are part of, within [-10, 10]. Shapes  (T, E)."""
+        running_E = self.state["running_E"]
+        moments: Float64Array = np.zeros(3)
+        for reward_E, ended_E in zip(reward_TE, ended_TE, strict=True):
+            running_E *= gamma
+            running_E += reward_E
+            moments += (running_E.size, running_E.sum(), (running_E**2).sum())
+            running_E[ended_E] = 0.0
+        team.total(moments)
+        self.state["moments"] += moments
+        return np.clip(reward_TE / self.divisor, -_CLIP, _CLIP)

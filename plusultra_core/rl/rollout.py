@@ -11,6 +11,7 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array
 from plusultra_core.rl.env import Outcome
 from plusultra_core.rl.gae import advantages
 from plusultra_core.rl.learning.learner import Learner
+from plusultra_core.rl.reward import RewardScale
 
 
 class Rollout(NamedTuple):
@@ -52,9 +53,15 @@ class Episodes(Protocol):
 
 
 def collect(
-    learner: Learner, env: Episodes, num_steps: int, gamma: float, gae_lambda: float, rng: np.random.Generator
+    learner: Learner,
+    env: Episodes,
+    num_steps: int,
+    gamma: float,
+    gae_lambda: float,
+    rng: np.random.Generator,
+    scale: RewardScale | None = None,
 ) -> tuple[Rollout, Summary]:
-    """Let the policy act, with exploration, for `num_steps` bars of every episode.
+    """Let the policy act, with exploration, for `num_steps` bars of every episode; with a `scale` it learns from scaled rewards.
 
     Shapes  T = num_steps, E accounts of `env`, B = T E in time-major order.
     """
@@ -84,7 +91,8 @@ def collect(
     logprob_B = learner.logprobs(mean_B, u_TE.reshape(-1))
     value_TE = value_B.reshape(shape).astype(np.float64)
     next_TE = _next_values(learner, value_TE, ended_TE, np.concatenate(final))
-    advantage_TE = advantages(reward_TE, value_TE, next_TE, terminated_TE, ended_TE, gamma, gae_lambda)
+    paid_TE = reward_TE if scale is None else scale.scaled(reward_TE, ended_TE, gamma, learner.team)
+    advantage_TE = advantages(paid_TE, value_TE, next_TE, terminated_TE, ended_TE, gamma, gae_lambda)
     tensors = [torch.from_numpy(x.astype(np.float32)).flatten() for x in (advantage_TE, advantage_TE + value_TE, heard_TE)]
     size = np.abs(action_TE)
     summary = Summary(

@@ -15,7 +15,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
 from plusultra_core.models.policy import ACTOR, FORECASTER
 from plusultra_core.rl.reward import of_share
-from plusultra_core.rl.train import RLConfig, train_policy
+from plusultra_core.rl.train import RLConfig, Trained, train_policy
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, load_panel
@@ -36,7 +36,7 @@ def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
     world, policy, rows = build_world(panel, teacher, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
     slot = replace(cfg, reward=of_share(cfg.reward, limit))
     trained = train_policy(slot, world, policy, rows, spans, job.work / "policy.pt", progress)
-    bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained.tensors)
+    bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained)
     metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0])}
 
     def fill(directory: Path) -> None:
@@ -65,18 +65,17 @@ def _inputs(job: Job) -> tuple[Panel, Bundle]:
     return panel, teacher
 
 
-def _bundle(
-    job: Job, cfg: RLConfig, teacher: Bundle, panel: Panel, limit: float, first_bar: int, tensors: Mapping[str, torch.Tensor]
-) -> Bundle:
+def _bundle(job: Job, cfg: RLConfig, teacher: Bundle, panel: Panel, limit: float, first_bar: int, trained: Trained) -> Bundle:
     own: dict[str, Any] = {
         "policy": config.to_dict(cfg.policy),
         "band": cfg.band,
         "limit": limit,
         "episode_bars": cfg.train.episode_bars,
+        "reward_scale": trained.metrics["reward_scale"],
         "trained_from_ns": int(panel.ts_ns_T[first_bar]),
     }
     weights = {f"{FORECASTER}{name}": tensor for name, tensor in teacher.tensors.items()}
-    weights |= {f"{ACTOR}{name}": tensor for name, tensor in tensors.items()}
+    weights |= {f"{ACTOR}{name}": tensor for name, tensor in trained.tensors.items()}
     return replace(teacher, kind="policy", config={**teacher.config, **own}, symbols=panel.symbols, lineage=_lineage(job), tensors=weights)
 
 

@@ -17,7 +17,7 @@ from plusultra_core.models.policy import Policy, PolicyConfig
 from plusultra_core.rl.env import TradingEnv, World
 from plusultra_core.rl.learning.learner import Learner
 from plusultra_core.rl.ppo import PPOConfig, Row, update
-from plusultra_core.rl.reward import RewardConfig
+from plusultra_core.rl.reward import RewardConfig, RewardScale
 from plusultra_core.rl.rollout import collect
 from plusultra_core.rl.warmstart import WarmstartConfig, clone_rule
 from plusultra_core.rl.world import Rows, Spans
@@ -89,29 +89,33 @@ def train_policy(run: RLConfig, world: World, policy: Policy, rows: Rows, spans:
     """
     env = make_env(run, world, run.train.num_accounts, spans.train)
     learner = Learner(policy, run.ppo.learning_rate)
+    scale = RewardScale(run.train.num_accounts) if run.ppo.norm_reward else None
     state = _load(checkpoint, run)
     if state is None:
         state = _begin(run, world, policy, rows, spans, env)
     else:
         learner.load_state(state["policy"], state["optimizer"])
         env.load_state({name: tensor.numpy() for name, tensor in state["env"].items()})
+        if scale is not None:
+            scale.state = {name: tensor.numpy().copy() for name, tensor in state["scale"].items()}
     for number in range(state["update"], run.train.num_updates):
         rng = _rng(run, number + 1)
         if run.ppo.anneal_lr:
             learner.learning_rate = run.ppo.learning_rate * (1.0 - number / run.train.num_updates)
-        rollout, summary = collect(learner, env, run.train.num_steps, run.ppo.gamma, run.ppo.gae_lambda, rng)
+        rollout, summary = collect(learner, env, run.train.num_steps, run.ppo.gamma, run.ppo.gae_lambda, rng, scale)
         row = update(learner, rollout, run.ppo, rng)
         row = {
             "update": float(number + 1),
             **{k: float(v) for k, v in summary._asdict().items()},
             **row,
             "std": float(policy.logstd.detach().exp()),
+            "reward_scale": 1.0 if scale is None else scale.divisor,
         }
         if (number + 1) % run.train.valid_every == 0 or number + 1 == run.train.num_updates:
             row |= validate(run, world, policy, spans.valid)
             _keep_best(state, policy, row)
             state |= {"update": number + 1, "history": [*state["history"], row]}
-            _save(checkpoint, run, state, learner, env)
+            _save(checkpoint, run, state, learner, env, scale)
         else:
             state["history"] = [*state["history"], row]
         progress.report("policy", **row)
@@ -157,9 +161,10 @@ def _begin(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans
     part = raw_weight(rows.quantiles_RKQ.numpy()[:, run.horizon_index], rows.levels, run.gain)
     cloned = clone_rule(policy, rows.rows_RF, torch.from_numpy(part.astype(np.float32)), run.warmstart, rng)
     env.reset(rng)
-    row = {"update": 0.0, "clone_loss": cloned[-1] if cloned else 0.0, **validate(run, world, policy, spans.valid)}
+    row = {"update": 0.0, "clone_loss": cloned[-1] if cloned else 0.0, "reward_scale": 1.0, **validate(run, world, policy, spans.valid)}
     flat = flattened(policy)
-    nothing = {"update": 0.0, "is_flat": 1.0, "clone_valid_reward": row["valid_reward"], **validate(run, world, flat, spans.valid)}
+    nothing = {"update": 0.0, "is_flat": 1.0, "reward_scale": 1.0, **validate(run, world, flat, spans.valid)}
+    nothing["clone_valid_reward"] = row["valid_reward"]
     best = {name: tensor.detach().clone() for name, tensor in flat.state_dict().items()}
     state: dict[str, Any] = {"update": 0, "history": [row], "best": best, "best_row": nothing}
     _keep_best(state, policy, row)
@@ -168,7 +173,7 @@ def _begin(run: RLConfig, world: World, policy: Policy, rows: Rows, spans: Spans
 
 def _keep_best(state: dict[str, Any], policy: Policy, row: Row) -> None:
     if row["valid_reward"] > state["best_row"]["valid_reward"]:
-        kept = {name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position")}
+        kept = {name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position", "reward_scale")}
         state["best"] = {name: tensor.detach().clone() for name, tensor in policy.state_dict().items()}
         state["best_row"] = {**state["best_row"], **kept, "is_flat": 0.0}
 
@@ -177,12 +182,13 @@ def _rng(run: RLConfig, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((run.seed, number))))
 
 
-def _save(path: Path, run: RLConfig, state: dict[str, Any], learner: Learner, env: TradingEnv) -> None:
+def _save(path: Path, run: RLConfig, state: dict[str, Any], learner: Learner, env: TradingEnv, scale: RewardScale | None) -> None:
     whole = {
         **state,
         "policy": learner.policy.state_dict(),
         "optimizer": learner.state(),
         "env": {name: torch.from_numpy(array) for name, array in env.state().items()},
+        "scale": {} if scale is None else {name: torch.from_numpy(array) for name, array in scale.state.items()},
         "num_updates": run.train.num_updates,
     }
     buffer = io.BytesIO()

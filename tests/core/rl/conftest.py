@@ -85,6 +85,7 @@ RUN = RLConfig(
     ppo=PPOConfig(
         learning_rate=2e-3,
         anneal_lr=True,
+        norm_reward=True,
         gamma=0.9,
         gae_lambda=0.9,
         update_epochs=4,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from plusultra_core.errors import ConfigError
-from plusultra_core.rl.reward import RewardConfig, differential_sharpe, growth, of_share, shape_reward
+from plusultra_core.rl.learning.learner import Alone
+from plusultra_core.rl.reward import RewardConfig, RewardScale, differential_sharpe, growth, of_share, shape_reward
 
 PLAIN = RewardConfig(scale=1.0, variance_coef=0.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.1)
 
@@ -61,3 +62,32 @@ def test_slots_charged_by_their_share_add_up_to_the_charge_of_the_book() -> None
 def test_coefficients_below_zero_are_refused() -> None:
     with pytest.raises(ConfigError, match="reward"):
         replace(PLAIN, variance_coef=-1.0)
+
+
+def test_scaled_rewards_have_a_discounted_sum_of_deviation_one_in_any_unit() -> None:
+    rng = np.random.default_rng(0)
+    ended = rng.random((400, 16)) < 0.02
+    reward = rng.normal(0.1, 1.0, (400, 16))
+    first, second = RewardScale(16), RewardScale(16)
+    a = first.scaled(reward, ended, 0.9, Alone())
+    b = second.scaled(1e-4 * reward, ended, 0.9, Alone())
+    assert np.allclose(a, b)
+    running, sums = np.zeros(16), []
+    for paid, over in zip(a, ended, strict=True):
+        running = 0.9 * running + paid
+        sums.append(running.copy())
+        running[over] = 0.0
+    assert np.std(sums) == pytest.approx(1.0)
+
+
+def test_the_scale_goes_on_over_rollouts_and_never_divides_by_nothing() -> None:
+    rng = np.random.default_rng(0)
+    reward, ended = rng.normal(size=(60, 4)), np.zeros((60, 4), np.bool_)
+    whole, parts = RewardScale(4), RewardScale(4)
+    assert whole.scaled(np.zeros((5, 4)), ended[:5], 0.9, Alone()).max() == 0.0
+    assert whole.divisor == 1.0
+    whole = RewardScale(4)
+    whole.scaled(reward, ended, 0.9, Alone())
+    for part in (slice(0, 20), slice(20, 60)):
+        parts.scaled(reward[part], ended[part], 0.9, Alone())
+    assert parts.divisor == pytest.approx(whole.divisor, rel=1e-12)

@@ -94,6 +94,7 @@ def test_the_bundle_holds_forecaster_actor_critic_and_what_serving_needs(panel: 
         assert torch.equal(bundle.tensors[f"forecaster.{name}"], tensor)
     assert bundle.config["limit"] == 0.25
     assert bundle.config["band"] == 0.1
+    assert bundle.config["reward_scale"] > 0
     history = json.loads((artifact.path / "history.json").read_text())
     assert [row["update"] for row in history] == [0.0, 1.0, 2.0, 3.0]
 
