@@ -18,7 +18,7 @@ Frames = Mapping[str, pl.DataFrame]
 Builder = Callable[[dict[str, pl.DataFrame]], pl.DataFrame]
 
 TOLERANCE = 1e-12
-"""Relative; sums may be taken in another order, nothing more."""
+"""Of the largest size in the column; sums may be taken in another order, nothing more."""
 
 _PRICES = frozenset({"open", "high", "low", "close", "vwap", "open_adj", "high_adj", "low_adj", "close_adj"})
 _NOISE = 0.3
@@ -68,7 +68,7 @@ def check_truncation(
 
     Inputs are cut by `known_ns` (`ts_ns` where there is none; a frame with neither stays whole). Rows of the result
     count as known at `known_ns`, else `ts_ns`; a column that the cut takes away must be empty before it. NaN equals NaN
-    and null; numbers agree to 1e-12 relative. A leak shows only where it bites at a cut: more cuts find rarer ones.
+    and null; numbers agree to 1e-12 of the largest of their column. A leak shows only where it bites at a cut: more cuts find rarer ones.
     Read backwards it is the check that appended rows change nothing: what is cut off is what the next dump brings.
 
     max_symbols  looks at that many symbols of each frame, those of `keep` first.
@@ -262,8 +262,9 @@ def _differs(name: str, kind: pl.DataType) -> pl.Expr:
     if kind not in (pl.Float64, pl.Float32):
         return one.ne_missing(two)
     one, two = one.fill_nan(None), two.fill_nan(None)
-    scale = pl.max_horizontal(pl.lit(1.0), one.abs(), two.abs())
-    near = (one == two) | ((one - two).abs() <= TOLERANCE * scale)
+    finite = one.is_finite() & two.is_finite()
+    largest = pl.max_horizontal(value.abs().filter(finite).max() for value in (one, two))
+    near = (one == two) | (finite & ((one - two).abs() <= TOLERANCE * largest))
     return pl.when(one.is_null() | two.is_null()).then(one.is_null() != two.is_null()).otherwise(~near)
 
 

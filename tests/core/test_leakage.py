@@ -212,6 +212,25 @@ def test_nan_null_and_rounding_are_no_leak(inputs: Frames) -> None:
         check_truncation(lambda f: build(f).with_columns(pl.col("c") * (1 + 1e-10 * len(calls))), inputs, 2, 1)
 
 
+@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e13])
+def test_a_leak_is_found_whatever_the_unit_of_its_column(scale: float, inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        moved = pl.col("close").shift(-1).over("symbol").fill_null(1.0)
+        return frames["bars"].select("symbol", "ts_ns", (moved * scale).alias("c"))
+
+    with pytest.raises(LookaheadError, match=r"^c:"):
+        check_truncation(build, inputs, 4, 1)
+
+
+def test_a_value_that_becomes_infinite_is_found(inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        last = pl.col("ts_ns") == pl.col("ts_ns").max()
+        return frames["bars"].select("symbol", "ts_ns", pl.when(last).then(float("inf")).otherwise("close").alias("c"))
+
+    with pytest.raises(LookaheadError, match=r"^c:"):
+        check_truncation(build, inputs, 4, 1)
+
+
 def test_repeated_keys_and_missing_times_are_refused(inputs: Frames) -> None:
     with pytest.raises(ContractError, match="repeated"):
         check_truncation(lambda f: pl.concat([honest(f), honest(f)]), inputs, 1, 1)

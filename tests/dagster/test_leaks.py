@@ -1,6 +1,7 @@
 """The blocking checks stop what they are there to stop: each leak is planted in the real station and must be found."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,9 @@ import pytest
 
 from plusultra_core.artifacts import Artifact
 from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.errors import ConfigError
 from plusultra_core.features.arrays import BarArrays
+from plusultra_core.market import MarketConfig
 from plusultra_core.regimes import build as regimes
 from plusultra_core.targets import build as targets
 from plusultra_core.views import sources
@@ -18,6 +21,7 @@ from plusultra_core.windows import build as windows
 from plusultra_core.windows.panel import Panel, publish_panel, replace
 from plusultra_core.windows.scaling import fit_scaler
 from plusultra_dagster import provenance
+from plusultra_dagster.checks import leaks as checks
 from plusultra_dagster.checks.leaks import BUILDERS, _seed, leaks, overlap, run_leak_check
 from plusultra_dagster.config import markets
 from plusultra_dagster.partitions import multi_key
@@ -132,6 +136,24 @@ def test_bars_that_come_late_and_out_of_turn_are_no_leak(kind: str, with_tables:
         assert _verdict(kind, asset, with_tables, frames).passed, asset
         tables[asset] = make(market)(frames)
     assert not tables["bars"].select((pl.col("known_ns").diff() < 0).over("symbol").any()).item()
+
+
+def test_where_no_stretch_holds_a_known_row_all_of_the_panel_is_looked_at(
+    with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = _frames(home, with_tables, "bars")
+    make, names = BUILDERS["targets"]
+
+    def late(days: int) -> Callable[[MarketConfig], Callable[[dict[str, pl.DataFrame]], pl.DataFrame]]:
+        return lambda market: lambda tables: make(market)(tables).with_columns(known_ns=pl.col("known_ns") + days * NS_PER_DAY)
+
+    monkeypatch.setattr(checks, "NUM_PAST", 2)
+    monkeypatch.setitem(BUILDERS, "targets", (late(30), names))
+    seen = _verdict("poison", "targets", with_tables, frames)
+    assert seen.passed and seen.metadata["rows"].value > 100
+    monkeypatch.setitem(BUILDERS, "targets", (late(36_500), names))
+    with pytest.raises(ConfigError, match="distinct times"):
+        _verdict("poison", "targets", with_tables, frames)
 
 
 def test_the_same_check_of_a_partition_cuts_at_the_same_times_and_others_elsewhere() -> None:
