@@ -27,6 +27,7 @@ else:
 
 BLOCK = 16
 _FLAT = 1e-12  # a variance below this part of the second moment is rounding, not movement
+_LOST = 1e-13  # and so is a sliding sum below this part of the largest that it has been since it was made anew
 
 
 @njit(cache=True)
@@ -59,12 +60,14 @@ def rolling_mean_std(x: Float64Array, starts: Int64Array, window: int, min_count
                     count += 1
                     total += gap
                     squares += gap * gap
+            peak = squares
             for i in range(block, min(block + BLOCK, starts[s + 1])):
                 if not math.isnan(x[i]):
                     gap = x[i] - origin
                     count += 1
                     total += gap
                     squares += gap * gap
+                peak = max(peak, squares)
                 if i > block and i - window >= first and not math.isnan(x[i - window]):
                     gap = x[i - window] - origin
                     count -= 1
@@ -74,13 +77,13 @@ def rolling_mean_std(x: Float64Array, starts: Int64Array, window: int, min_count
                     centre = total / count
                     variance = squares / count - centre * centre
                     mean[i] = origin + centre
-                    std[i] = math.sqrt(variance) if variance > _FLAT * squares / count else 0.0
+                    std[i] = math.sqrt(variance) if variance > max(_FLAT * squares, _LOST * peak) / count else 0.0
     return mean, std
 
 
 @njit(cache=True)
 def rolling_mean(x: Float64Array, starts: Int64Array, window: int, min_count: int) -> Float64Array:
-    """Mean of the last `window` rows."""
+    """Mean of the last `window` rows; 0, and no residue of what has left, where nothing else is there."""
     out = np.full(x.size, np.nan)
     for s in range(starts.size - 1):
         first = starts[s]
@@ -90,15 +93,17 @@ def rolling_mean(x: Float64Array, starts: Int64Array, window: int, min_count: in
                 if not math.isnan(x[j]):
                     count += 1
                     total += x[j]
+            peak = abs(total)
             for i in range(block, min(block + BLOCK, starts[s + 1])):
                 if not math.isnan(x[i]):
                     count += 1
                     total += x[i]
+                peak = max(peak, abs(total))
                 if i > block and i - window >= first and not math.isnan(x[i - window]):
                     count -= 1
                     total -= x[i - window]
                 if count >= min_count:
-                    out[i] = total / count
+                    out[i] = total / count if abs(total) > _LOST * peak else 0.0
     return out
 
 
@@ -157,7 +162,7 @@ def rolling_shape(x: Float64Array, starts: Int64Array, window: int, min_count: i
                     count += 1
                     origin += x[j]
             origin = origin / count if count else 0.0
-            count = 0
+            count, peak = 0, 0.0
             for j in range(max(first, block - window + 1), min(block + BLOCK, starts[s + 1])):
                 if not math.isnan(x[j]):
                     gap = x[j] - origin
@@ -166,6 +171,7 @@ def rolling_shape(x: Float64Array, starts: Int64Array, window: int, min_count: i
                     s2 += gap * gap
                     s3 += gap * gap * gap
                     s4 += gap * gap * gap * gap
+                peak = max(peak, s2)
                 if j < block:
                     continue
                 if j > block and j - window >= first and not math.isnan(x[j - window]):
@@ -179,7 +185,7 @@ def rolling_shape(x: Float64Array, starts: Int64Array, window: int, min_count: i
                     continue
                 m, m2 = s1 / count, s2 / count
                 variance = m2 - m * m
-                if variance > _FLAT * (m2 + origin * origin) and variance > 0.0:
+                if variance > max(_FLAT * (m2 + origin * origin), _LOST * peak / count):
                     skew[j] = (s3 / count - 3.0 * m * m2 + 2.0 * m * m * m) / (variance * math.sqrt(variance))
                     fourth = s4 / count - 4.0 * m * s3 / count + 6.0 * m * m * m2 - 3.0 * m * m * m * m
                     kurtosis[j] = fourth / (variance * variance) - 3.0
@@ -194,7 +200,7 @@ def rolling_slope(x: Float64Array, starts: Int64Array, window: int) -> tuple[Flo
     middle = 0.5 * (window - 1)
     time_squares = window * (window * window - 1.0) / 12.0
     for s in range(starts.size - 1):
-        run, origin, total, squares, product = 0, 0.0, 0.0, 0.0, 0.0
+        run, origin, total, squares, product, peak = 0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(starts[s], starts[s + 1]):
             run = 0 if math.isnan(x[i]) else run + 1
             if run < window:
@@ -206,14 +212,17 @@ def rolling_slope(x: Float64Array, starts: Int64Array, window: int) -> tuple[Flo
                     total += gap
                     squares += gap * gap
                     product += (k - middle) * gap
+                peak = squares
             else:
                 gone, come = x[i - window] - origin, x[i] - origin
                 product += middle * gone - (total - gone) + middle * come
                 total += come - gone
-                squares += come * come - gone * gone
+                squares += come * come
+                peak = max(peak, squares)
+                squares -= gone * gone
             slope[i] = product / time_squares
             spread = squares - total * total / window
-            if spread > _FLAT * squares and spread > 0.0:
+            if spread > max(_FLAT * squares, _LOST * peak):
                 corr[i] = product / math.sqrt(time_squares * spread)
     return slope, corr
 

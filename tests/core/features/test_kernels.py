@@ -62,6 +62,21 @@ def test_a_constant_window_has_no_deviation_at_all() -> None:
     assert (std[9:] == 0.0).all()
 
 
+@pytest.mark.parametrize("stands", range(33, 49))
+@pytest.mark.parametrize("level", [0.0, 97.3])
+def test_of_what_has_left_the_window_no_residue_is_taken_for_movement(stands: int, level: float) -> None:
+    noise = np.random.default_rng(stands).standard_normal(100)
+    noise[stands:] = 0.0
+    starts, still = np.array([0, 100]), slice(stands + WINDOW, None)
+    values = level + noise
+    squares = kernels.rolling_mean(noise * noise, starts, WINDOW, NEED)
+    assert (squares[still] == 0.0).all() and (squares[WINDOW:stands] > 0.0).all()
+    _, std = kernels.rolling_mean_std(values, starts, WINDOW, NEED)
+    assert (std[still] == 0.0).all() and (std[WINDOW:stands] > 0.1).all()
+    for unknown in (*kernels.rolling_shape(values, starts, WINDOW, NEED), kernels.rolling_slope(values, starts, WINDOW)[1]):
+        assert np.isnan(unknown[still]).all() and np.isfinite(unknown[WINDOW:stands]).all()
+
+
 def test_an_enormous_value_is_forgotten_once_the_sums_are_made_anew() -> None:
     values = np.random.default_rng(2).standard_normal(60)
     starts = np.array([0, 60])

@@ -169,3 +169,16 @@ def test_all_volume_on_one_side_is_a_balance_of_one(exact: Callable[..., pl.Data
     rising = bounced(60, 0.01).with_columns((pl.int_range(pl.len()) + 10.0).alias("close_adj"))
     last = exact(rising).row(-1, named=True)
     assert last["obv_balance"] == 1.0 and last["obv_slope"] == pytest.approx(1.0)
+
+
+def test_where_nothing_has_traded_for_long_the_balance_of_what_traded_before_is_not_made_up(
+    make_bars: Callable[..., pl.DataFrame], exact: Callable[..., pl.DataFrame]
+) -> None:
+    bars = make_bars(seed=2, num_symbols=1, num_times=120, gap_share=0.0)
+    silent = pl.col("ts_ns").rank("dense") > 60
+    bars = bars.with_columns(volume_adj=pl.when(silent).then(0.0).otherwise(pl.col("volume_adj").fill_null(1e5)))
+    found = exact(bars)[60 + 10 :]  # windows of 5, 10 and 21 bars
+    for name in ("cmf", "mfi", "vwap_ratio", "obv_slope"):
+        assert np.isnan(found[name].to_numpy()).all(), name
+    for name in ("obv_balance", "turnover_ratio", "kyle_lambda"):
+        assert np.isnan(found[name].to_numpy()[11:]).all(), name
