@@ -5,11 +5,15 @@ from typing import Literal
 
 import polars as pl
 
-from plusultra_core.clock import iso
+from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.gate.connection import quote
+from plusultra_core.data.gate.ingest import PLACE
+from plusultra_core.data.gate.rows import QUARANTINE_ROWS, Broken, Tally
 from plusultra_core.data.gate.schema import Rule, TableShape
 from plusultra_core.errors import ConfigError, ContractError
 
+MAX_RATIO = 1_000_000
+"""Most new shares for an old one, and most old ones for a new one: beyond it a price is lost in rounding."""
 ADJUSTMENTS = ("none", "split", "split+dividend")
 """What a source may have done to its prices already."""
 Adjustment = Literal["raw", "split", "total_return"]
@@ -45,12 +49,26 @@ class CorporateActionsConfig:
         unknown = f"{action} IS NULL OR {action} NOT IN ('split', 'dividend')"
         no_ratio = f"{action} = 'split' AND {ratio} IS NULL"
         no_amount = f"{action} = 'dividend' AND {amount} IS NULL"
+        absurd = f"{action} = 'split' AND ({ratio} < {1 / MAX_RATIO:.6f} OR {ratio} > {MAX_RATIO})"
+        columns = ((self.ratio_column, "split"), (self.amount_column, "dividend"))
         return TableShape(
             table=self.table,
             rules=(
                 Rule("bad_action", "error", self.action_column, unknown, "split or dividend"),
                 Rule("bad_action", "error", self.ratio_column, no_ratio, "a ratio for every split", (self.ratio_column,)),
                 Rule("bad_action", "error", self.amount_column, no_amount, "an amount for every dividend", (self.amount_column,)),
+                Rule("bad_action", "error", self.ratio_column, absurd, f"1/{MAX_RATIO} <= ratio <= {MAX_RATIO}", (self.ratio_column,)),
+                *(
+                    Rule(
+                        "bad_action",
+                        "error",
+                        self.action_column,
+                        f"{action} = '{kind}'",
+                        f"a column {name} for every {kind}",
+                        lacks=(name,),
+                    )
+                    for name, kind in columns
+                ),
             ),
             required=(self.time_column, self.symbol_column, self.action_column),
             optional=(self.amount_column, self.ratio_column, self.currency_column, self.known_at_column),
@@ -60,6 +78,11 @@ class CorporateActionsConfig:
             keys=(self.time_column, self.symbol_column, self.action_column),
             positive=(self.amount_column, self.ratio_column),
         )
+
+    def columns(self) -> dict[str, str]:
+        """What the frame of actions is made of, by its own names."""
+        named = {"symbol": self.symbol_column, "action": self.action_column, "amount": self.amount_column, "ratio": self.ratio_column}
+        return {**named, "ts_ns": "ts_ns", "known_ns": "known_ns", "currency": self.currency_column}
 
 
 def adjust(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_of_ns: int | None, adjustment: Adjustment) -> pl.DataFrame:
@@ -81,23 +104,28 @@ def adjust(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_o
     Looks   back only: at the actions up to a bar and the closes before them.
     Raises  ContractError where dividends are not below the close before them, or paid in another currency.
     """
-    done = pl.col("price_adjustment")
     if adjustment == "raw" or actions.is_empty() or bars.is_empty():
         return bars.with_columns(adj_factor=pl.lit(1.0))
-    split = (pl.col("action") == "split") & (done == "none")
-    dividend = (pl.col("action") == "dividend") & (done != "split+dividend") & (adjustment == "total_return")
-    facts = assets.select("symbol", "price_adjustment", price_currency="currency")
-    wanted = actions.join(facts, on="symbol").filter(split | dividend)
-    if as_of_ns is not None:
-        wanted = wanted.filter(pl.col("known_ns") <= as_of_ns)
-    joined = bars.join(_steps(bars, wanted), on=["symbol", "ts_ns"], how="left", maintain_order="left")
+    placed = _placed(bars, _wanted(actions, assets, as_of_ns, adjustment))
+    _refuse(placed)
+    joined = bars.join(_steps(placed), on=["symbol", "ts_ns"], how="left", maintain_order="left")
     known = pl.max_horizontal("known_ns", pl.col("action_known_ns").cum_max().forward_fill().over("symbol"))
     factor = pl.col("factor").fill_null(1.0).cum_prod().over("symbol")
     return joined.with_columns(adj_factor=factor, known_ns=known).drop("factor", "action_known_ns")
 
 
-def _steps(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
-    """One factor for each bar that is the first to trade without some right."""
+def _wanted(actions: pl.DataFrame, assets: pl.DataFrame, as_of_ns: int | None, adjustment: Adjustment) -> pl.DataFrame:
+    """The actions that are applied, with the currency of the price."""
+    done = pl.col("price_adjustment")
+    split = (pl.col("action") == "split") & (done == "none")
+    dividend = (pl.col("action") == "dividend") & (done != "split+dividend") & (adjustment == "total_return")
+    facts = assets.select("symbol", "price_adjustment", price_currency="currency")
+    wanted = actions.join(facts, on="symbol").filter(split | dividend)
+    return wanted if as_of_ns is None else wanted.filter(pl.col("known_ns") <= as_of_ns)
+
+
+def _placed(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
+    """Each action with the first bar that trades without its right, the close before, and what the bar pays in all (`total`)."""
     dated = bars.select("symbol", "ts_ns", before=pl.col("close").shift().over("symbol"), bar_ns="ts_ns").sort("ts_ns")
     placed = (
         actions.rename({"ts_ns": "action_ns", "known_ns": "action_known_ns"})
@@ -109,32 +137,79 @@ def _steps(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     bar = ["symbol", "bar_ns"]
     ratio = pl.when(pl.col("action") == "split").then("ratio").otherwise(1.0)
     shares = ratio.cum_prod().shift(fill_value=1.0).over(bar)
-    placed = placed.with_columns(
-        ratio_or_1=ratio, paid=pl.when(pl.col("action") == "dividend").then(pl.col("amount") * shares).otherwise(0.0)
-    )
-    _refuse(placed.with_columns(total=pl.col("paid").sum().over(bar)))
+    paid = pl.when(pl.col("action") == "dividend").then(pl.col("amount") * shares).otherwise(0.0)
+    return placed.with_columns(ratio_or_1=ratio, paid=paid).with_columns(total=pl.col("paid").sum().over(bar))
+
+
+def _steps(placed: pl.DataFrame) -> pl.DataFrame:
+    """One factor for each bar that is the first to trade without some right."""
     step = pl.col("ratio_or_1").product() * (pl.col("before").first() / (pl.col("before").first() - pl.col("paid").sum()))
     return (
-        placed.group_by(bar, maintain_order=True)
+        placed.group_by("symbol", "bar_ns", maintain_order=True)
         .agg(factor=step, action_known_ns=pl.col("action_known_ns").max())
         .rename({"bar_ns": "ts_ns"})
     )
 
 
+_ACTIONS = {"symbol": pl.String, PLACE: pl.Int64, "action": pl.String, "amount": pl.Float64, "ratio": pl.Float64}
+_ACTIONS |= {"ts_ns": pl.Int64, "known_ns": pl.Int64, "currency": pl.String}
+_IS_SPLIT = pl.col("action") == "split"
+_IMPOSSIBLE = (
+    (
+        ~_IS_SPLIT & (pl.col("amount").is_null() | (pl.col("total") >= pl.col("before"))),
+        "amount",
+        "dividends of a bar below the close before",
+        "fix the amount; what pays out the whole price is a delisting, not a dividend",
+    ),
+    (_IS_SPLIT & pl.col("ratio").is_null(), "ratio", "a ratio for every split", "add it"),
+    (
+        (~_IS_SPLIT & (pl.col("currency") != pl.col("price_currency"))).fill_null(False),
+        "currency",
+        "dividends in the currency of the price",
+        "convert the amount at its ex-date, or set bars.adjustment to split",
+    ),
+)
+"""Actions that no factor can be made of: when, which column, what is expected, what to do."""
+
+
+class ActionsAudit:
+    """The actions of a dump under judgement, and those that `adjust` would refuse, once their prices have gone by."""
+
+    def __init__(self, cfg: CorporateActionsConfig, assets: pl.DataFrame, as_of_ns: int | None, adjustment: Adjustment) -> None:
+        self.cfg, self.assets, self.as_of_ns, self.adjustment = cfg, assets, as_of_ns, adjustment
+        self.frame = pl.DataFrame(schema=_ACTIONS)
+        self.broken: dict[str, Broken] = {}
+
+    def keep(self, rows: pl.DataFrame) -> None:
+        """Take rows of the table as the gate has typed them, with their places."""
+        known_ns = pl.col("ts_ns") + self.cfg.lag_s * NS_PER_S
+        if "known_at_ns" in rows.columns:
+            known_ns = pl.col("known_at_ns").fill_null(known_ns)
+        named = {name: column for name, column in self.cfg.columns().items() if column in rows.columns and name != "symbol"}
+        made = rows.select("symbol", PLACE, **{name: pl.col(column) for name, column in named.items()}).with_columns(
+            pl.lit(None, dtype).alias(name) for name, dtype in _ACTIONS.items() if name not in (*named, "symbol", PLACE)
+        )
+        made = made.with_columns(known_ns=rows.select(known_ns).to_series())
+        self.frame = pl.concat([self.frame, made.select(pl.col(name).cast(dtype, strict=False) for name, dtype in _ACTIONS.items())])
+
+    def judge(self, bars: pl.DataFrame) -> None:
+        """Count the actions that do not go with the prices of a group of whole symbols."""
+        told = pl.when(_IS_SPLIT).then("ratio").otherwise("amount").is_finite()  # others break a rule of their own
+        mine = self.frame.filter(told & pl.col("symbol").is_in(bars["symbol"].unique().implode()) & pl.col("ts_ns").is_not_null())
+        prices = bars.filter(pl.col("symbol").is_in(mine["symbol"].unique().implode()) & (pl.col("close") > 0))
+        if self.adjustment == "raw" or mine.is_empty() or prices.is_empty():
+            return
+        placed = _placed(prices, _wanted(mine, self.assets, self.as_of_ns, self.adjustment))
+        for wrong, name, expected, _ in _IMPOSSIBLE:
+            rows = placed.filter(wrong)
+            if rows.height:
+                rule = Broken("bad_action", "error", self.cfg.columns()[name], expected, Tally(QUARANTINE_ROWS))
+                self.broken.setdefault(name, rule).tally.add(rows[PLACE].to_numpy(), rows["symbol"])
+
+
 def _refuse(placed: pl.DataFrame) -> None:
     """Raise on an action that no factor can be made of."""
-    is_split = pl.col("action") == "split"
-    unpaid = ~is_split & (pl.col("amount").is_null() | (pl.col("total") >= pl.col("before")))
-    foreign = (~is_split & (pl.col("currency") != pl.col("price_currency"))).fill_null(False)
-    for wrong, expected, remedy in (
-        (
-            unpaid,
-            "dividends of a bar below the close before",
-            "fix the amount; what pays out the whole price is a delisting, not a dividend",
-        ),
-        (is_split & pl.col("ratio").is_null(), "a ratio for every split", "add it"),
-        (foreign, "dividends in the currency of the price", "convert the amount at its ex-date, or set bars.adjustment to split"),
-    ):
+    for wrong, _, expected, remedy in _IMPOSSIBLE:
         found = placed.filter(wrong)
         if found.height:
             row = found.row(0, named=True)

@@ -207,9 +207,7 @@ def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.LazyFrame:
     cfg = source.cfg.corporate_actions
     rows = source.read(cfg.shape(), cfg.lag_s, symbols)
     there = rows.collect_schema()
-    names = {"symbol": cfg.symbol_column, "action": cfg.action_column, "amount": cfg.amount_column, "ratio": cfg.ratio_column}
-    names |= {"ts_ns": "ts_ns", "known_ns": "known_ns", "currency": cfg.currency_column}
-    return rows.select(**{name: pl.col(column) for name, column in names.items() if column in there})
+    return rows.select(**{name: pl.col(column) for name, column in cfg.columns().items() if column in there})
 
 
 def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:

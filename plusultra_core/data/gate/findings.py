@@ -120,8 +120,8 @@ _ROWS = _errors(
     ("bad_side", "a trade that is neither long, short nor flat", "write one of the three"),
     (
         "bad_action",
-        "a corporate action of an unknown kind, or without its number",
-        "write split with a ratio > 0, dividend with an amount > 0",
+        "a corporate action of an unknown kind, without its number, or of which no adjusted price can be made",
+        "write split with a ratio of new shares for an old one, dividend with an amount below the close before and in its currency",
     ),
     ("no_symbols_left", "every symbol with bars would be quarantined", "fix the dump"),
 ) | _warnings(

@@ -4,6 +4,7 @@ A dump may be larger than memory. Rows come in the order of the dump; what does 
 afterwards a few whole symbols at a time are put together from all runs.
 """
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from plusultra_core.arrays import Int64Array
-from plusultra_core.data.gate.findings import Finding, ValidationConfig, plain
-from plusultra_core.data.gate.rows import Tally
+from plusultra_core.data.gate.findings import Finding, ValidationConfig, describe, plain
+from plusultra_core.data.gate.rows import Broken, Reader, Tally
 from plusultra_core.data.gate.schema import TableShape
 
 RUN_ROWS = 2_000_000
@@ -29,6 +30,7 @@ QUARANTINE = "quarantine.parquet"
 """File of a snapshot with the rows set aside."""
 _QUARANTINED = {"table": pl.String, "symbol": pl.String, "code": pl.String, "column": pl.String, "row": pl.Int64}
 _QUARANTINED |= dict.fromkeys(("timestamp", "value", "reason"), pl.String)
+_REMEDY = {"error": "fix the dump or exclude the symbol", "warning": "kept as it is"}
 PLACE, OWNER = "_place", "_owner"
 """Columns of rows on their way: the place in the dump's table, and the number of the owner's name."""
 
@@ -203,6 +205,25 @@ def quarantine(
     told = {"table": shape.table, "column": column, "code": code, "reason": f"expected {expected}"}
     rows = {"row": tally.places + 1, "timestamp": texts(shape.time), "symbol": texts(shape.symbol), "value": texts(column)}
     return pl.DataFrame({**rows, **told}, schema_overrides=_QUARANTINED).select(*_QUARANTINED)
+
+
+def tell(db: sqlite3.Connection, reader: Reader, told: Sequence[Broken], cfg: ValidationConfig) -> tuple[list[Finding], list[pl.DataFrame]]:
+    """Findings of the broken rules of one table, with rows as they stand in the dump; and in quarantine mode the rows to set aside."""
+    shape = reader.shape
+    aside = [rule for rule in told if cfg.mode == "quarantine" and rule.level == "error" and rule.by_symbol and rule.tally.told()]
+    places = {place for rule in told for place in rule.tally.places[: None if rule in aside else cfg.sample_rows].tolist()}
+    cells = reader.fetch(db, places)
+    findings = []
+    for rule in told:
+        names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, rule.column]))
+        shown = tuple({name: plain(cells[at][name]) for name in names} for at in rule.tally.places[: cfg.sample_rows].tolist())
+        message = describe(f"{shape.table}.{rule.column}", rule.tally.count, shown, rule.expected, _REMEDY[rule.level])
+        if rule.code == "offset_converted":
+            message = f"{shape.table}.{rule.column}: {rule.expected}"
+        message += " (the text is read as numbers)" if rule.code == "numeric_text" else ""
+        symbols = rule.tally.told() if rule.by_symbol else None
+        findings.append(Finding(rule.level, rule.code, shape.table, rule.column, message, shown, symbols))
+    return findings, [quarantine(shape, rule.code, rule.column, rule.expected, rule.tally, cells) for rule in aside]
 
 
 def write_quarantine(into: Path, parts: Sequence[pl.DataFrame]) -> None:

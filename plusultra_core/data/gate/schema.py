@@ -23,6 +23,8 @@ class Rule:
     predicate: str
     expected: str
     needs: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    """Columns that, where they are there, make the rule idle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ class TableShape:
             positive=kept(self.positive),
             nonnegative=kept(self.nonnegative),
             finite=kept(self.finite),
-            rules=tuple(rule for rule in self.rules if there.issuperset(rule.needs)),
+            rules=tuple(rule for rule in self.rules if there.issuperset(rule.needs) and there.isdisjoint(rule.lacks)),
         )
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_S, iso
+from plusultra_core.data.corporate_actions import ActionsAudit
 from plusultra_core.data.gate.assets import check_assets, read_assets
 from plusultra_core.data.gate.connection import sqlite_finding
-from plusultra_core.data.gate.findings import DumpReport, Finding, Level, describe, plain
+from plusultra_core.data.gate.findings import DumpReport, Finding, Level
 from plusultra_core.data.gate.history import Survey, check_frequency, check_indicators, gather, judge, meetings, survey
 from plusultra_core.data.gate.ingest import (
     FOLDER,
@@ -26,8 +27,8 @@ from plusultra_core.data.gate.ingest import (
     TableFile,
     find_twice,
     leave_out,
-    quarantine,
     soften,
+    tell,
     write_quarantine,
 )
 from plusultra_core.data.gate.rows import NEVER, Broken, KeyRules, Reader, Tally, mixed_types, number_rules
@@ -37,7 +38,6 @@ from plusultra_core.data.tables import DataConfig
 from plusultra_core.market import MarketConfig
 
 _FORM = "YYYY-MM-DD HH:MM:SS or epoch s, ms, us, ns of 1975 to 2100"
-_REMEDY = {"error": "fix the dump or exclude the symbol", "warning": "kept as it is"}
 
 T = TypeVar("T")
 
@@ -204,8 +204,8 @@ class _Inspection:
         self.counts: dict[str, int] = {}
         self.ranges: dict[str, dict[str, str]] = {}
         self.traded: set[str] = set()
-        self.actions = pl.DataFrame(schema={"symbol": pl.String, "ts_ns": pl.Int64})
         self.assets = pl.DataFrame()
+        self.actions = ActionsAudit(cfg.corporate_actions, self.assets, cfg.bars.as_of_ns(), cfg.bars.adjustment)
         self.surveys: list[Survey] = []
         self.met: list[pl.DataFrame] = []
         self.owners = {"assets": "symbol"}
@@ -220,7 +220,7 @@ class _Inspection:
         if found is None:
             return self._report({})
         assets, findings = found
-        self.assets = assets
+        self.assets = self.actions.assets = assets
         self.findings += findings
         self.counts["assets"] = assets.height
         rules = KeyRules(self.cfg.validation, self.now, frozenset(assets["symbol"].drop_nulls()))
@@ -229,6 +229,9 @@ class _Inspection:
         first = [name for name in (self.cfg.corporate_actions.table,) if name in shapes]  # the history of prices wants them
         told = {name: self._check_table(shapes[name], rules) for name in dict.fromkeys((*first, *shapes)) if name != "assets"}
         self.findings += [finding for name in shapes for finding in told.get(name, [])]
+        if broken := list(self.actions.broken.values()):
+            reader = Reader(shapes[first[0]], rules.keep)
+            self.findings += self._guard(first[0], lambda: self._tell(reader, broken)) or []
         sample = self.cfg.validation.sample_rows
         if self.surveys:
             self.findings += judge(gather(self.surveys), assets, self.cfg.history, sample)
@@ -251,7 +254,7 @@ class _Inspection:
             return [Finding("error", "empty_table", "series", None, message)] if shape.table == "series" else []
         if check.first_ns <= check.last_ns:
             self.ranges[shape.table] = {"first": iso(check.first_ns), "last": iso(check.last_ns)}
-        return self._guard(shape.table, lambda: self._tell(check)) or []
+        return self._guard(shape.table, lambda: self._tell(check.reader, check.told())) or []
 
     def _scan(self, shape: TableShape, rules: KeyRules, not_numbers: frozenset[str]) -> TableCheck | None:
         reader = Reader(shape, rules.keep, not_numbers)
@@ -294,37 +297,22 @@ class _Inspection:
         known = (frame[OWNER] >= 0) & (frame[OWNER] < len(check.rules.symbols))
         sound = rows.filter(known).with_columns(pl.col(name).cast(pl.String).alias("symbol"))
         if shape.table == self.cfg.corporate_actions.table:
-            self.actions = pl.concat([self.actions, sound.select("symbol", "ts_ns")])
+            self.actions.keep(sound.with_columns(frame[PLACE].filter(known)))
         elif shape.table == "series":
             if any(rule.tally.count for rule in check.numbers):  # what is no number has no history
                 sound = sound.with_columns(pl.when(pl.col(name).is_finite()).then(name) for name in check.reader.numbers)
             self.traded |= set(sound["symbol"].unique())
-            self.surveys.append(survey(sound, self.actions, self.assets, self.markets, self.cfg.history))
+            self.surveys.append(survey(sound, self.actions.frame, self.assets, self.markets, self.cfg.history))
+            self.actions.judge(sound)
         elif (bars := self.into / FOLDER / "series.parquet").exists():
             owners = sound["symbol"].unique().to_list()
             times = pl.scan_parquet(bars).filter(pl.col("symbol").is_in(owners)).select("symbol", "ts_ns").collect()
             self.met.append(meetings(sound, times))
 
-    def _tell(self, check: TableCheck) -> list[Finding]:
-        """Findings of one table, with the rows as they stand in the dump."""
-        reader, shape, cfg = check.reader, check.shape, self.cfg.validation
-        told = check.told()
-        aside = [rule for rule in told if cfg.mode == "quarantine" and rule.level == "error" and rule.by_symbol and rule.tally.told()]
-        places = {place for rule in told for place in rule.tally.places[: None if rule in aside else cfg.sample_rows].tolist()}
-        cells = reader.fetch(self.db, places)
-        findings = []
-        for rule in told:
-            names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, rule.column]))
-            shown = tuple({name: plain(cells[at][name]) for name in names} for at in rule.tally.places[: cfg.sample_rows].tolist())
-            message = describe(f"{shape.table}.{rule.column}", rule.tally.count, shown, rule.expected, _REMEDY[rule.level])
-            if rule.code == "offset_converted":
-                message = f"{shape.table}.{rule.column}: {rule.expected}"
-            message += " (the text is read as numbers)" if rule.code == "numeric_text" else ""
-            symbols = rule.tally.told() if rule.by_symbol else None
-            findings.append(Finding(rule.level, rule.code, shape.table, rule.column, message, shown, symbols))
-        findings += [mixed_types(self.db, reader, cfg.sample_rows)] if reader.mixed else []
-        self.set_aside += [quarantine(shape, rule.code, rule.column, rule.expected, rule.tally, cells) for rule in aside]
-        return findings
+    def _tell(self, reader: Reader, told: Sequence[Broken]) -> list[Finding]:
+        findings, aside = tell(self.db, reader, told, self.cfg.validation)
+        self.set_aside += aside
+        return findings + ([mixed_types(self.db, reader, self.cfg.validation.sample_rows)] if reader.mixed else [])
 
     def _guard(self, table: str, question: Callable[[], T]) -> T | None:
         """The answer, or a finding where SQLite cannot give one."""

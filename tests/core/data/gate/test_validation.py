@@ -93,6 +93,24 @@ REFUSED = {
         "corporate_actions",
         "amount",
     ),
+    "split beyond reason": (
+        "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'split', NULL, 1e299, NULL)",
+        "bad_action",
+        "corporate_actions",
+        "ratio",
+    ),
+    "dividend of the whole price": (
+        "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'dividend', 500, NULL, NULL)",
+        "bad_action",
+        "corporate_actions",
+        "amount",
+    ),
+    "dividend in another currency": (
+        "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'dividend', 1, NULL, 'EUR')",
+        "bad_action",
+        "corporate_actions",
+        "currency",
+    ),
     "unknown action": (
         "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'merger', 1, 1, NULL)",
         "bad_action",
@@ -261,6 +279,24 @@ def test_quarantine_sets_the_offending_symbols_aside(make_dump: MakeDump, check:
     report = check(make_dump(REFUSED["zero price"][0], f"{BAR} ('2020-01-05 21:00:00', 'ZZZ', 1.0)"), mode="quarantine")
     assert report.accepted and report.quarantined == ("AAA", "ZZZ")
     assert {finding.code for finding in report.warnings} >= {"not_positive", "orphan_symbol"}
+
+
+def test_a_split_needs_a_column_for_its_ratio(make_dump: MakeDump, check: Check) -> None:
+    split = "INSERT INTO corporate_actions (timestamp, symbol, action, amount) VALUES ('2020-01-05 14:30:00', 'AAA', 'split', 1)"
+    report = check(make_dump("ALTER TABLE corporate_actions DROP COLUMN ratio", split))
+    assert [(finding.code, finding.column) for finding in report.errors] == [("bad_action", "action")]
+    assert "a column ratio for every split" in report.errors[0].message
+
+
+def test_a_dividend_is_held_against_the_price_that_it_is_taken_from(
+    make_dump: MakeDump, check: Check, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    dividend = "INSERT INTO corporate_actions VALUES ('2020-01-05 14:30:00', 'AAA', 'dividend', 500, NULL, 'USD')"
+    adjusted = """UPDATE assets SET metadata = '{"asset_class": "equity", "price_adjustment": "split+dividend"}' WHERE symbol = 'AAA'"""
+    assert check(make_dump(dividend, adjusted)).accepted
+    for_splits = replace(data_cfg, bars=replace(data_cfg.bars, adjustment="split"))
+    assert check_dump(make_dump(dividend), for_splits, markets).accepted
+    assert check(make_dump(dividend), mode="quarantine").quarantined == ("AAA",)
 
 
 def test_quarantine_still_refuses_what_no_symbol_answers_for(make_dump: MakeDump, check: Check) -> None:
