@@ -126,3 +126,16 @@ def test_nothing_of_the_past_moves_when_rows_follow(make_class: Make) -> None:
     cut = bars["ts_ns"].unique().sort()[97]
     whole, before = against_others(bars, 21, 10, 3), against_others(bars.filter(pl.col("ts_ns") <= cut), 21, 10, 3)
     assert whole.filter(pl.col("ts_ns") <= cut).equals(before)
+
+
+def test_what_is_said_late_of_an_older_time_is_no_row_of_a_side_series() -> None:
+    rows = {"ts_ns": [0, 10, 20, 10, 20], "known_ns": [1, 11, 21, 25, 30], "value": [1.0, 2.0, 3.0, 9.0, 4.0]}
+    side = pl.DataFrame(rows).with_columns(table=pl.lit("t"), field=pl.lit("f"), symbol=pl.lit(None, pl.String), expires_ns=pl.lit(99))
+    assert sources.side_series(side, "t", "f", None, False)["level"].to_list() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_mean_over_symbols_expires_with_the_first_of_them() -> None:
+    rows = {"symbol": ["A", "B", "C"], "ts_ns": [0] * 3, "known_ns": [1, 2, 3], "value": [1.0, 2.0, 3.0], "expires_ns": [None, 50, 90]}
+    side = pl.DataFrame(rows, schema_overrides={"expires_ns": pl.Int64}).with_columns(table=pl.lit("t"), field=pl.lit("f"))
+    found = sources.side_series(side, "t", "f", "*", False)
+    assert found["level"].to_list() == [1.0, 1.5, 2.0] and found["expires_ns"].to_list() == [None, 50, 50]
