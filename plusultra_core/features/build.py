@@ -152,7 +152,7 @@ def check(
         for column in columns:
             if column not in frame.columns:
                 raise ContractError(f"{name}: column {column!r} is missing; expected {list(columns)}, found {frame.columns}")
-    present = set(side_tables["table"].unique().to_list())
+    present = set(side_tables["table"].unique().to_list()) if cfg.required_tables else set()
     for table in cfg.required_tables:
         if table not in present:
             raise ContractError(f"side_tables: required table {table!r} is missing, found {sorted(present)}; add it or require less")

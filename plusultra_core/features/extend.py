@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import BoolArray, Int64Array
+from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.features import kernels
 from plusultra_core.features.build import (
@@ -87,10 +87,11 @@ class _Plan:
 def tail_start(num_rows: Int64Array, windows: WindowsConfig) -> Int64Array:
     """Row from which a symbol of so many rows is computed again when it grows.
 
-    Far enough before its end for the longest window on a window, each with the block in which its sums began.
+    Far enough before the block in which its last row lies for the longest window over triples of rows, and for a mean of
+    a mean of a medium one, each from the block in which its sums begin.
     """
-    reach = windows.long + windows.medium + windows.short + 3 * BLOCK
-    return np.maximum(num_rows - reach, 0) // BLOCK * BLOCK
+    reach = max(windows.long, windows.medium + 2 * BLOCK) + 2
+    return np.maximum(num_rows // BLOCK * BLOCK - reach, 0) // BLOCK * BLOCK
 
 
 def extend(
@@ -120,7 +121,7 @@ def extend(
     elif {*names, *KEYS} != set(previous.features.columns):
         return extend(None, bars, indicators, side_tables, market, cfg)
     else:
-        features = _spliced(plan, previous, keys, frame_of(span.keys, made.columns).drop(KEYS))
+        features = _spliced(plan, previous, keys, made.columns)
     if across:
         whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
         features = features.with_columns(frame_of(keys, whole.columns).drop(KEYS))
@@ -181,9 +182,30 @@ def _same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
     """Whether both have the same rows known by then, in whatever order."""
     if old.schema != new.schema:
         return False
-    known = [frame["known_ns"] <= end_ns for frame in (old, new)]
-    one, two = (frame if mask.all() else frame.filter(mask) for frame, mask in zip((old, new), known, strict=True))
-    return one.equals(two) or (one.height == two.height and one.sort(one.columns).equals(two.sort(two.columns)))
+    old_known, new_known = (frame["known_ns"] <= end_ns for frame in (old, new))
+    if old_known.sum() != new_known.sum():
+        return False
+    old = old if old_known.all() else old.filter(old_known)
+    if _same_in_order(old, new, new_known):
+        return True
+    new = new.filter(new_known)
+    return old.sort(old.columns).equals(new.sort(new.columns))
+
+
+def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: pl.Series) -> bool:
+    """Whether the rows of `new` that are known are those of `old`; numbers are compared where they lie."""
+    edges = np.flatnonzero(np.diff(known.to_numpy().astype(np.int8), prepend=np.int8(0), append=np.int8(0)))
+    first, lengths = edges[::2], edges[1::2] - edges[::2]
+    same = np.ones(first.size, dtype=np.bool_)
+    for name, dtype in old.schema.items():
+        one, two = old[name], new[name]
+        if one.null_count() == one.len() and two.null_count() == two.len():
+            continue
+        if dtype.is_numeric() and not one.null_count() and not two.null_count():
+            kernels.mark_changed(_bits(one), np.cumsum(lengths) - lengths, _bits(two), first, lengths, same)
+        elif not one.equals(two.filter(known), null_equal=True):
+            return False
+    return bool(same.all())
 
 
 def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame, windows: WindowsConfig) -> Span:
@@ -208,18 +230,21 @@ def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.D
     return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before, keep)
 
 
-def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
-    """Of each symbol the earlier rows, in the memory where they are, then those of `new`."""
+def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str, Float32Array]) -> pl.DataFrame:
+    """Of each symbol the earlier rows, in the memory where they are, then the new ones of those made."""
+    num_new = plan.num_rows - plan.taken
     lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
-    new_first = np.cumsum(lengths) - lengths + np.maximum(plan.taken - plan.begin, 0)
+    ends = np.cumsum(num_new)
+    rows = np.arange(ends[-1]) + np.repeat(np.cumsum(lengths) - ends, num_new)
+    new = frame_of(pl.DataFrame({"row": rows}), {name: value[rows] for name, value in made.items()}).drop("row")
     old = previous.features.select(new.columns)
-    pieces, none = [], old.clear()
-    for first, taken, rest_first, num_rows in zip(
-        plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), new_first.tolist(), plan.num_rows.tolist(), strict=True
+    pieces = [old.clear()]
+    for old_first, taken, end, num in zip(
+        plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), ends.tolist(), num_new.tolist(), strict=True
     ):
-        pieces.append(old.slice(first, taken) if taken else none)
-        pieces.append(new.slice(rest_first, num_rows - taken) if num_rows > taken else none)
-    return pl.concat([keys.select(KEYS), pl.concat([none, *(piece for piece in pieces if piece.height)])], how="horizontal")
+        pieces += [old.slice(old_first, taken)] if taken else []
+        pieces += [new.slice(end - num, num)] if num else []
+    return pl.concat([keys.select(KEYS), pl.concat(pieces)], how="horizontal")
 
 
 def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:

@@ -51,11 +51,13 @@ def keys_of(frame: pl.DataFrame) -> Keys:
 
 def own_rows(keys: Keys, frame: pl.DataFrame) -> Rows:
     """Rows with a value that belong to a symbol of the keys, in the order of the symbols."""
-    owner = frame["symbol"].cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64)
-    there = owner.is_not_null() & frame["value"].is_not_null()
-    if not there.all():
-        frame, owner = frame.filter(there), owner.filter(there)
-    return _ordered(owner.to_numpy(), frame, len(keys.symbols))
+    runs = frame.select(pl.col("symbol").rle()).unnest("symbol")  # most tables lie symbol after symbol
+    place = runs["value"].cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    owner = np.repeat(place, runs["len"].to_numpy())
+    if frame["value"].null_count() or (place < 0).any():
+        there = (owner >= 0) & frame["value"].is_not_null().to_numpy()
+        frame, owner = frame.filter(there), owner[there]
+    return _ordered(owner, frame, len(keys.symbols))
 
 
 def wide_rows(frame: pl.DataFrame) -> Rows:
@@ -89,6 +91,19 @@ def in_order(owner: Int64Array, known_ns: Int64Array, ts_ns: Int64Array) -> bool
         elif ts_ns[i] < ts_ns[i - 1]:
             return False
     return True
+
+
+def still_counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> pl.DataFrame:
+    """Rows without those of symbols that count at no key: too old for the first one, and of earlier times than all known since.
+
+    A row that goes could only have been displaced by those that stay, so that `newest` finds the same without it.
+    """
+    since_ns = int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
+    late, own = frame["known_ns"] >= since_ns, frame["symbol"].is_not_null()
+    if late.all():
+        return frame
+    first_ns = frame["ts_ns"].filter(late & own).min()
+    return frame.filter(late | ~own if first_ns is None else late | ~own | (frame["ts_ns"] >= first_ns))
 
 
 def newest(keys: Keys, rows: Rows, max_staleness_ns: int) -> Int64Array:
@@ -130,6 +145,18 @@ def walk(
                 at = counts[j - 1]
                 if known_ns[i] - row_known_ns[at] <= max_staleness_ns and known_ns[i] <= expires_ns[at]:
                     out[i] = at
+    return out
+
+
+@njit(cache=True)
+def lowest(place: Int64Array, starts: Int64Array, row_starts: Int64Array) -> Int64Array:
+    """First place that each symbol's keys found, the end of its rows where they found none."""
+    out = row_starts[1:].copy()
+    for s in range(starts.size - 1):
+        for i in range(starts[s], starts[s + 1]):
+            if place[i] >= 0:
+                out[s] = place[i]  # places rise with the keys
+                break
     return out
 
 

@@ -16,7 +16,7 @@ from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import joins, kernels
-from plusultra_core.features.joins import Keys
+from plusultra_core.features.joins import Keys, Rows
 from plusultra_core.features.kernels import ratio
 
 _HOURS_PER_YEAR = 8760.0
@@ -218,8 +218,11 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
 
     keys has symbol and known_ns of the bars. Columns of tables that are not there are all NaN.
     """
-    side, at = _with_indicators(side, indicators, cfg), joins.keys_of(keys)
-    age_days, surprise = _macro(at, side, cfg.macro)
+    at = joins.keys_of(keys)
+    age_days, surprise = _macro(at, side.filter(pl.col("symbol").is_null()), cfg.macro)
+    sources = (cfg.funding, cfg.implied_vol, cfg.market_vol, cfg.rate_short, cfg.rate_long, cfg.open_interest, cfg.onchain)
+    limit = int(max(source.max_staleness_hours for source in sources) * NS_PER_HOUR)
+    side = _with_indicators(joins.still_counting(at, side, limit), joins.still_counting(at, indicators, limit), cfg)
     return {
         "funding": _funding(at, side, cfg),
         "implied_vol": _source(at, side, cfg.implied_vol),
@@ -246,6 +249,19 @@ def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: Alter
         else side.filter((pl.col("table") == source.table) & pl.col("field").is_in(source.fields))
     )
     return "" if rows["value"].count() else f"{source.table}: {' or '.join(source.fields)}"
+
+
+def _z_of_found(rows: Rows, place: Int64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Float64Array:
+    """Deviations of the rows that were found, from sums that begin where those of all rows are made anew."""
+    first = rows.starts[:-1]
+    reach = -(-cfg.z_window // kernels.BLOCK) * kernels.BLOCK
+    begin = first + np.maximum((joins.lowest(place, starts, rows.starts) - first) // kernels.BLOCK * kernels.BLOCK - reach, 0)
+    lengths = rows.starts[1:] - begin
+    part = np.append(0, np.cumsum(lengths))
+    of = np.arange(part[-1]) + np.repeat(begin - part[:-1], lengths)
+    out = np.full(rows.value.size, np.nan)
+    out[of] = _own_z(rows.value[of], part, cfg)
+    return joins.take(out, place)
 
 
 def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Float64Array:
@@ -285,7 +301,7 @@ def indicator_columns(keys: pl.DataFrame, indicators: pl.DataFrame, cfg: Indicat
     for name in sorted(chosen):
         rows = joins.own_rows(at, indicators.filter(pl.col("name") == name) if len(present) > 1 or name not in present else indicators)
         place = joins.newest(at, rows, limit)
-        columns[column_name(name)] = joins.take(_own_z(rows.value, rows.starts, cfg), place)
+        columns[column_name(name)] = _z_of_found(rows, place, at.starts, cfg)
         columns[f"{column_name(name)}_raw"] = np.arcsinh(joins.take(rows.value, place))
     return columns
 

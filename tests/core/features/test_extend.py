@@ -161,6 +161,22 @@ def test_a_new_day_is_the_only_thing_computed_but_for_the_way_there(long: Frames
     assert grow([long, long])[1].num_rows_computed == 0
 
 
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("windows", [(4, 10, 40), (4, 61, 62), (15, 16, 17), (5, 21, 63)])
+def test_the_way_to_a_new_day_is_long_enough_for_any_windows(
+    long: Frames, smoke: FeaturesConfig, market: Callable[[str], MarketConfig], windows: tuple[int, int, int]
+) -> None:
+    sizes = dict(zip(("short", "medium", "long"), windows, strict=True))
+    cfg = dataclasses.replace(smoke, windows=dataclasses.replace(smoke.windows, **sizes))
+    settled = {"market": market("crypto"), "cfg": cfg}
+    for cut in cuts(long, 0.8, 0.81, 0.84):
+        early = until(long, cut)
+        before = extend(None, **early, **settled)
+        extended = extend(Previous(**early, features=before.features, state=before.state), **long, **settled)
+        assert extended.num_symbols_taken == 6
+        same_bits(extended.features, build(**long, **settled))
+
+
 def test_a_symbol_whose_history_changed_is_built_whole_and_the_others_are_not(long: Frames, grow: Grow) -> None:
     early = until(long, cuts(long, 0.9)[0])
     place = pl.int_range(pl.len()).over("symbol")

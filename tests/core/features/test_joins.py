@@ -32,11 +32,27 @@ def test_a_walk_finds_what_the_as_of_join_finds(by_symbol: bool, shuffled: bool)
     assert 10 < np.isfinite(found).sum() < 90
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_no_longer_counts_can_be_left_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    keys = joins.keys_of(pl.DataFrame({"symbol": ["A"] * 9 + ["B"] * 9, "known_ns": [*range(200, 245, 5)] * 2}))
+    ts_ns = rng.integers(0, 240, 80)
+    known_ns = ts_ns + np.where(rng.random(80) < 0.9, 3, rng.integers(0, 120, 80))  # now and then a late revision
+    rows = pl.DataFrame({"symbol": rng.choice(["A", "B"], 80), "ts_ns": ts_ns, "known_ns": known_ns, "value": rng.standard_normal(80)})
+    rows = rows.unique(["symbol", "ts_ns", "known_ns"], maintain_order=True)
+    some = joins.still_counting(keys, rows, 30)
+    found = [joins.take(mine.value, joins.newest(keys, mine, 30)) for mine in (joins.own_rows(keys, rows) for rows in (rows, some))]
+    np.testing.assert_array_equal(*found)
+    assert some.height <= rows.height and np.isfinite(found[0]).any()
+
+
 def test_kernels_say_what_their_sources_say() -> None:
     keys = pl.DataFrame({"symbol": ["A", "A", "B"], "known_ns": [3, 2, 9]})
     starts = np.array([0, 2, 3])
     for kernel in (joins.latest, getattr(joins.latest, "py_func", joins.latest)):
         assert kernel(keys["known_ns"].to_numpy(), starts).tolist() == [3, 3, 9]
+    for lowest in (joins.lowest, getattr(joins.lowest, "py_func", joins.lowest)):
+        assert lowest(np.array([-1, 4, -1]), starts, np.array([0, 5, 9])).tolist() == [4, 9]
     stamps = np.array([1, 5, 4])
     for walk in (joins.walk, getattr(joins.walk, "py_func", joins.walk)):
         found = walk(starts, np.array([1, 4, 4]), np.array([0, 2, 3]), stamps, stamps, np.full(3, joins.NEVER_NS), 2)
