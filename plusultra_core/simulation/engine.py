@@ -1,8 +1,10 @@
 """Accounts in lockstep around the step kernel: `Environment` for PPO and policies, `backtest` for given targets."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -15,11 +17,8 @@ from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
 from plusultra_core.simulation.kernels import step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
-from plusultra_core.simulation.records import TIMES_IN_FORCE, Accounts, MarketArrays, Step, empty_step
-from plusultra_core.simulation.tiles import build_scratch, build_world, stream_keys
-
-NO_BOOKS: Float64Array = np.zeros(0)
-NO_STEP = empty_step((0,))
+from plusultra_core.simulation.records import TIMES_IN_FORCE, MarketArrays, Step, empty_step
+from plusultra_core.simulation.tiles import LANES, Scratch, build_accounts, build_scratch, build_world, stream_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +113,9 @@ class Environment:
 
     def __init__(
         self, market: MarketArrays, num_accounts: int, num_slots: int, bar_ns: int, cfg: SimulationConfig, costs: CostsConfig,
-        guard: GuardrailsConfig,
+        guard: GuardrailsConfig, num_threads: int = 1,
     ) -> None:  # fmt: skip
+        """`num_threads` share the accounts out by whole tiles; no number depends on it."""
         check_market(market)
         self.market = market
         self.cfg = cfg
@@ -125,9 +125,11 @@ class Environment:
         cumulative: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
         self._world = build_world(market, latency_ns, cumulative)
         self._last_close = last_close(market)
-        self._scratch = build_scratch(num_slots)
-        self.accounts = _empty_accounts(num_accounts, num_slots)
-        self._flat = Accounts._make(field.reshape(-1) for field in self.accounts)
+        num_tiles = math.ceil(num_accounts / LANES)
+        bounds = [LANES * (num_tiles * i // num_threads) for i in range(num_threads)] + [num_accounts]
+        self._shares = [(low, high, build_scratch(num_slots)) for low, high in pairwise(bounds) if low < high]
+        self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+        self.accounts, self._block = build_accounts(num_accounts, num_slots)
         self.last = empty_step((num_accounts, num_slots))._replace(fill=self.accounts.fill_EA)
 
     def reset(self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array) -> None:
@@ -173,18 +175,18 @@ class Environment:
         Raises  ContractError when an account stands on the last bar.
         """
         step = self.last if out is None else out
-        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], step, NO_BOOKS)
+        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], step, None)
         return step
 
     def advance(self, request_EA: Float64Array) -> None:
         """`step` without a ledger: of what happened only the accounts and `last.fill` tell."""
-        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], NO_STEP, NO_BOOKS)
+        self.run(np.ascontiguousarray(request_EA, dtype=np.float64)[None], None, None)
 
-    def run(self, request_SEA: Float64Array, out: Step, books: Float64Array) -> None:
+    def run(self, request_SEA: Float64Array, out: Step | None, books: Float64Array | None) -> None:
         """S steps of every account with requests that are known beforehand, in one call.
 
-        Shapes  request (S, E, A); out (S, E, A), or (E, A) for the last step only, or (0,) for none; books (S, E, 4): equity,
-                cash, peak and state of the rulebook after each step, or NO_BOOKS.
+        Shapes  request (S, E, A); out (S, E, A), or (E, A) for the last step only; books (S, E, 4): equity, cash, peak and
+                state of the rulebook after each step. Who needs none gives None.
         Raises  ContractError when an account would step past the last bar.
         """
         accounts = self.accounts
@@ -192,10 +194,19 @@ class Environment:
         num_steps = len(request_SEA)
         if accounts.t_E.max() + num_steps > last and np.any(accounts.t_E[~accounts.done_E] + num_steps > last):
             raise ContractError(f"step: an account stands on bar {accounts.t_E[~accounts.done_E].max()}, the last is {last}; reset it")
-        step_accounts(
-            self._world, self._flat, request_SEA.reshape(-1), num_steps, (0, accounts.t_E.size), self.rules, self.limits, self._scratch,
-            Step._make(field.reshape(-1) for field in out), books.reshape(-1),
-        )  # fmt: skip
+        flat = None if out is None else Step._make(field.reshape(-1) for field in out)
+        rows = None if books is None else books.reshape(-1)
+        request = request_SEA.reshape(-1)
+
+        def carry(low: int, high: int, scratch: Scratch) -> None:
+            step_accounts(self._world, self._block, request, num_steps, (low, high), self.rules, self.limits, scratch, flat, rows)
+
+        if self._pool is None:
+            for share in self._shares:
+                carry(*share)
+        else:
+            for done in [self._pool.submit(carry, *share) for share in self._shares]:
+                done.result()
 
 
 def backtest(
@@ -231,13 +242,3 @@ def open_account(
     zero = np.zeros(1, dtype=np.int64)
     env.reset(zero, np.array([start], dtype=np.int64), np.arange(num_assets, dtype=np.int64)[None, :], zero)
     return env
-
-
-def _empty_accounts(num_accounts: int, num_slots: int) -> Accounts:
-    whole = {"stream_E", "asset_EA", "key_EA", "t_E", "arrival_EA", "decision_EA"}
-    dtypes = {**dict.fromkeys(whole, np.int64), "guard_E": np.int8, "done_E": np.bool_}
-    arrays: dict[str, Any] = {}
-    for name in Accounts._fields:
-        shape = (num_accounts, num_slots) if name.endswith("_EA") else (num_accounts,)
-        arrays[name] = np.zeros(shape, dtype=dtypes.get(name, np.float64))
-    return Accounts(**arrays)

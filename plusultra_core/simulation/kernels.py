@@ -18,10 +18,10 @@ from plusultra_core.guardrails.limits import ACTIVE, MAX_GROSS, MAX_NET, Limits
 from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import MAX_SHIFT, Rules, fill_quantity, impact_frac, in_lots, limit_price, replaces, worst_price
-from plusultra_core.simulation.records import Accounts, Step
-from plusultra_core.simulation.tiles import Scratch, World
+from plusultra_core.simulation.records import Step
+from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "a5d4656b2e9d059d"
+COMPILED_WITH = "af3288d839cf7dd2"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 
@@ -315,37 +315,36 @@ def step_tile(
 @njit(cache=True, error_model="numpy", _nrt=False, nogil=True)
 def step_accounts(
     world: World,
-    accounts: Accounts,
+    block: Block,
     request: Float64Array,
     num_steps: int,
     rows: tuple[int, int],
     rules: Rules,
     limits: Limits,
     scratch: Scratch,
-    out: Step,
-    books: Float64Array,
+    out: Step | None,
+    books: Float64Array | None,
 ) -> None:
     """Carry accounts rows[0] to rows[1] through S bars, tile by tile, in place. Every array is flat.
-
-    Shapes  request (S E A,); out (R E A,), R either S, or 1 for the last step only, or 0; books (S E 4,): equity, cash, peak and
-            state after each step, or (0,).
+    Shapes  request (S E A,); out (R E A,), R either S or 1: then the last step only; books (S E 4,): equity, cash, peak and state
+            after each step.
     """
-    num_accounts, num_slots = accounts.t_E.size, accounts.asset_EA.size // accounts.t_E.size
+    num_accounts, num_slots = block.t.size, block.asset.size // block.t.size
     size = num_accounts * num_slots
     for low in range(rows[0], rows[1], at.LANES):
         n = min(at.LANES, rows[1] - low)
-        at.load_tile(accounts, low, n, num_slots, scratch)
+        at.load_tile(block, low, n, num_slots, scratch)
         for step in range(num_steps):
-            at.read_bars(world, accounts, request[step * size : (step + 1) * size], low, n, num_slots, scratch)
+            at.read_bars(world, block, request[step * size : (step + 1) * size], low, n, num_slots, scratch)
             step_tile(scratch.tile, scratch.whole, scratch.desk, scratch.clock, num_slots, n, rules, limits)
-            if books.size:
+            if books is not None:
                 first = (step * num_accounts + low) * 4
                 at.put(books, first, 4, scratch.desk[at.EQUITY :], n)
                 at.put(books, first + 1, 4, scratch.desk[at.CASH :], n)
                 at.put(books, first + 2, 4, scratch.desk[at.PEAK :], n)
                 at.put(books, first + 3, 4, scratch.desk[at.STATE :], n)
-            if out.fill.size > size:
+            if out is not None and out.fill.size > size:
                 at.store_step(scratch, step * size + low * num_slots, n, num_slots, out)
-        if out.fill.size == size:
+        if out is not None and out.fill.size == size:
             at.store_step(scratch, low * num_slots, n, num_slots, out)
-        at.store_tile(accounts, low, n, num_slots, scratch)
+        at.store_tile(block, low, n, num_slots, scratch)

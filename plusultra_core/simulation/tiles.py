@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.guardrails.kernels import limit_one, next_state
 from plusultra_core.guardrails.limits import HALTED, MAX_GROSS, NO_EQUITY, REDUCING, STATE_REDUCING, Limits
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step
@@ -19,13 +19,13 @@ LANES = 64
 
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (
-    HELD, MARK, WORKING, LIMIT, SHIFT, PNL, PNL_PEAK, WEIGHT, REQUEST, TARGET, GUARD,
+    HELD, MARK, WORKING, LIMIT, SHIFT, PNL, PNL_PEAK, WEIGHT, FILL, REQUEST, TARGET, GUARD,
     OPEN, HIGH, LOW, CLOSE, VOLUME, FUNDING, SIGMA, ADV, DIVIDEND, LOT, TICK, ENDS, TERMINAL, FRESH, SPREAD,
-    BEFORE, QUOTE, TAKES, WHY, ORDER, FILL, PRICE, STATUS, REASON, SHOWN, PRICE_PNL,
+    BEFORE, QUOTE, TAKES, WHY, ORDER, PRICE, STATUS, REASON, SHOWN, PRICE_PNL,
     COST_SPREAD, COST_IMPACT, COST_DRIFT, COST_FEES, COST_FUNDING, COST_BORROW, LIQUIDATION, IMPACT, NUM_SLOT,
 ) = (LANES * k for k in range(46))  # fmt: skip
 CASH, EQUITY, PEAK, STATE, DONE, GROSS, ROOM, RULE, ASKED, SESSION_END, NUM_DESK = (LANES * k for k in range(11))
-ARRIVAL, DECISION, LATENCY, SENT, ARRIVED, KEY, NUM_WHOLE = (LANES * k for k in range(7))
+ARRIVAL, DECISION, KEY, LATENCY, SENT, ARRIVED, NUM_WHOLE = (LANES * k for k in range(7))
 NOW, NEXT, BAR, NUM_CLOCK = (LANES * k for k in range(4))
 NUM_BAR, NUM_TERMS = 8, 5
 """Numbers of a packed bar, in the order of the fields from OPEN on, and of its terms, from DIVIDEND on."""
@@ -49,6 +49,29 @@ class World(NamedTuple):
     cumulative: Float64Array
 
 
+BOOKS = ("cash_E", "equity_E", "peak_E")
+SLOTS = ("position_EA", "mark_EA", "working_EA", "limit_EA", "shift_EA", "pnl_EA", "pnl_peak_EA", "weight_EA", "fill_EA")
+WHOLES = ("arrival_EA", "decision_EA", "key_EA")
+"""The state of accounts in the order of the tile's fields, from CASH, HELD and ARRIVAL on."""
+
+
+class Block(NamedTuple):
+    """The memory of `Accounts`: one row of `stride` numbers a field, in few arrays, because each that is handed over takes time.
+
+    A stride is no multiple of a page: else the same place of all rows would fall on the same lines of the first cache.
+    """
+
+    books: Float64Array
+    slots: Float64Array
+    wholes: Int64Array
+    asset: Int64Array
+    t: Int64Array
+    guard: Int8Array
+    done: BoolArray
+    stride_E: int
+    stride_EA: int
+
+
 class Scratch(NamedTuple):
     """Room for one tile; each thread has its own."""
 
@@ -69,6 +92,24 @@ def build_scratch(num_slots: int) -> Scratch:
     """An empty tile of so many slots."""
     whole, clock = aligned(num_slots * NUM_WHOLE).view(np.int64), aligned(NUM_CLOCK).view(np.int64)
     return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock)
+
+
+def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
+    """Empty accounts, and the memory that they are views of."""
+    shapes = {"_E": (num_accounts,), "EA": (num_accounts, num_slots)}
+    strides = {name: 8 * (2 * math.ceil(math.prod(shape) / 16) + 9) for name, shape in shapes.items()}
+    dtypes = {"stream_E": np.int64, "asset_EA": np.int64, "t_E": np.int64, "guard_E": np.int8, "done_E": np.bool_}
+    arrays: dict[str, Any] = {}
+    memory: list[Any] = []
+    for names in (BOOKS, SLOTS, WHOLES):
+        stride, shape = strides[names[0][-2:]], shapes[names[0][-2:]]
+        memory.append(aligned(len(names) * stride) if names is not WHOLES else aligned(len(names) * stride).view(np.int64))
+        arrays |= {name: memory[-1][k * stride : k * stride + math.prod(shape)].reshape(shape) for k, name in enumerate(names)}
+    arrays |= {name: np.zeros(shapes[name[-2:]], dtype=dtypes.get(name, np.float64)) for name in Accounts._fields if name not in arrays}
+    accounts = Accounts(**arrays)
+    asset = accounts.asset_EA.reshape(-1)
+    books, slots, wholes = memory
+    return accounts, Block(books, slots, wholes, asset, accounts.t_E, accounts.guard_E, accounts.done_E, strides["_E"], strides["EA"])
 
 
 def build_world(market: MarketArrays, latency_ns: Int64Array, cumulative: Float64Array) -> World:
@@ -140,57 +181,43 @@ def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def load_tile(accounts: Accounts, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
+def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of accounts low .. low + n into the tile."""
-    tile, whole, desk = scratch.tile, scratch.whole, scratch.desk
-    take(accounts.cash_E, low, 1, desk[CASH:], n)
-    take(accounts.equity_E, low, 1, desk[EQUITY:], n)
-    take(accounts.peak_E, low, 1, desk[PEAK:], n)
-    take(accounts.guard_E, low, 1, desk[STATE:], n)
-    take(accounts.done_E, low, 1, desk[DONE:], n)
-    take(accounts.t_E, low, 1, scratch.clock[BAR:], n)
+    desk = scratch.desk
+    for k in range(len(BOOKS)):
+        take(block.books, k * block.stride_E + low, 1, desk[k * LANES :], n)
+    take(block.guard, low, 1, desk[STATE:], n)
+    take(block.done, low, 1, desk[DONE:], n)
+    take(block.t, low, 1, scratch.clock[BAR:], n)
     for a in range(num_slots):
-        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
-        take(accounts.position_EA, first, num_slots, s[HELD:], n)
-        take(accounts.mark_EA, first, num_slots, s[MARK:], n)
-        take(accounts.weight_EA, first, num_slots, s[WEIGHT:], n)
-        take(accounts.working_EA, first, num_slots, s[WORKING:], n)
-        take(accounts.limit_EA, first, num_slots, s[LIMIT:], n)
-        take(accounts.shift_EA, first, num_slots, s[SHIFT:], n)
-        take(accounts.pnl_EA, first, num_slots, s[PNL:], n)
-        take(accounts.pnl_peak_EA, first, num_slots, s[PNL_PEAK:], n)
-        take(accounts.arrival_EA, first, num_slots, w[ARRIVAL:], n)
-        take(accounts.decision_EA, first, num_slots, w[DECISION:], n)
-        take(accounts.key_EA, first, num_slots, w[KEY:], n)
+        s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
+        first = low * num_slots + a
+        for k in range(len(SLOTS)):
+            take(block.slots, k * block.stride_EA + first, num_slots, s[k * LANES :], n)
+        for k in range(len(WHOLES)):
+            take(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def store_tile(accounts: Accounts, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
+def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of the tile back into accounts low .. low + n."""
-    tile, whole, desk = scratch.tile, scratch.whole, scratch.desk
-    put(accounts.cash_E, low, 1, desk[CASH:], n)
-    put(accounts.equity_E, low, 1, desk[EQUITY:], n)
-    put(accounts.peak_E, low, 1, desk[PEAK:], n)
-    put(accounts.guard_E, low, 1, desk[STATE:], n)
-    put(accounts.done_E, low, 1, desk[DONE:], n)
-    put(accounts.t_E, low, 1, scratch.clock[BAR:], n)
+    desk = scratch.desk
+    for k in range(len(BOOKS)):
+        put(block.books, k * block.stride_E + low, 1, desk[k * LANES :], n)
+    put(block.guard, low, 1, desk[STATE:], n)
+    put(block.done, low, 1, desk[DONE:], n)
+    put(block.t, low, 1, scratch.clock[BAR:], n)
     for a in range(num_slots):
-        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
-        put(accounts.position_EA, first, num_slots, s[HELD:], n)
-        put(accounts.mark_EA, first, num_slots, s[MARK:], n)
-        put(accounts.weight_EA, first, num_slots, s[WEIGHT:], n)
-        put(accounts.working_EA, first, num_slots, s[WORKING:], n)
-        put(accounts.limit_EA, first, num_slots, s[LIMIT:], n)
-        put(accounts.shift_EA, first, num_slots, s[SHIFT:], n)
-        put(accounts.fill_EA, first, num_slots, s[FILL:], n)
-        put(accounts.pnl_EA, first, num_slots, s[PNL:], n)
-        put(accounts.pnl_peak_EA, first, num_slots, s[PNL_PEAK:], n)
-        put(accounts.arrival_EA, first, num_slots, w[ARRIVAL:], n)
-        put(accounts.decision_EA, first, num_slots, w[DECISION:], n)
+        s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
+        first = low * num_slots + a
+        for k in range(len(SLOTS)):
+            put(block.slots, k * block.stride_EA + first, num_slots, s[k * LANES :], n)
+        for k in range(len(WHOLES) - 1):  # the key stays
+            put(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def read_bars(world: World, accounts: Accounts, request_B: Float64Array, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
+def read_bars(world: World, block: Block, request_B: Float64Array, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """The bars that come, the requests and the latencies of bar `clock[BAR]` into the tile. Shapes  request flat (E A,)."""
     tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
     num_times = world.ts_ns.size
@@ -203,7 +230,7 @@ def read_bars(world: World, accounts: Accounts, request_B: Float64Array, low: in
         s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
         take(request_B, first, num_slots, s[REQUEST:], n)
         for i in range(n):
-            asset = accounts.asset_EA[first + i * num_slots]
+            asset = block.asset[first + i * num_slots]
             place = asset * num_times + min(clock[BAR + i], num_times - 2) + 1
             bar = world.bars[place * NUM_BAR : (place + 1) * NUM_BAR]
             for k in range(NUM_BAR):
