@@ -6,8 +6,10 @@ docs/data_performance.md. Each section is a module of its own beside this one an
 
 import importlib
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ SECTIONS = ("ingest", "features", "regimes", "views", "second")
 HEAD = """# What the data stations cost
 
 Written by `python benchmarks/data.py --write`. CPU-seconds of one process and one thread. The twins do the same work with pandas,
-`ta` and numpy as one would write it down; what each counts is said in `benchmarks/data_*.py`.
+`ta` and numpy as one would write it down; what each counts is said in `benchmarks/data_*.py`. Rows without a target are there to tell
+what the others mean.
 """
 
 
@@ -28,7 +31,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of the sections as Markdown."""
     lines = ["| what | size | measured | unit | target | holds |", "|---|---|---|---|---|---|"]
     for row in rows:
-        cells = (row["what"], row["size"], number(row["measured"]), row["unit"], number(row["target"]), "yes" if row["holds"] else "no")
+        judged = ("", "") if row["target"] is None else (number(row["target"]), "yes" if row["holds"] else "no")
+        cells = (row["what"], row["size"], number(row["measured"]), row["unit"], *judged)
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -40,6 +44,13 @@ def number(value: object) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def machine() -> str:
+    """On what it was measured."""
+    model = next((row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if row.startswith("model name")), "")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "numba", "pandas", "ta"))
+    return f"Measured on {model or platform.machine()}, Python {platform.python_version()}, {versions}.\n"
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the sections and print, or write, their table."""
     names = [name for name in arguments if name != "--write"] or list(SECTIONS)
@@ -47,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     text = table(rows)
     print(text)
     if "--write" in arguments:
-        PAGE.write_text(f"{HEAD}\n{text}", encoding="utf-8")
+        PAGE.write_text(f"{HEAD}\n{machine()}\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":

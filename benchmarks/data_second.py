@@ -1,8 +1,10 @@
-"""What a second dump of the same universe costs: tables, bars and features of `_b` over those of `_a`, for the real dumps.
+"""What a second dump of the same universe costs: tables, bars and features of `_b` after `_a`, for the real dumps.
 
-CPU-seconds of one process and thread, every class of the dump. The snapshot is taken before the clock starts; features of `_b` go
-on from those of `_a`. Dumps lie in the folder PLUSULTRA_REAL_DUMPS, or in `shared/data` beside the checkout;
-without them nothing is measured.
+CPU-seconds of one process and thread, best of two, every class of the dump. The snapshot is taken before the clock starts; features
+of `_b` go on from those of `_a`. They are held against the first dump, as the target says it, and against `_b` built without `_a`,
+which is what is saved: a second dump that is much longer than the first costs more than the first. A made universe of 500 symbols
+then grows by 21 bars each, features alone. Dumps lie in the folder PLUSULTRA_REAL_DUMPS, or in `shared/data` beside the checkout;
+without them only the made one is measured.
 """
 
 import json
@@ -14,6 +16,10 @@ from typing import Any
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import polars as pl
+from data_features import best as cpu_seconds
+from data_features import make, shipped
 
 from plusultra_core import config
 from plusultra_core.data.bars import build_bars
@@ -53,35 +59,59 @@ def columns(
     return seconds, made
 
 
+def best(
+    snapshot: Path, before: dict[str, tuple[Previous, Extended]] | None
+) -> tuple[dict[str, float], dict[str, tuple[Previous, Extended]]]:
+    """The cheaper of two runs of `columns`."""
+    return min((columns(snapshot, before) for _ in range(2)), key=lambda found: sum(found[0].values()))
+
+
 def pair(first: str, second: str) -> list[dict[str, Any]]:
-    """The second dump over the first."""
+    """The second dump over the first, and over itself built whole."""
     markets = {path.stem: config.load(MarketConfig, path) for path in sorted((ROOT / "configs/markets").glob("*.yaml"))}
     data = config.load(DataConfig, ROOT / "configs/base/data.yaml")
     with tempfile.TemporaryDirectory() as folder:
         one, two = (take_snapshot(DUMPS / f"{name}.sqlite", Path(folder), data, markets).path for name in (first, second))
         columns(one, None)  # what is compiled and loaded once is not counted
-        whole, made = columns(one, None)
-        more, found = columns(two, made)
-    share = sum(more.values()) / sum(whole.values())
+        was, made = best(one, None)
+        whole, _ = best(two, None)
+        more, found = best(two, made)
+    before = sum(e.features.height for _, e in made.values())
     taken, rows = sum(e.num_rows_taken for _, e in found.values()), sum(e.features.height for _, e in found.values())
-    size = f"{second} after {first}: {rows:,} bars, {taken:,} taken over"
-    parts = ", ".join(f"{part} {whole[part]:.2f} s then {more[part]:.2f} s" for part in whole)
+    size = f"{second} after {first}: {before:,} bars, then {rows:,}, {taken:,} taken over"
+    told = ", ".join(f"{part} {was[part]:.2f} s, then {more[part]:.2f} s, whole {whole[part]:.2f} s" for part in was)
     return [
-        {
-            "what": f"tables, bars and features ({parts})",
-            "size": size,
-            "measured": 100 * share,
-            "unit": "%",
-            "target": 30,
-            "holds": share <= 0.3,
-        }
+        share(f"second: tables, bars and features, of the first dump's time ({told})", size, sum(more.values()), sum(was.values()), 30),
+        share("second: tables, bars and features, of its own time without the first", size, sum(more.values()), sum(whole.values()), None),
+        share("second: features, of the first dump's time", size, more["features"], was["features"], None),
+        share("second: features, of their own time without the first", size, more["features"], whole["features"], None),
     ]
+
+
+def share(what: str, size: str, seconds: float, of: float, target: float | None) -> dict[str, Any]:
+    """A row of the table, percent."""
+    measured = 100 * seconds / of
+    return {"what": what, "size": size, "measured": measured, "unit": "%", "target": target, "holds": target is None or measured <= target}
+
+
+def month() -> dict[str, Any]:
+    """Features of a made universe that grows by 21 bars, of the time of all."""
+    market, cfg = shipped()
+    frames = make(500, 2_520 + 21)
+    end_ns = int(frames["bars"]["ts_ns"].unique().sort()[-22])
+    early = {name: frame.filter(pl.col("known_ns") <= end_ns) for name, frame in frames.items()}
+    first = extend(None, **early, market=market, cfg=cfg)
+    previous = Previous(**early, features=first.features, state=first.state)
+    seconds = [cpu_seconds(lambda: extend(known, **frames, market=market, cfg=cfg)) for known in (previous, None)]  # noqa: B023
+    return share(
+        "second: features of a made universe, of their own time without the first", "500 x 2,520 bars, then 21 more", *seconds, None
+    )
 
 
 def run() -> list[dict[str, Any]]:
     """Rows of what, size, measured, unit, target, holds."""
     there = [names for names in PAIRS if all((DUMPS / f"{name}.sqlite").exists() for name in names)]
-    return [row for names in there for row in pair(*names)]
+    return [*(row for names in there for row in pair(*names)), month()]
 
 
 if __name__ == "__main__":
