@@ -101,7 +101,9 @@ def find_previous(store: Path, current: Path) -> str | None:
     own_symbols, own_last = _universe(current)
     best: tuple[int, float, str] | None = None
     for folder in sorted(store.iterdir()) if store.is_dir() else ():
-        if folder.name == current.name or not (folder / MANIFEST).exists() or not (folder / TABLES / "assets.parquet").exists():
+        if folder.name == current.name or folder.name.startswith("."):  # what a process has under way, or a killed one left
+            continue
+        if not (folder / MANIFEST).exists() or not (folder / TABLES / "assets.parquet").exists():
             continue
         symbols, last = _universe(folder)
         shared = len(symbols & own_symbols) / max(1, len(symbols | own_symbols))

@@ -257,9 +257,10 @@ def test_a_snapshot_without_tables_cannot_be_compared(tmp_path: Path) -> None:
 
 def test_the_previous_snapshot_is_the_latest_of_the_same_universe(tmp_path: Path) -> None:
     other = ("X", "Y", "Z")
-    for key, num_bars, symbols in (("a", 50, "ABC"), ("b", 53, "ABC"), ("c", 60, "ABC"), ("w", 55, "ABW"), ("x", 54, other)):
+    for key, num_bars, symbols in (("a", 50, "ABC"), ("c", 60, "ABC"), ("w", 55, "ABW"), ("x", 54, other)):
         _publish(tmp_path, key, _world(num_bars, tuple(symbols)))
-    (tmp_path / ".tmp-half").mkdir()
+    _publish(tmp_path, "b", _world(53)).rename(tmp_path / ".tmp-half")  # killed just before its last rename
+    _publish(tmp_path, "b", _world(53))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "manifest.json").write_bytes(canonical_json({"findings": [], "ranges": {}, "quarantined": []}))
     assert {key: find_previous(tmp_path, tmp_path / key) for key in "abcwx"} == {"a": None, "b": "a", "c": "w", "w": "b", "x": None}
