@@ -35,16 +35,24 @@ class Snapshot:
     manifest: dict[str, Any]
 
 
-def snapshot_key(path: Path, sha256: str) -> str:
+def snapshot_key(stem: str, sha256: str) -> str:
     """Plain name of a snapshot: the dump's stem without odd characters, and the first 12 hex digits of its sha256."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:_MAX_STEM] or "dump"
-    return f"{stem}-{sha256[:12]}"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:_MAX_STEM] or "dump"
+    return f"{plain}-{sha256[:12]}"
 
 
 def take_snapshot(
-    path: Path, store: Path, cfg: DataConfig, markets: Mapping[str, MarketConfig], landing: Path | None = None, now: int | None = None
+    path: Path,
+    store: Path,
+    cfg: DataConfig,
+    markets: Mapping[str, MarketConfig],
+    landing: Path | None = None,
+    now: int | None = None,
+    name: str | None = None,
 ) -> Snapshot:
     """Check a dump and keep a copy; the same dump twice is one snapshot, a refused one leaves nothing.
+
+    It is known by `name`, where that is given, and by the file's own otherwise.
 
     The copy is made first and it is the copy that is judged, so that nobody can change the dump in between.
     Raises  ContractError with the first findings when the dump is refused; ArtifactError when there is a snapshot of
@@ -61,7 +69,8 @@ def take_snapshot(
         sha256 = sha256_file(copy if logged else path)
         if stamp(path) != before:
             raise ContractError(f"{path.name}: the file changed while it was copied; wait until it is written")
-        key = snapshot_key(path, sha256)
+        stem = path.stem if name is None else name
+        key = snapshot_key(stem, sha256)
         if (store / key).exists():
             check_shape(store / key, cfg)
             return open_snapshot(store, key)
@@ -78,7 +87,7 @@ def take_snapshot(
             for file in (path for path in directory.rglob("*") if path.is_file()):
                 file.chmod(0o444)
 
-        about = {"name": path.stem[:_MAX_STEM], "sha256": sha256, "shaped_by": shaped_by(cfg), "unread": unread}
+        about = {"name": stem[:_MAX_STEM], "sha256": sha256, "shaped_by": shaped_by(cfg), "unread": unread}
         publish(store, key, fill, {**about, **report.to_dict()})
     return open_snapshot(store, key, verify=False)
 

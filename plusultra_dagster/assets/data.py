@@ -46,21 +46,33 @@ def dump(landing: Landing) -> dg.DataVersionsByPartition:
 )
 def snapshot(context: dg.AssetExecutionContext, landing: Landing, config: Data) -> dg.MaterializeResult:
     """Read-only, content-addressed copy of a dump that has passed the gate, with its manifest: hash, counts, ranges, findings."""
-    from plusultra_core.data.snapshot import open_snapshot, take_snapshot
     from plusultra_core.data.tables import DataConfig, classes_in
 
     record, store = Record(context, config), places().snapshots
-    cfg, known, key = config.load(DataConfig), markets(), context.partition_key
-    if not (store / key).exists():
-        path = landing.find(key)
-        if path is None:
-            raise dg.Failure(f"{key}: no file in {landing.folder} has this content any more; land the dump again", allow_retries=False)
-        take_snapshot(path, store, cfg, known)
-    taken = open_snapshot(store, key)
+    cfg, known = config.load(DataConfig), markets()
+    taken = _taken(context.partition_key, landing, store, cfg)
     classes = classes_in(taken.path, known, cfg)
     facts = {"sha256": taken.sha256, "classes": dg.MetadataValue.json(list(classes)), "path": dg.MetadataValue.path(str(taken.path))}
     told = _story(store, taken, cfg)
     return dg.MaterializeResult(data_version=dg.DataVersion(taken.sha256[:16]), metadata={**told, **record.facts(), **facts})
+
+
+def _taken(key: str, landing: Landing, store: Path, cfg: "DataConfig") -> "Snapshot":
+    """The snapshot of that key: the one that is there, where the config would make it so, else taken of the file with its content."""
+    from plusultra_core.data.snapshot import open_snapshot, snapshot_key, take_snapshot
+    from plusultra_core.data.tables import check_shape
+
+    if (store / key).exists():
+        check_shape(store / key, cfg)
+        return open_snapshot(store, key)
+    path = landing.find(key)
+    if path is None:
+        raise dg.Failure(f"{key}: no file in {landing.folder} has this content any more; land the dump again", allow_retries=False)
+    stem, _, digest = key.rpartition("-")
+    taken = take_snapshot(path, store, cfg, markets(), name=None if snapshot_key(path.stem, digest) == key else stem)
+    if taken.key != key:
+        raise dg.Failure(f"{key}: {path.name} was written while it was read, it is {taken.key} now; land it again", allow_retries=False)
+    return taken
 
 
 def _story(store: Path, taken: "Snapshot", cfg: "DataConfig") -> dict[str, Any]:

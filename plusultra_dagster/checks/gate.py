@@ -11,7 +11,7 @@ from plusultra_dagster.config import Data
 from plusultra_dagster.partitions import snapshot
 from plusultra_dagster.places import places
 
-_ROWS = 50
+_ROWS, _LETTERS = 50, 1_000
 
 
 @dg.asset_check(asset="snapshot", name="findings", partitions_def=snapshot, description="What the gate accepted with a warning.")
@@ -75,8 +75,14 @@ def _warn(passed: bool, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue | str:
-    records = [dg.TableRecord({name: "" if value is None else str(value) for name, value in row.items()}) for row in rows[:_ROWS]]
+    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows[:_ROWS]]
     return dg.MetadataValue.table(records) if records else "nothing"
+
+
+def _cell(value: object) -> str:
+    """A value as text, cut where it is long: a finding may name every symbol of the dump, and metadata lie in the event log."""
+    text = "" if value is None else str(value)
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}\u2026"
 
 
 gate_checks = [findings, quarantine, revisions]

@@ -3,13 +3,12 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plusultra_core.data.gate.findings import DumpReport
     from plusultra_core.data.tables import DataConfig
-    from plusultra_core.market import MarketConfig
 
 
 def check(path: Path, profile: str | None) -> dict[str, Any]:
@@ -21,24 +20,35 @@ def check(path: Path, profile: str | None) -> dict[str, Any]:
     from plusultra_dagster.config import Data, markets
 
     cfg, known = Data().load(DataConfig), markets()
-    report = check_dump(path, cfg, known).to_dict()
-    return _since_previous(report, path, cfg, known) if report["accepted"] else report
+    with tempfile.TemporaryDirectory(prefix="plusultra-") as work:
+        made = Path(work) / "made"
+        made.mkdir()
+        report = check_dump(path, cfg, known, into=made)
+        return _since_previous(report, path, cfg, made) if report.accepted else report.to_dict()
 
 
-def _since_previous(report: dict[str, Any], path: Path, cfg: "DataConfig", known: Mapping[str, "MarketConfig"]) -> dict[str, Any]:
-    """The report with the findings of a comparison, made of a snapshot that is not kept."""
+def _since_previous(report: "DumpReport", path: Path, cfg: "DataConfig", made: Path) -> dict[str, Any]:
+    """The report with the findings of a comparison of the tables that the gate has `made`; they are not kept."""
+    from plusultra_core.artifacts import publish, sha256_file
     from plusultra_core.data import revisions
-    from plusultra_core.data.snapshot import take_snapshot
+    from plusultra_core.data.snapshot import snapshot_key
     from plusultra_dagster.places import places
 
-    store = places().snapshots
-    with tempfile.TemporaryDirectory(prefix="plusultra-") as work:
-        found = revisions.since_previous(store, take_snapshot(path, Path(work), cfg, known).path, cfg.shapes()) if store.is_dir() else None
+    said, store = report.to_dict(), places().snapshots
+    if not store.is_dir():
+        return {**said, "previous": None}
+
+    def fill(directory: Path) -> None:
+        for file in made.iterdir():
+            file.rename(directory / file.name)
+
+    current = publish(made.parent, snapshot_key(path.stem, sha256_file(path)), fill, said).path
+    found = revisions.since_previous(store, current, cfg.shapes())
     if found is None:
-        return {**report, "previous": None}
+        return {**said, "previous": None}
     previous, told = found
-    told_too = [*report["findings"], *(finding.to_dict() for finding in told.findings)]
-    return {**report, "findings": told_too, "previous": previous, "since_previous": told.counts}
+    findings = [finding.to_dict() for finding in (*report.findings, *told.findings)]
+    return {**said, "findings": findings, "previous": previous, "since_previous": told.counts}
 
 
 def finding_lines(report: dict[str, Any]) -> list[str]:

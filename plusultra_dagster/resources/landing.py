@@ -43,7 +43,7 @@ def key_of(path: Path) -> str:
     """Snapshot key of a dump that lies still: its stem, made plain, and the first 12 hex digits of its sha256."""
     from plusultra_core.data.snapshot import snapshot_key
 
-    return snapshot_key(path, sha256_file(path))
+    return snapshot_key(path.stem, sha256_file(path))
 
 
 def same_content(key: str, registered: Iterable[str]) -> str | None:

@@ -6,8 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
+from plusultra_core.data.gate import validation
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig
@@ -54,6 +56,15 @@ def test_errors_come_first_each_under_its_code(home: Places, tiny_dump: Path, tm
     assert lines[0] == "1 error" and lines[1].split()[:2] == ["not_positive", "series.close:"]
     warnings = next(number for number, line in enumerate(lines) if line.endswith("warnings") or line == "1 warning")
     assert any(line.split()[0] == "unknown_column" for line in lines[warnings + 1 :])
+
+
+def test_an_accepted_dump_is_read_once(home: Places, tiny_dump: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = take_snapshot(tiny_dump, home.snapshots, Data().load(DataConfig), markets())
+    passes = []
+    monkeypatch.setattr(validation, "inspect", lambda *given, inspect=validation.inspect: passes.append(1) or inspect(*given))
+    said = json.loads(call(tiny_dump, "--json").stdout.splitlines()[-1])
+    assert len(passes) == 1 and said["accepted"] and said["previous"] is None
+    assert [path.name for path in home.snapshots.iterdir()] == [taken.key]
 
 
 def test_how_the_command_ends(home: Places, tiny_dump: Path, tmp_path: Path) -> None:

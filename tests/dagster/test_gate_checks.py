@@ -83,6 +83,22 @@ def test_warnings_are_counted_by_code_with_what_they_mean(landed: str, home: Pla
     assert [row["message"] for row in told.table("findings", "list")] == [finding["message"] for finding in found]
 
 
+def test_a_file_that_was_renamed_in_the_landing_folder_is_taken_under_its_key(home: Places, tiny_dump: Path, run: Run) -> None:
+    key = _land(home, tiny_dump, "first name")
+    (home.landing / "first name.sqlite").rename(home.landing / "second.sqlite")
+    Told(run("take_snapshot", ["snapshot"], key))
+    assert [path.name for path in home.snapshots.iterdir()] == [key] and open_snapshot(home.snapshots, key).manifest["key"] == key
+
+
+def test_a_finding_that_names_every_symbol_stays_small_in_the_event_log(home: Places, tiny_dump: Path, run: Run) -> None:
+    numbers = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 400)"
+    key = _land(home, tiny_dump, "many", f"{numbers} INSERT INTO assets (symbol) SELECT 'SYMBOL OF MANY LETTERS ' || i FROM n")
+    told = Told(run("take_snapshot", ["snapshot"], key))
+    listed = told.table("findings", "list")
+    assert any(row["symbols"].endswith("\u2026") for row in listed)
+    assert max(len(cell) for row in listed for cell in row.values()) <= 1_001
+
+
 def test_a_later_dump_tells_what_is_new_and_warns_of_nothing(home: Places, tiny_dump: Path, run: Run) -> None:
     before = _land(home, tiny_dump, "day", *SHORTER)
     Told(run("take_snapshot", ["snapshot"], before))

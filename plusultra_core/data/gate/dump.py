@@ -41,17 +41,23 @@ _OTHERS = {
 
 
 def check_dump(
-    path: Path, cfg: "DataConfig", markets: Mapping[str, MarketConfig], landing: Path | None = None, now: int | None = None
+    path: Path,
+    cfg: "DataConfig",
+    markets: Mapping[str, MarketConfig],
+    landing: Path | None = None,
+    now: int | None = None,
+    into: Path | None = None,
 ) -> DumpReport:
     """Judge a dump; never raises for what is wrong with the file, the findings say it.
 
     `landing`, where given, is the folder the file must lie in. `now` (ns) bounds the timestamps; the wall clock by default.
+    The tables of an accepted dump lie in `into` afterwards, where it is given.
     """
     if finding := check_file(path, cfg.gate, landing):
         return DumpReport(False, (finding,))
     before = stamp(path)
     with at_rest(path) as quiet:
-        report = check_content(quiet, cfg, markets, now)
+        report = check_content(quiet, cfg, markets, now, into)
     if stamp(path) != before:
         return DumpReport(False, (_file_finding("unstable", f"{path.name}: the file changed while it was read; wait until it is written"),))
     return replace(report, findings=(*file_warnings(path), *report.findings))
