@@ -61,6 +61,7 @@ class SideTableConfig:
             null_symbol_allowed=True,
             time=self.time_column,
             known_at=self.known_at_column,
+            known_ahead="warning",
             symbol=self.symbol_column,
             keys=(*keys, self.known_at_column),
             finite=self.value_columns,

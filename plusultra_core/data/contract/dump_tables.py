@@ -155,7 +155,10 @@ DUMP: Mapping[str, DumpTable] = {
             "known_at": _KNOWN,
         },
         "SELECT symbol, action, count(*) AS actions FROM corporate_actions GROUP BY symbol, action ORDER BY symbol, action",
-        ("Symbols whose `price_adjustment` says that prices are adjusted already are not adjusted again.",),
+        (
+            "Symbols whose `price_adjustment` says that prices are adjusted already are not adjusted again.",
+            "Several dividends of one moment, a regular and a special one, are one row with their sum.",
+        ),
     ),
     "macro_calendar": DumpTable(
         "Releases of figures that concern the whole market.",

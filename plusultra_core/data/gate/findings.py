@@ -96,7 +96,7 @@ _SCHEMA = _errors(
 _ROWS = _errors(
     ("null_key", "a key is NULL", "fix the dump, or drop the row"),
     ("bad_key", "a key of the wrong type, or of several", "write one type in the column"),
-    ("duplicate_key", "two rows with one key", "keep one"),
+    ("duplicate_key", "two rows with one key", "keep one; several dividends of one moment are one row with their sum"),
     ("too_many_assets", "more assets than gate.max_assets", "export a universe, or raise the limit"),
     ("duplicate_asset", "a symbol or an asset_id stands twice", "keep one"),
     ("orphan_symbol", "a symbol that assets does not have", "add the asset, or drop the rows"),
@@ -128,6 +128,11 @@ _ROWS = _errors(
     ("numeric_text", "numbers written as text; they are read as numbers", "declare the column REAL"),
     ("outside_range", "open or close outside [low, high]; kept as it is", "look at the source of the bar"),
     ("offset_converted", "times with an offset from UTC; they were converted", "write UTC"),
+    (
+        "known_ahead",
+        "a row beside the bars that was known before the time that it describes; it counts from then on, as the newest word",
+        "nothing where a forecast or a calendar is meant; else stamp known_at with when it was known",
+    ),
     ("class_by_rule", "the class of an asset is taken from the rules in configs/markets", "state asset_class in its metadata"),
     ("class_other", "no asset_class is stated and no rule fits; taken as other", "state asset_class in its metadata"),
     (

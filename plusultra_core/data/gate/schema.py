@@ -48,8 +48,8 @@ class TableShape:
     """Symbols need not be assets."""
     null_symbol_allowed: bool = False
     """A row without a symbol is about the whole market."""
-    known_after: bool = False
-    """A row cannot be known before the time that it describes."""
+    known_ahead: Level | None = None
+    """What it is to be known before the time that one describes: an error of bars, a warning where a forecast may be meant."""
     any_number: bool = False
     """Every other column declared as a number is read too."""
 
@@ -95,7 +95,7 @@ SHAPES = {
             required=(*_IN_TIME, "close"),
             optional=("open", "high", "low", "volume", "vwap", "turnover", "known_at"),
             known_at="known_at",
-            known_after=True,
+            known_ahead="error",
             keys=_IN_TIME,
             positive=("open", "high", "low", "close", "vwap"),
             nonnegative=("volume", "turnover"),
@@ -106,7 +106,7 @@ SHAPES = {
             required=(*_IN_TIME, "name", "value"),
             optional=("metadata", "known_at"),
             known_at="known_at",
-            known_after=True,
+            known_ahead="error",
             keys=(*_IN_TIME, "name"),
             finite=("value",),
         ),
@@ -115,7 +115,7 @@ SHAPES = {
             required=_IN_TIME,
             optional=("return", "level", "known_at"),
             known_at="known_at",
-            known_after=True,
+            known_ahead="error",
             keys=_IN_TIME,
             positive=("level",),
             finite=("return",),

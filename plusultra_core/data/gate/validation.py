@@ -86,9 +86,10 @@ class TableCheck:
             if times is None and column == shape.time:
                 return None
             typed = typed if times is None else typed.with_columns(times.alias(target))
-        if shape.known_after and "known_at_ns" in typed.columns and shape.known_at:
+        if shape.known_ahead and "known_at_ns" in typed.columns and shape.known_at:
             early = (typed["known_at_ns"] < typed["ts_ns"]).fill_null(False)
-            self._tell("known_too_early", shape.known_at, f"{shape.known_at} >= {shape.time}", early, places, symbols)
+            code = "known_too_early" if shape.known_ahead == "error" else "known_ahead"
+            self._tell(code, shape.known_at, f"{shape.known_at} >= {shape.time}", early, places, symbols, shape.known_ahead)
         owners = (
             pl.Series([0]).new_from_index(0, block.height) if self.owner is None else self.names.encode(self._as_text(block[self.owner]))
         )
@@ -126,9 +127,11 @@ class TableCheck:
                 self.first_ns, self.last_ns = min(self.first_ns, first), max(self.last_ns, last)
         return parsed.ts_ns
 
-    def _tell(self, code: str, column: str, expected: str, bad: pl.Series, places: pl.Series, symbols: pl.Series | None) -> None:
+    def _tell(
+        self, code: str, column: str, expected: str, bad: pl.Series, places: pl.Series, symbols: pl.Series | None, level: Level = "error"
+    ) -> None:
         if bad.any():
-            rule = self.keyed.setdefault((code, column), self._broken(code, "error", column, expected))
+            rule = self.keyed.setdefault((code, column), self._broken(code, level, column, expected))
             rule.add(bad, places, symbols)
 
     def _broken(self, code: str, level: Level, column: str, expected: str, holds: pl.Expr = NEVER) -> Broken:
@@ -180,9 +183,8 @@ class TableCheck:
                 self.keyed[rule.code, name] = rule
         order = [("null_key", name) for name in self.reader.keys] + [("bad_symbol", str(shape.symbol))]
         for name in filter(None, (shape.time, shape.known_at)):
-            order += [
-                (code, name) for code in ("bad_timestamp", "mixed_timestamps", "future_timestamp", "known_too_early", "offset_converted")
-            ]
+            told = ("bad_timestamp", "mixed_timestamps", "future_timestamp", "known_too_early", "known_ahead", "offset_converted")
+            order += [(code, name) for code in told]
         order += [("orphan_symbol", str(shape.symbol)), ("duplicate_key", shape.keys[0] if shape.keys else "")]
         return [self.keyed[key] for key in order if key in self.keyed and self.keyed[key].tally.count]
 

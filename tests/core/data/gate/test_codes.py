@@ -71,6 +71,10 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
     ),
     "outside_range": (f"UPDATE series SET close = high + 1 WHERE {AT}",),
     "offset_converted": ("UPDATE series SET timestamp = timestamp || '-05:00'",),
+    "known_ahead": (
+        "ALTER TABLE macro_rates ADD COLUMN known_at DATETIME",
+        "INSERT INTO macro_rates VALUES ('2020-01-05 21:00:00', 'UST', 1.5, '2020-01-04 21:00:00')",
+    ),
     "class_by_rule": (f"UPDATE assets SET metadata = NULL WHERE {AAA}",),
     "class_other": (f"UPDATE assets SET metadata = NULL, exchange = NULL WHERE {AAA}",),
     "malformed_metadata": (f"UPDATE assets SET metadata = '{{oops' WHERE {AAA}",),
