@@ -15,6 +15,7 @@ from plusultra_core.rl.learning.networks import CHUNK, Networks
 class Team(Protocol):
     """Processes that learn one policy, each from its own samples."""
 
+    rank: int
     size: int
 
     def total(self, *arrays: Any) -> None:
@@ -24,6 +25,7 @@ class Team(Protocol):
 class Alone:
     """The team of one process."""
 
+    rank = 0
     size = 1
 
     def total(self, *arrays: Any) -> None:

@@ -97,7 +97,7 @@ RUN = RLConfig(
         target_kl=None,
     ),
     warmstart=WarmstartConfig(num_steps=0, batch_size=256, learning_rate=3e-3),
-    train=TrainConfig(num_accounts=64, num_steps=32, num_updates=4, episode_bars=40, valid_frac=0.2, valid_every=2),
+    train=TrainConfig(num_accounts=64, num_workers=1, num_steps=32, num_updates=4, episode_bars=40, valid_frac=0.2, valid_every=2),
     gain=1.0,
     horizon_index=0,
     band=0.0,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plusultra_core.errors import JobError
+from plusultra_core.errors import ConfigError, JobError
 from plusultra_core.rl.train import Trained, train_policy, validate
 from plusultra_core.rl.world import Spans
 
@@ -99,5 +99,18 @@ def test_another_seed_gives_another_policy(lab: Any, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_length_is_refused(lab: Any, tmp_path: Path) -> None:
     train(lab, tmp_path / "p.pt")
-    with pytest.raises(JobError, match="4 updates, asked for 5"):
+    with pytest.raises(JobError, match=r"'num_updates': 4.*asked for .*'num_updates': 5"):
         train(lab, tmp_path / "p.pt", lab.changed(num_updates=5))
+
+
+def test_two_workers_give_the_same_bytes_twice_and_after_a_kill(lab: Any, tmp_path: Path) -> None:
+    run = lab.changed(num_workers=2)
+    whole = train(lab, tmp_path / "whole.pt", run)
+    with pytest.raises(KeyboardInterrupt):
+        train(lab, tmp_path / "p.pt", run, stop_at=3)
+    resumed = train(lab, tmp_path / "p.pt", run)
+    assert resumed.history == whole.history
+    assert all(torch.equal(resumed.tensors[name], tensor) for name, tensor in whole.tensors.items())
+    assert all(row["ratio_first"] == 0.0 for row in whole.history[1:])
+    with pytest.raises(ConfigError, match="a multiple of 3 workers"):
+        lab.changed(num_workers=3)
