@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from plusultra_core.artifacts import MANIFEST, sha256_bytes
+from plusultra_core.artifacts import MANIFEST, sha256_bytes, sha256_file
 from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract.frames import empty, sort
@@ -161,7 +161,7 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The tables of a snapshot, and its assets with their classes."""
+    """The tables of a snapshot, each held to the manifest before it is read, and its assets with their classes."""
 
     folder: Path
     assets: pl.DataFrame
@@ -171,10 +171,10 @@ class _Source:
     def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "_Source":
         check_shape(snapshot_dir, cfg)
         folder = snapshot_dir / FOLDER
-        return cls(folder, classify(pl.read_parquet(folder / "assets.parquet"), markets), cfg)
+        return cls(folder, classify(pl.read_parquet(_unchanged(folder / "assets.parquet")), markets), cfg)
 
     def file(self, table: str) -> Path:
-        return self.folder / f"{table}.parquet"
+        return _unchanged(self.folder / f"{table}.parquet")
 
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.LazyFrame:
         """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
@@ -188,6 +188,30 @@ class _Source:
             mine = pl.col(shape.symbol).is_in(list(symbols))
             rows = rows.filter(mine | pl.col(shape.symbol).is_null() if shape.null_symbol_allowed else mine)
         return rows.with_columns(known_ns=known_ns)
+
+
+def _unchanged(path: Path) -> Path:
+    """The path of a table whose bytes are those of the manifest, or of one that neither has.
+
+    Raises  ArtifactError where they are others.
+    """
+    found = None
+    if path.exists():
+        status = path.stat()
+        found = _sha256(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+    snapshot_dir = path.parent.parent
+    listed = json.loads((snapshot_dir / MANIFEST).read_bytes())["files"].get(f"{FOLDER}/{path.name}", {}).get("sha256")
+    if found != listed:
+        changed = f"expected the bytes of its {MANIFEST}, sha256 {listed}, found {found}"
+        raise ArtifactError(
+            f"{snapshot_dir.name}/{FOLDER}/{path.name}: {changed}; remove the folder {snapshot_dir} and take the snapshot again"
+        )
+    return path
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _stamp: tuple[int, int, int]) -> str:
+    return sha256_file(path)
 
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:

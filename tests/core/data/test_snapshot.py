@@ -49,6 +49,21 @@ def test_the_same_dump_twice_is_one_snapshot(make_dump: MakeDump, store: Path, t
     assert first.key == f"dump-{sha256_file(path)[:12]}" and first.sha256 == sha256_file(path)
 
 
+def test_a_table_that_was_changed_since_is_refused(make_dump: MakeDump, take: Take, data_cfg: DataConfig, markets: Markets) -> None:
+    taken = take(make_dump())
+    path = taken.path / "tables" / "series.parquet"
+    assert build_table("series", taken.path, "equity", markets, data_cfg).height == 60
+    other = pl.read_parquet(path).with_columns(close=pl.col("close") * 2)
+    path.unlink()
+    other.write_parquet(path)
+    for read in (lambda: build_table("series", taken.path, "equity", markets, data_cfg), lambda: classes_in(taken.path, markets, data_cfg)):
+        with pytest.raises(ArtifactError, match=r"tables/series.parquet: expected the bytes of its manifest.json.*take the snapshot again"):
+            read()
+    path.unlink()
+    with pytest.raises(ArtifactError, match="found None"):
+        build_table("series", taken.path, "equity", markets, data_cfg)
+
+
 def test_two_machines_take_the_same_bytes(
     make_dump: MakeDump, tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
 ) -> None:
