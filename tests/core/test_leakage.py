@@ -285,6 +285,16 @@ def test_poison_moves_everything_after_and_nothing_before(inputs: Frames) -> Non
     assert (noisy["high"] >= noisy["close"]).all() and (noisy["close"] > 0).all()
 
 
+def test_whole_numbers_to_come_are_dealt_out_anew_too(inputs: Frames) -> None:
+    def build(frames: Frames) -> pl.DataFrame:
+        counted = frames["bars"].with_columns(count=pl.col("count").shift(-1).over("symbol"))
+        return counted.select("symbol", "ts_ns", "count")
+
+    bars = inputs["bars"].with_columns(count=pl.int_range(pl.len()))
+    with pytest.raises(LookaheadError, match=r"^count:"):
+        check_poison(build, {**inputs, "bars": bars}, 6, 1)
+
+
 BITE_BARS = 5
 STRETCHES = Stretches(num=4, num_past=60, num_future=24)
 

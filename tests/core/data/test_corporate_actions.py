@@ -156,6 +156,12 @@ def test_a_bar_is_known_no_sooner_than_the_actions_in_it() -> None:
     assert (out["known_ns"] / NS_PER_DAY).to_list() == [0.0, 1.0, 2.5, 3.0]
 
 
+def test_an_action_that_is_known_late_holds_up_all_that_is_adjusted_for_it() -> None:
+    actions = pl.concat([_action(1.5, "split", 2.0, known_day=9.0), _action(2.5, "split", 2.0)])
+    out = adjust(_bars([100.0, 100.0, 50.0, 25.0, 25.0]), actions, _assets(), None)
+    assert (out["known_ns"] / NS_PER_DAY).to_list() == [0.0, 1.0, 9.0, 9.0, 9.0]
+
+
 def test_symbols_keep_their_own_actions() -> None:
     bars = pl.concat([_bars([100.0] * 3, "A"), _bars([100.0] * 3, "B")])
     assets = pl.concat([_assets(symbol="A"), _assets(symbol="B")])

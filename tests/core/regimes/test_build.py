@@ -140,6 +140,18 @@ def test_a_symbol_is_ranked_in_its_sector_where_that_is_large_enough_and_in_the_
     assert min(seen.values()) > 20
 
 
+def test_symbols_without_a_sector_are_no_sector_of_their_own(make_features: Make, smoke: RegimesConfig) -> None:
+    features = make_features(seed=4, num_symbols=6, gap_share=0.0)
+    named = {"S0": "Steel", "S1": "Banks"}
+    assets = pl.DataFrame({"symbol": [f"S{n}" for n in range(6)]}).with_columns(
+        sector=pl.col("symbol").replace_strict(named, default=None, return_dtype=pl.String)
+    )
+    by_sector, by_class = (
+        build(bars_of(features), features, assets, dataclasses.replace(smoke, rotation_within=within)) for within in ("sector", "class")
+    )
+    assert by_sector.equals(by_class) and by_class["rotation_state"].n_unique() == 4
+
+
 def test_a_trend_is_entered_at_one_band_and_left_at_another(make_features: Make, smoke: RegimesConfig) -> None:
     features = make_features(seed=8)
     states = of(features, smoke)
