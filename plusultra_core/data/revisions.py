@@ -145,8 +145,11 @@ def _universe(folder: Path) -> tuple[frozenset[str], int]:
     manifest = json.loads((folder / MANIFEST).read_bytes())
     without = {s for finding in manifest["findings"] if finding["code"] == "no_bars" for s in finding["symbols"]}
     symbols = pl.read_parquet(folder / TABLES / "assets.parquet", columns=["symbol"])["symbol"]
-    last = str(manifest["ranges"]["series"]["last"]).replace("T", " ")
-    return frozenset(symbols) - without - {*manifest["quarantined"]}, int(to_ns(pl.Series([last]), "ranges.series.last")[0])
+    if manifest["quarantined"]:  # the range is that of the dump: a bar of the year 2090 may be why a symbol was set aside
+        last_ns = pl.scan_parquet(folder / TABLES / "series.parquet").select(pl.col("ts_ns").max()).collect().item()
+    else:
+        last_ns = to_ns(pl.Series([str(manifest["ranges"]["series"]["last"]).replace("T", " ")]), "ranges.series.last")[0]
+    return frozenset(symbols) - without - {*manifest["quarantined"]}, int(last_ns)
 
 
 def _same_files(previous: Path, current: Path) -> set[str]:

@@ -132,6 +132,13 @@ def gather(surveys: Sequence[Survey]) -> Survey:
     return Survey(symbols, {code: pl.concat(found).sort("symbol", maintain_order=True) for code, found in odd.items()})
 
 
+def without(found: Survey, symbols: Sequence[str]) -> Survey:
+    """The survey as if some symbols had not been there."""
+    left = ~pl.col("symbol").is_in(list(symbols))
+    odd = {code: rows.filter(left) for code, rows in found.odd.items()}
+    return Survey(found.symbols.filter(left), {code: rows for code, rows in odd.items() if not rows.is_empty()})
+
+
 def judge(found: Survey, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:
     """The warnings of a survey of all symbols of a dump."""
     symbols, odd = found

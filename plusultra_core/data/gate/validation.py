@@ -17,7 +17,7 @@ from plusultra_core.data.corporate_actions import ActionsAudit
 from plusultra_core.data.gate.assets import check_assets, read_assets
 from plusultra_core.data.gate.connection import sqlite_finding
 from plusultra_core.data.gate.findings import DumpReport, Finding, Level
-from plusultra_core.data.gate.history import Survey, check_frequency, check_indicators, gather, judge, meetings, survey
+from plusultra_core.data.gate.history import Survey, check_frequency, check_indicators, gather, judge, meetings, survey, without
 from plusultra_core.data.gate.ingest import (
     FOLDER,
     OWNER,
@@ -235,10 +235,13 @@ class _Inspection:
             reader = Reader(shapes[first[0]], rules.keep)
             self.findings += self._guard(first[0], lambda: self._tell(reader, broken)) or []
         sample = self.cfg.validation.sample_rows
+        _, aside = soften(self.findings, self.cfg.validation)  # whose histories say nothing of those that stay
+        stays = ~pl.col("symbol").is_in(aside).fill_null(False)
+        assets = assets.filter(stays)
         if self.surveys:
-            self.findings += judge(gather(self.surveys), assets, self.cfg.history, sample)
+            self.findings += judge(without(gather(self.surveys), aside), assets, self.cfg.history, sample)
             if self.met:
-                self.findings += check_indicators(pl.concat(self.met), self.cfg.history, sample)
+                self.findings += check_indicators(pl.concat(self.met).filter(stays), self.cfg.history, sample)
             self.findings += check_frequency(assets, self.markets)
         classes = assets.group_by("asset_class").len().sort("asset_class")
         return self._report(dict(classes.iter_rows()))

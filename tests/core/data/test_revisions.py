@@ -1,5 +1,6 @@
 """What is said of a later dump: each kind of change, made by the test, is found, and nothing else is."""
 
+import json
 import time
 from pathlib import Path
 
@@ -273,6 +274,15 @@ def test_symbols_without_bars_or_set_aside_do_not_make_a_universe(tmp_path: Path
     _publish(tmp_path, "a", _world(50, ("A", "B", "C", "D")), no_bars=("C",), quarantined=("D",))
     _publish(tmp_path, "b", _world(52, ("C", "D")))
     assert find_previous(tmp_path, tmp_path / "b") is None
+
+
+def test_a_symbol_set_aside_for_a_bar_of_the_future_does_not_date_its_snapshot(tmp_path: Path) -> None:
+    before = _publish(tmp_path, "a", _world(50), quarantined=("D",))
+    manifest = json.loads((before / "manifest.json").read_bytes())
+    manifest["ranges"]["series"]["last"] = "2090-01-01T00:00:00Z"
+    (before / "manifest.json").write_bytes(canonical_json(manifest))
+    _publish(tmp_path, "b", _world(53))
+    assert find_previous(tmp_path, tmp_path / "b") == "a"
 
 
 def test_millions_of_rows_are_compared_in_a_second_or_two() -> None:

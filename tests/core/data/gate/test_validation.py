@@ -281,6 +281,18 @@ def test_quarantine_sets_the_offending_symbols_aside(make_dump: MakeDump, check:
     assert {finding.code for finding in report.warnings} >= {"not_positive", "orphan_symbol"}
 
 
+def test_what_is_set_aside_says_nothing_of_the_others(make_dump: MakeDump, check: Check) -> None:
+    late = "UPDATE series SET timestamp = '2090-01-05 21:00:00' WHERE symbol = 'AAA' AND timestamp = '2020-01-30 21:00:00'"
+    jumps = "UPDATE series SET high = 1e9, close = 1e9 WHERE symbol = 'AAA' AND timestamp = '2020-01-20 21:00:00'"
+    indicators = (
+        "INSERT INTO indicators SELECT replace(timestamp, '21:00', '20:00'), symbol, 'rsi', 1, NULL FROM series WHERE symbol = 'AAA'"
+    )
+    report = check(make_dump(late, jumps, indicators), mode="quarantine")
+    assert report.accepted and report.quarantined == ("AAA",)
+    assert {finding.code for finding in report.findings} == {"future_timestamp"}
+    assert report.classes == {"crypto": 1, "equity": 1, "etf": 1}
+
+
 def test_a_split_needs_a_column_for_its_ratio(make_dump: MakeDump, check: Check) -> None:
     split = "INSERT INTO corporate_actions (timestamp, symbol, action, amount) VALUES ('2020-01-05 14:30:00', 'AAA', 'split', 1)"
     report = check(make_dump("ALTER TABLE corporate_actions DROP COLUMN ratio", split))
