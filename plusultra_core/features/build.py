@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -232,39 +233,50 @@ def _column(name: str, value: Float32Array) -> pl.Series:
 
 
 def compute(
-    span: Span,
-    indicators: pl.DataFrame,
-    side_tables: pl.DataFrame,
-    market: MarketConfig,
-    cfg: FeaturesConfig,
-    specs: Sequence[FeatureSpec],
+    span: Span, indicators: pl.DataFrame, side_tables: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig, specs: Sequence[FeatureSpec]
 ) -> Made:
     """Columns of a span of bars, some symbols at a time: what they share stays in the cache, and little else in memory.
 
-    Features that see all symbols of a moment come last.
+    What is kept in double precision for a while comes first, when the other columns are not there yet.
     """
     whole = _bar_arrays(span, indicators, side_tables, market, cfg)
-    columns = {spec.name: np.empty(span.keys.height, dtype=_STORED) for spec in specs}
-    waiting = {spec.name: Waiting(np.empty(span.keys.height), 0) for spec in specs if ACROSS in spec.tags}
-    traces, queue = [], list[Waiting]()
+    across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
+    beside = {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
+    beside |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
+    ranked, traces = _ranked(whole, span, across, cfg.windows)
+    columns, others = _by_groups(whole, span, alone, cfg.windows, None)
+    columns |= ranked
+    return Made({spec.name: columns[spec.name] for spec in specs} | beside, others | traces)
+
+
+def _ranked(
+    whole: BarArrays, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig
+) -> tuple[dict[str, Float32Array], dict[str, Trace]]:
+    """Features that see all symbols of a moment: what is ranked is made a group at a time, ranks of all."""
+    if not specs:
+        return {}, {}
+    queue = list[Waiting]()
+    values, traces = _by_groups(whole, span, specs, windows, queue)
+    at = ranks.moments(whole.ts_ns, whole.known_ns, span.starts)
+    least = [waiting.min_count for waiting in queue] or [0] * len(specs)
+    return {spec.name: _single(ranks.cross_rank(values.pop(spec.name), at, k)) for spec, k in zip(specs, least, strict=True)}, traces
+
+
+def _by_groups(
+    whole: BarArrays, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig, queue: list[Waiting] | None
+) -> tuple[dict[str, Any], dict[str, Trace]]:
+    """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind."""
+    dtype = _STORED if queue is None else np.float64
+    columns, traces = {spec.name: np.empty(span.keys.height, dtype=dtype) for spec in specs}, []
     for first, last in _groups(span.starts):
         rows = slice(int(span.starts[first]), int(span.starts[last]))
-        arrays = replace(_part(whole, slice(first, last), rows, cfg.windows), waiting=queue)
+        arrays = replace(_part(whole, slice(first, last), rows, windows), waiting=queue)
         for spec in specs:
             value = spec.function(arrays)
-            if spec.name in waiting:
-                waiting[spec.name].x[rows] = value
-                waiting[spec.name] = waiting[spec.name]._replace(min_count=queue.pop().min_count)
-            else:
-                columns[spec.name][rows] = _single(value)
+            columns[spec.name][rows] = _single(value) if queue is None else value
+        del (queue or [])[len(specs) :]  # each group asks for the same
         traces.append(last_rows(arrays.recursions.made, arrays.starts, span.keep[first:last]))
-    if waiting:
-        at = ranks.moments(whole.ts_ns, whole.known_ns, span.starts)
-        for name in list(waiting):
-            columns[name][:] = _single(ranks.cross_rank(waiting[name].x, at, waiting.pop(name).min_count))
-    columns |= {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
-    columns |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
-    return Made(columns, join_traces(traces))
+    return columns, join_traces(traces)
 
 
 def _single(value: Float64Array) -> Float32Array:
@@ -327,7 +339,7 @@ def _part(b: BarArrays, symbols: slice, rows: slice, windows: WindowsConfig) -> 
         starts=starts,
         **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume", "gap_bars")},
         close=close,
-        side={name: x[rows] for name, x in b.side.items()},
+        side={name: np.ascontiguousarray(x[rows]) for name, x in b.side.items()},
         ret=ret,
         sigma=np.sqrt(recursions.ewma("sigma", ret * ret, alpha, windows.sigma_min_count)),
         recursions=recursions,

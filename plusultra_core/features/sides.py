@@ -7,6 +7,7 @@ the dump does not have leaves its columns null.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import polars as pl
@@ -128,9 +129,10 @@ def _joined(keys: Keys, rows: pl.DataFrame, max_staleness_ns: int, by_symbol: bo
 
 
 def _fields(side: pl.DataFrame, source: SourceConfig) -> list[pl.DataFrame]:
-    mine = side.filter(pl.col("table") == source.table)
-    fields = [mine.filter(pl.col("field") == field) for field in source.fields]
-    return [rows.with_columns(pl.col("value") * source.scale) for rows in fields if rows.height]
+    needed = [name for name in ("symbol", "ts_ns", "known_ns", "expires_ns") if name in side.columns]
+    mine = side.lazy().filter(pl.col("table") == source.table)
+    fields = [mine.filter(pl.col("field") == field).select(*needed, pl.col("value") * source.scale).collect() for field in source.fields]
+    return [rows for rows in fields if rows.height]
 
 
 def _aligned(keys: Keys, rows: pl.DataFrame, source: SourceConfig) -> Float64Array:
@@ -142,10 +144,9 @@ def _aligned(keys: Keys, rows: pl.DataFrame, source: SourceConfig) -> Float64Arr
 
 
 def _source(keys: Keys, side: pl.DataFrame, source: SourceConfig) -> Float64Array:
-    out = np.full(keys.known_ns.size, np.nan)
-    for rows in _fields(side, source):
-        out = joins.fill(out, _aligned(keys, rows, source))
-    return out
+    nothing = np.broadcast_to(np.nan, keys.known_ns.size)  # takes no memory
+    found = [_aligned(keys, rows, source) for rows in _fields(side, source)]
+    return reduce(joins.fill, found) if found else nothing
 
 
 def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64Array:
@@ -155,11 +156,8 @@ def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64A
     hours = hours.select(*row, pl.col("value").alias("hours")).unique(row, keep="last", maintain_order=True)
     out = np.full(keys.known_ns.size, np.nan)
     for rows in _fields(side, cfg.funding):
-        if hours.height:
-            rows = rows.join(hours, on=row, how="left", maintain_order="left", nulls_equal=True)
-        else:
-            rows = rows.with_columns(pl.lit(None, pl.Float64).alias("hours"))
-        every = pl.col("hours").fill_null(cfg.funding_interval_hours)
+        rows = rows.join(hours, on=row, how="left", maintain_order="left", nulls_equal=True) if hours.height else rows
+        every = pl.col("hours").fill_null(cfg.funding_interval_hours) if hours.height else pl.lit(cfg.funding_interval_hours)
         yearly = rows.with_columns(pl.when(every > 0).then(pl.col("value") * _HOURS_PER_YEAR / every).alias("value"))
         out = joins.fill(out, _aligned(keys, yearly, cfg.funding))
     return out
@@ -188,8 +186,10 @@ def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Arr
     surprise = pl.when(typical > 0).then(pl.col("change") / typical)
     rows = rows.with_columns(value=surprise.fill_null(np.nan), symbol=pl.lit(None, dtype=pl.String)).sort("known_ns", "ts_ns", "event")
     place = joins.newest(keys, ordered := joins.wide_rows(rows), int(cfg.max_staleness_hours * NS_PER_HOUR))
-    known = joins.take(ordered.known_ns.astype(np.float64), place)
-    return (keys.known_ns - known) / NS_PER_DAY, joins.take(ordered.value, place)
+    age = joins.take(ordered.known_ns.astype(np.float64), place)
+    np.subtract(keys.known_ns, age, out=age)
+    age /= NS_PER_DAY
+    return age, joins.take(ordered.value, place)
 
 
 def _events(side: pl.DataFrame, cfg: MacroConfig) -> pl.DataFrame:
