@@ -2,8 +2,8 @@
 
 CPU-seconds of one process and thread, best of three, on few symbols with many bars and on many symbols with few. The twin of
 data_features_twin.py makes the same features of the same bars with pandas and `ta`; it is timed on a few of the symbols and
-counted a bar, the engine on all of them with that set of features alone. Memory is the most that a process of its own holds
-beyond what it held before the bars were made. A new day is the last bar of every symbol, on top of all the others.
+counted a bar, the engine on all of them with that set of features alone. Memory is that of the bars and the most that a process of
+its own holds beyond what it held when it had read its tables. A new day is the last bar of every symbol, on top of all the others.
 """
 
 import dataclasses
@@ -144,14 +144,12 @@ def memory(folder: Path) -> float:
     """Most memory of a build over the size of its bars, bars included; for a process of its own that reads its tables."""
     market, cfg = shipped()
     build(**make(3, 300), market=market, cfg=cfg)
-    before = resident()
     frames = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
-    size = frames["bars"].estimated_size()
-    beside = sum(frames[name].estimated_size() for name in ("indicators", "side_tables"))
+    size, before = frames["bars"].estimated_size(), resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     build(**frames, market=market, cfg=cfg)
     peak = int(next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")).split()[1]) * 1024
-    return (peak - before - beside) / size
+    return 1.0 + (peak - before) / size
 
 
 def resident() -> int:
