@@ -48,7 +48,7 @@ class Revisions:
     """The comparison of two snapshots.
 
     `frame` has one row for each table, symbol, kind and, where rows were revised, column (SCHEMA; times in ns;
-    `largest_change` is |now - before| / |before|); `counts` are totals of `rows_*` and `symbols_*`.
+    `largest_change` is |now - before| / |before|, null where all were 0 before); `counts` are totals of `rows_*` and `symbols_*`.
     """
 
     frame: pl.DataFrame
@@ -299,7 +299,7 @@ def _revised(pair: _Pair, matched: pl.DataFrame) -> tuple[list[pl.DataFrame], di
 
 def _by_symbol(table: str, kind: str, rows: pl.DataFrame, column: str | None = None) -> pl.DataFrame:
     time = pl.col("ts_ns") if "ts_ns" in rows.columns else pl.lit(None, pl.Int64)
-    size = pl.col("size").fill_nan(None).max() if "size" in rows.columns else pl.lit(None, pl.Float64)
+    size = pl.col("size").filter(pl.col("size").is_finite()).max() if "size" in rows.columns else pl.lit(None, pl.Float64)
     found = rows.group_by("group", maintain_order=True).agg(
         num_rows=pl.len().cast(pl.Int64), first_ts=time.min(), last_ts=time.max(), largest_change=size
     )

@@ -105,6 +105,17 @@ def test_the_last_bit_counts_and_a_null_is_a_value() -> None:
         assert _told(found) == [("series", "A", "revised", 1, column)]
 
 
+def test_a_change_from_nothing_has_no_size() -> None:
+    silent = pl.when(_at("A", 7) | _at("A", 8)).then(0.0).otherwise("close")
+    before = _with(_world(), series=_world()["series"].with_columns(volume=silent))
+    traded = {"7": pl.when(_at("A", 7)).then(5.0), "7 and 9": pl.when(_at("A", 7)).then(5.0).when(_at("A", 9)).then(pl.col("volume") * 2)}
+    sizes = [
+        compare_frames(before, _with(before, series=before["series"].with_columns(volume=now.otherwise("volume"))), KEYS).frame
+        for now in traded.values()
+    ]
+    assert [frame["largest_change"].to_list() for frame in sizes] == [[None], [pytest.approx(1.0)]]
+
+
 def test_a_row_changed_in_two_columns_is_one_row() -> None:
     before = _world()
     series = before["series"].with_columns(pl.when(_at("C", 3)).then(1.0).otherwise(name).alias(name) for name in ("open", "close"))
