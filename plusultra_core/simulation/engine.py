@@ -185,7 +185,7 @@ class Environment:
     def run(self, request_SEA: Float64Array, out: Step | None, books: Float64Array | None) -> None:
         """S steps of every account with requests that are known beforehand, in one call.
 
-        Shapes  request (S, E, A); out (S, E, A), or (E, A) for the last step only; books (S, E, 4): equity, cash, peak and
+        Shapes  request (S, E, A); out (S, E, A), or (E, A) for the last step only; books (S, E, 4): cash, equity, peak and
                 state of the rulebook after each step. Who needs none gives None.
         Raises  ContractError when an account would step past the last bar.
         """

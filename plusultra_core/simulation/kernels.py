@@ -21,11 +21,11 @@ from plusultra_core.simulation.costs import MAX_SHIFT, Rules, fill_quantity, imp
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "af3288d839cf7dd2"
+COMPILED_WITH = "3088722f8a363e80"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules) -> None:
     """Turn the guarded target of a slot into its working order, or say why there is none."""
     for i in range(n):
@@ -67,7 +67,7 @@ def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int6
         desk[at.GROSS + i] += abs(held) * mark if held != 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def quote(s: Float64Array, w: Int64Array, clock: Int64Array, n: int, rules: Rules) -> None:
     """Price that a working order meets in the bar before costs, whether it takes, or why it meets none.
 
@@ -101,7 +101,7 @@ def quote(s: Float64Array, w: Int64Array, clock: Int64Array, n: int, rules: Rule
         s[at.TAKES + i] = spread if takes else -1.0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, everything: bool, opening: bool, rules: Rules) -> None:
     """Fill what the bar, the volume and the capital allow, carry or cancel the rest; every order gets its status."""
     good, of_day = rules.time_in_force == word.GTC, rules.time_in_force == word.DAY
@@ -140,7 +140,7 @@ def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, ever
         desk[at.ROOM + i] = room - taken if mine & (filled != 0.0) else room
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def push_prices(s: Float64Array, n: int, rules: Rules) -> None:
     """Temporary impact of what was filled, fraction of price; a power keeps the compiler from vector instructions."""
     if rules.impact_exponent == 0.5:
@@ -152,7 +152,7 @@ def push_prices(s: Float64Array, n: int, rules: Rules) -> None:
             s[at.IMPACT + i] = impact_frac(abs(s[at.FILL + i]) * s[at.QUOTE + i], s[at.SIGMA + i], s[at.ADV + i], rules)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def charge_fills(s: Float64Array, n: int, rules: Rules) -> None:
     """Price and costs of what was filled: spread, temporary impact, own impact that lasts, drift since the decision, fees."""
     for i in range(n):
@@ -180,7 +180,7 @@ def charge_fills(s: Float64Array, n: int, rules: Rules) -> None:
         s[at.SHIFT + i] = (shift + push if filled else shift) * (1.0 - rules.permanent_decay_frac)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def mark_slot(s: Float64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules) -> None:
     """Carry a slot to the close of the bar: price result, funding and dividends, borrow, cash; a delisted asset is paid out."""
     for i in range(n):
@@ -203,7 +203,7 @@ def mark_slot(s: Float64Array, desk: Float64Array, clock: Int64Array, n: int, ru
         s[at.LIQUIDATION + i] = 0.0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def find_doomed(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, rules: Rules) -> int:
     """Accounts that the worst prices of the bar leave with less than the maintenance margin; ASKED is 1 where it is so."""
     for i in range(n):
@@ -225,7 +225,7 @@ def find_doomed(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, 
     return int(num_doomed)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def liquidate(tile: Float64Array, whole: Int64Array, desk: Float64Array, num_slots: int, n: int, rules: Rules) -> None:
     """Close everything of the doomed: longs at the low, shorts at the high, plus the penalty; the account is done."""
     for i in range(n):
@@ -250,7 +250,7 @@ def liquidate(tile: Float64Array, whole: Int64Array, desk: Float64Array, num_slo
                 s[at.REASON + i] = float(word.LIQUIDATED)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def close_books(tile: Float64Array, desk: Float64Array, num_slots: int, n: int) -> None:
     """Equity, peak, weights and the result of each slot at the close of the bar."""
     for i in range(n):
@@ -278,7 +278,7 @@ def close_books(tile: Float64Array, desk: Float64Array, num_slots: int, n: int) 
             s[at.WEIGHT + i] = held * s[at.SHOWN + i] / equity if held != 0.0 and equity > 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def step_tile(
     tile: Float64Array, whole: Int64Array, desk: Float64Array, clock: Int64Array, num_slots: int, n: int, rules: Rules, limits: Limits
 ) -> None:  # fmt: skip
@@ -326,8 +326,8 @@ def step_accounts(
     books: Float64Array | None,
 ) -> None:
     """Carry accounts rows[0] to rows[1] through S bars, tile by tile, in place. Every array is flat.
-    Shapes  request (S E A,); out (R E A,), R either S or 1: then the last step only; books (S E 4,): equity, cash, peak and state
-            after each step.
+
+    Shapes  request (S E A,); out (R E A,), R either S or 1: the last step only; books (S E 4,): cash, equity, peak, state.
     """
     num_accounts, num_slots = block.t.size, block.asset.size // block.t.size
     size = num_accounts * num_slots
@@ -336,13 +336,14 @@ def step_accounts(
         at.load_tile(block, low, n, num_slots, scratch)
         for step in range(num_steps):
             at.read_bars(world, block, request[step * size : (step + 1) * size], low, n, num_slots, scratch)
-            step_tile(scratch.tile, scratch.whole, scratch.desk, scratch.clock, num_slots, n, rules, limits)
+            if n * num_slots == 1:  # one path: the compiler drops the loops
+                step_tile(scratch.tile, scratch.whole, scratch.desk, scratch.clock, 1, 1, rules, limits)
+            else:
+                step_tile(scratch.tile, scratch.whole, scratch.desk, scratch.clock, num_slots, n, rules, limits)
             if books is not None:
                 first = (step * num_accounts + low) * 4
-                at.put(books, first, 4, scratch.desk[at.EQUITY :], n)
-                at.put(books, first + 1, 4, scratch.desk[at.CASH :], n)
-                at.put(books, first + 2, 4, scratch.desk[at.PEAK :], n)
-                at.put(books, first + 3, 4, scratch.desk[at.STATE :], n)
+                for k in range(4):  # the desk begins with them
+                    at.put(books, first + k, 4, scratch.desk[k * at.LANES :], n)
             if out is not None and out.fill.size > size:
                 at.store_step(scratch, step * size + low * num_slots, n, num_slots, out)
         if out is not None and out.fill.size == size:

@@ -178,8 +178,8 @@ class Recorder:
             start=start,
             ts_ns=self._market.ts_ns[start : start + rows + 1],
             steps=Step._make(field[:rows, 0] for field in self._steps),
-            equity=self._books[: rows + 1, 0, 0].copy(),
-            cash=self._books[: rows + 1, 0, 1].copy(),
+            equity=self._books[: rows + 1, 0, 1].copy(),
+            cash=self._books[: rows + 1, 0, 0].copy(),
             peak=self._books[: rows + 1, 0, 2].copy(),
             guard_state=self._books[1 : rows + 1, 0, 3].astype(np.int8),
             liquidated=bool(self._accounts.done_E[0]),
@@ -188,7 +188,7 @@ class Recorder:
 
     def _book(self) -> tuple[float, float, float, float]:
         accounts = self._accounts
-        return float(accounts.equity_E[0]), float(accounts.cash_E[0]), float(accounts.peak_E[0]), float(accounts.guard_E[0])
+        return float(accounts.cash_E[0]), float(accounts.equity_E[0]), float(accounts.peak_E[0]), float(accounts.guard_E[0])
 
 
 def _opened(values: Float64Array) -> Float64Array:

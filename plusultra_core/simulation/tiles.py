@@ -180,7 +180,7 @@ def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
             outside[first + i * stride] = inside[i]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of accounts low .. low + n into the tile."""
     desk = scratch.desk
@@ -198,7 +198,7 @@ def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) 
             take(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of the tile back into accounts low .. low + n."""
     desk = scratch.desk
@@ -216,7 +216,7 @@ def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch)
             put(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def read_bars(world: World, block: Block, request_B: Float64Array, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """The bars that come, the requests and the latencies of bar `clock[BAR]` into the tile. Shapes  request flat (E A,)."""
     tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
@@ -263,7 +263,7 @@ def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Arr
             w[LATENCY + i] = longer if s[QUOTE + i] >= bound else w[LATENCY + i]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
     """What the step did into the flat arrays of `out`, from element `row` on."""
     for a in range(num_slots):
@@ -316,7 +316,7 @@ def guard_targets(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -
         s[GUARD + i] = float(NO_EQUITY if reason == STATE_REDUCING and not known else reason)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def scale_book(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, rule: int, limit: float) -> None:
     """Shrink what is asked for until gross or net fit; what is merely held (NaN target) counts and stays."""
     for i in range(n):

@@ -65,7 +65,7 @@ def test_the_ledger_of_a_run_is_that_of_its_steps(world: Any) -> None:
         step = env.step(request[t])
         for name in step._fields:
             assert np.array_equal(getattr(step, name), getattr(steps, name)[t], equal_nan=True), name
-        assert np.array_equal(books[t, :, 0], env.accounts.equity_E)
+        assert np.array_equal(books[t, :, 1], env.accounts.equity_E)
         assert np.array_equal(books[t, :, 3], env.accounts.guard_E)
 
 
