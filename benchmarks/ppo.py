@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/ppo.py
 
-CPU-seconds of this process, one thread; the loops take turns and the best round of each counts. Same environment, same two
-networks of 2 x 64, 4 epochs x 4 minibatches, 20 columns of observation. Stable-Baselines3 is left out by name where it is not installed.
+CPU-seconds, one thread; the loops take turns and the best round of each counts. Two processes are given by the CPU-seconds of
+the busier one. Same environment, same two networks of 2 x 64, 4 epochs x 4 minibatches, 20 columns of observation.
+Stable-Baselines3 is left out by name where it is not installed.
 """
 
 import importlib.util
@@ -22,7 +23,8 @@ from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.policy import PolicyConfig, build_policy
 from plusultra_core.rl.env import TradingEnv, World, sleeve
-from plusultra_core.rl.learning.learner import Learner
+from plusultra_core.rl.learning.learner import Learner, Team
+from plusultra_core.rl.learning.processes import run_team
 from plusultra_core.rl.ppo import PPOConfig, losses, update
 from plusultra_core.rl.reward import RewardConfig
 from plusultra_core.rl.rollout import Rollout, collect
@@ -186,6 +188,31 @@ def peer(world: World, num_accounts: int, num_steps: int) -> Turn:
     return lambda: model.learn(num_accounts * num_steps, reset_num_timesteps=False) and None
 
 
+def member(team: Team, num_accounts: int, num_steps: int, num_turns: int) -> tuple[float, float]:
+    """A member's part of the turns; CPU-seconds of the busiest member, and of all."""
+    world = build_world()
+    env = episodes(world, num_accounts // team.size)
+    learner = Learner(build_policy(POLICY, NUM_COLUMNS, len(OWN_STATE), 0), PPO.learning_rate, team)
+    rng, start = np.random.default_rng(team.rank), 0.0
+    for turn in range(num_turns + 1):
+        if turn == 1:
+            start = time.process_time()
+        rollout, _ = collect(learner, env, num_steps, PPO.gamma, PPO.gae_lambda, rng)
+        update(learner, rollout, PPO, rng)
+    spent = np.zeros(team.size)
+    spent[team.rank] = time.process_time() - start
+    team.total(spent)
+    return float(spent.max()), float(spent.sum())
+
+
+def two(num_accounts: int, num_steps: int) -> float:
+    """Samples a second of two processes that share the gradient, by the CPU-seconds of the busier: waiting is not counted."""
+    num_turns = max(1, LEAST_SAMPLES // (num_accounts * num_steps))
+    arguments = (num_accounts, num_steps, num_turns)
+    busiest = min(run_team(2, 50_000, lambda team: member(team, *arguments), member, *arguments)[0] for _ in range(NUM_ROUNDS))
+    return num_turns * num_accounts * num_steps / busiest
+
+
 def measure(world: World, num_accounts: int, num_steps: int) -> dict[str, Any]:
     """Samples a second of every loop, its ratio to the own one, and the shares of the own one's phases."""
     phases: dict[str, float] = {}
@@ -204,10 +231,12 @@ def measure(world: World, num_accounts: int, num_steps: int) -> dict[str, Any]:
                 turn()
             best[name] = min(best[name], (time.process_time() - start) / repeats)
     rates = {name: num_accounts * num_steps / seconds for name, seconds in best.items()}
+    rates["own, two processes"] = two(num_accounts, num_steps)
     return {
         "size": f"{num_accounts} x {num_steps}",
         "samples_per_s": {name: round(rate) for name, rate in rates.items()},
-        "own_over": {name: round(rates["own"] / rate, 2) for name, rate in rates.items() if name != "own"},
+        "own_over": {name: round(rates["own"] / rate, 2) for name, rate in rates.items() if "own" not in name},
+        "two_over": {name: round(rates["own, two processes"] / rate, 2) for name, rate in rates.items() if "two" not in name},
         "share": {name: round(seconds / sum(phases.values()), 4) for name, seconds in phases.items()},
     }
 
