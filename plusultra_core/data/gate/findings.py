@@ -68,7 +68,7 @@ _FILE = _errors(
     ("query_budget", "reading takes longer than gate.query_budget_s", "shrink the dump, or raise the budget"),
     ("huge_cell", "a cell is longer than gate.max_cell_bytes", "shorten it, or raise the limit"),
     ("hostile_schema", "the schema asks for what a dump may not do, or for what SQLite does not know", "export plain tables"),
-    ("huge_schema", "more tables, or more columns in a table, than a dump may have", "export the tables of the contract only"),
+    ("huge_schema", "more tables, or more columns in a table, than a dump may have", "export the tables and columns that are used"),
 )
 
 _LOG = _warnings(

@@ -21,6 +21,8 @@ from plusultra_core.data.gate.schema import TableShape
 
 RUN_ROWS = 2_000_000
 """Rows held in memory; beyond that they are laid aside."""
+RUN_BYTES = 256_000_000
+"""Bytes held in memory, where rows are wide."""
 GROUP_ROWS = 500_000
 """Rows of whole symbols put together at a time, where one symbol has no more."""
 _PAGE_ROWS = 65_536
@@ -72,6 +74,8 @@ class Sorter:
     num_rows: int = 0
     _held: list[pl.DataFrame] = field(default_factory=list)
     _num_held: int = 0
+    _bytes_held: int = 0
+    _bytes: int = 0
     _runs: list[tuple[Path, dict[int, tuple[int, int]]]] = field(default_factory=list)
 
     def add(self, frame: pl.DataFrame) -> None:
@@ -79,7 +83,9 @@ class Sorter:
         self._held.append(frame)
         self._num_held += frame.height
         self.num_rows += frame.height
-        if self._num_held >= RUN_ROWS:
+        size = int(frame.estimated_size())
+        self._bytes, self._bytes_held = self._bytes + size, self._bytes_held + size
+        if self._num_held >= RUN_ROWS or self._bytes_held >= RUN_BYTES:
             self._lay_aside()
 
     def groups(self) -> Iterator[pl.DataFrame]:
@@ -102,11 +108,12 @@ class Sorter:
 
     def _parts(self) -> Iterator[list[int]]:
         """Owners in the order of their names, so many that their rows make a group."""
+        most = min(GROUP_ROWS, RUN_BYTES * self.num_rows // max(1, self._bytes))
         part: list[int] = []
         rows = 0
         for owner in self.names.order().tolist():
             size = sum(spans.get(owner, (0, 0))[1] for _, spans in self._runs)
-            if part and rows + size > GROUP_ROWS:
+            if part and rows + size > most:
                 yield part
                 part, rows = [], 0
             part, rows = [*part, owner] if size else part, rows + size
@@ -115,7 +122,7 @@ class Sorter:
 
     def _lay_aside(self) -> None:
         frame = pl.concat(self._held).sort(OWNER, maintain_order=True)
-        self._held, self._num_held = [], 0
+        self._held, self._num_held, self._bytes_held = [], 0, 0
         path = self.work / f"{len(self._runs)}.arrow"
         frame.write_ipc(path, compression="uncompressed")
         runs = frame[OWNER].rle().struct.unnest()

@@ -145,6 +145,8 @@ UNREAD = ("regimes", "cross_asset_views", "trade_annotations")
 
 MAX_TABLES = 2_000
 """Most tables and views of a dump, read or not."""
+MAX_NUMBERS = 256
+"""Most columns that a side table may add by itself."""
 _SHOWN = 20
 
 
@@ -252,6 +254,9 @@ def _find_columns(db: sqlite3.Connection, shape: TableShape, optional: bool) -> 
     if shape.any_number:
         found = [column for column in unnamed if _NUMBER_TYPE.search(declared[column].upper())]
         numbers = tuple(column for column in found if _FIELD_NAME.fullmatch(column))
+        if len(numbers) > MAX_NUMBERS:  # a column that was added later costs a file nothing, and its reader a number a row
+            message = f"{len(numbers)} columns of numbers; allowed {MAX_NUMBERS}; drop some, or name those to read in value_columns"
+            return None, [*findings, _schema("error", "huge_schema", shape.table, None, message)]
         shape = replace(shape, optional=(*shape.optional, *numbers), finite=numbers)
         if odd_names := [column for column in found if column not in numbers]:
             findings.append(_unknown_columns(shape.table, odd_names))

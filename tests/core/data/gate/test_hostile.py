@@ -285,8 +285,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "a hundred thousand tables": (_forged_tables, "huge_schema"),
     "tables as wide as they can be": (_wide_tables, None),
     "a wide side table": (
-        _sql("DROP TABLE on_chain", f"CREATE TABLE on_chain (timestamp, symbol, {', '.join(f'c{n} REAL' for n in range(1_990))})"),
-        None,
+        _sql(
+            "DROP TABLE on_chain",
+            f"CREATE TABLE on_chain (timestamp, symbol, {', '.join(f'c{n} REAL DEFAULT 1.5' for n in range(1_990))})",
+            f"INSERT INTO on_chain (timestamp, symbol) {_count(200)} SELECT 1577836800 + k, 'AAA' FROM n",
+        ),
+        "huge_schema",
     ),
     "a cell of 8 MB": (_sql("UPDATE series SET symbol = printf('%.*c', 8000000, 'x') WHERE rowid = 1"), "huge_cell"),
     "blobs of 60 kB": (_sql("UPDATE series SET close = zeroblob(60000)"), "not_a_number"),

@@ -23,10 +23,16 @@ def frame_of(cells: list[tuple[str | None, int | None, str]], names: Names, star
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cells=ROWS, run_rows=st.integers(1, 70), group_rows=st.integers(1, 70))
+@given(cells=ROWS, run_rows=st.integers(1, 70), group_rows=st.integers(1, 70), run_bytes=st.sampled_from([100, 1_000, 10**9]))
 def test_rows_come_back_sorted_in_groups_of_whole_owners(
-    cells: list[tuple[str | None, int | None, str]], run_rows: int, group_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: list[tuple[str | None, int | None, str]],
+    run_rows: int,
+    group_rows: int,
+    run_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ingest, "RUN_BYTES", run_bytes)
     monkeypatch.setattr(ingest, "RUN_ROWS", run_rows)
     monkeypatch.setattr(ingest, "GROUP_ROWS", group_rows)
     names = Names(["B", "A", "C"])
