@@ -2,9 +2,7 @@
 
 Accounts are carried in tiles (`tiles.py`), one lane an account, and every stage below is one loop of plain arithmetic over the
 lanes of a slot that the compiler turns into vector instructions. Lanes do not see one another and nothing here draws but by
-name, so no result depends on batch, chunks or threads.
-
-`_nrt=False`: nothing in here allocates.
+name, so no result depends on batch, chunks or threads. `_nrt=False`: nothing in here allocates.
 """
 
 import math
