@@ -23,7 +23,7 @@ READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars
 """Columns of bars that features are made of, beside the keys."""
 ACROSS = "cross_section"
 """Tag of the features that see all symbols of a moment."""
-GROUP_ROWS = 32_768
+GROUP_ROWS = 8_192
 _STORED = np.float32
 """Precision in which columns are kept; they are computed in double."""
 _SIDE_COLUMNS = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
@@ -315,7 +315,7 @@ def _bar_arrays(span: Span, indicators: pl.DataFrame, side: pl.DataFrame, market
         low=column("low_adj"),
         close=column("close_adj"),
         volume=column("volume_adj"),
-        gap_bars=column("gap_bars"),
+        gap_bars=span.bars["gap_bars"].to_numpy(),
         side=sides.side_arrays(span.keys, side, indicators, cfg.alternative),
         short=windows.short,
         medium=windows.medium,
@@ -337,7 +337,8 @@ def _part(b: BarArrays, symbols: slice, rows: slice, windows: WindowsConfig) -> 
     return replace(
         b,
         starts=starts,
-        **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume", "gap_bars")},
+        **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume")},
+        gap_bars=b.gap_bars[rows].astype(np.float64),
         close=close,
         side={name: np.ascontiguousarray(x[rows]) for name, x in b.side.items()},
         ret=ret,
