@@ -1,7 +1,7 @@
 """What the simulator does in a second of one core: `python benchmarks/simulation.py [--vectorbt PYTHON]`.
 
-Rates are millions of account-bars a CPU-second (threads: a second of the clock), the best of several runs. The bare loop is the bound: the
-arithmetic of a small execution model, written by hand over lanes, with nothing around it. `--vectorbt` names an interpreter that
+Rates are millions of account-bars a CPU-second (threads: a second of the clock), the best of several runs. The bare loop is a
+much smaller model written by hand over lanes, with nothing around it: what the machine does when little is asked. `--vectorbt` names an interpreter that
 has vectorbt (a throw-away environment); without it that line is skipped by name.
 """
 
@@ -148,7 +148,7 @@ def bare_loop(bars: Any, request: Any, tile: Any, num_steps: int) -> None:
 
 
 def bare_rate(num_accounts: int, num_steps: int, market: MarketArrays) -> float:
-    """The bound."""
+    """What the machine does when little is asked."""
     bars = np.stack([market.open[:, 0], market.close[:, 0], market.volume[:, 0], market.funding[:, 0], market.adv_ccy[:, 0]], axis=1)
     request = np.random.default_rng(2).uniform(-1, 1, (num_steps, num_accounts))
     tile = np.zeros(256)
