@@ -1,8 +1,8 @@
 """What the simulator does in a second of one core: `python benchmarks/simulation.py [--vectorbt PYTHON]`.
 
 Rates are millions of account-bars a CPU-second (threads: a second of the clock), the best of several runs. The bare loop is a
-much smaller model written by hand over lanes, with nothing around it: what the machine does when little is asked. `--vectorbt` names an interpreter that
-has vectorbt (a throw-away environment); without it that line is skipped by name.
+much smaller model written by hand over lanes, with nothing around it: what the machine does when little is asked. `--vectorbt`
+names an interpreter that has vectorbt (a throw-away environment); without it that line is skipped by name.
 """
 
 import argparse
