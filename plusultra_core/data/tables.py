@@ -171,7 +171,8 @@ class _Source:
     def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "_Source":
         check_shape(snapshot_dir, cfg)
         folder = snapshot_dir / FOLDER
-        return cls(folder, classify(pl.read_parquet(_unchanged(folder / "assets.parquet")), markets), cfg)
+        path = _unchanged(folder / "assets.parquet")
+        return cls(folder, _classified(path, _stamp(path), tuple(sorted(markets.items()))), cfg)
 
     def file(self, table: str) -> Path:
         return _unchanged(self.folder / f"{table}.parquet")
@@ -197,8 +198,7 @@ def _unchanged(path: Path) -> Path:
     """
     found = None
     if path.exists():
-        status = path.stat()
-        found = _sha256(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+        found = _sha256(path, _stamp(path))
     snapshot_dir = path.parent.parent
     listed = json.loads((snapshot_dir / MANIFEST).read_bytes())["files"].get(f"{FOLDER}/{path.name}", {}).get("sha256")
     if found != listed:
@@ -209,9 +209,24 @@ def _unchanged(path: Path) -> Path:
     return path
 
 
+Stamp = tuple[int, int, int]
+"""Of a file: another one means that it was written again."""
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=256)
-def _sha256(path: Path, _stamp: tuple[int, int, int]) -> str:
+def _sha256(path: Path, stamp: Stamp) -> str:
     return sha256_file(path)
+
+
+@lru_cache(maxsize=4)
+def _classified(path: Path, stamp: Stamp, markets: tuple[tuple[str, MarketConfig], ...]) -> pl.DataFrame:
+    """The assets of a snapshot with their classes: every table of every class asks for them."""
+    return classify(pl.read_parquet(path), dict(markets))
 
 
 def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
