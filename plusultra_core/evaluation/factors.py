@@ -96,7 +96,7 @@ def build_factors(
     Source  Grinold and Kahn 2000 ch. 6; Newey and West 1987; Benjamini and Hochberg 1995.
     """
     rows, names = _rows(features, bars, targets, regimes, cfg, until_ns)
-    sizes = rows.filter(pl.col(f"y_{cfg.primary_horizon}").is_not_null())["ts_ns"].value_counts()["count"]
+    sizes = rows.filter(pl.col(f"_y_{cfg.primary_horizon}").is_not_null())["ts_ns"].value_counts()["count"]
     cross = bool(sizes.len()) and bool((sizes >= cfg.min_names).mean() >= 0.5)  # type: ignore[operator]
     judge = _Judge(cfg, cross, costs.fee_bps + costs.half_spread_bps)
     parts = [judge.chunk(rows, names[start : start + _CHUNK]) for start in range(0, len(names), _CHUNK)]
@@ -119,7 +119,10 @@ def build_factors(
 def _rows(
     features: pl.DataFrame, bars: pl.DataFrame, targets: pl.DataFrame, regimes: pl.DataFrame, cfg: FactorsConfig, until_ns: int
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Features, outcomes and states side by side, by time; outcomes that end at or after `until_ns` are null."""
+    """Features, outcomes and states side by side, by time; outcomes that end at or after `until_ns` are null.
+
+    What is no feature has a leading underscore, which no feature has: an outcome under a feature's name would be judged in its place.
+    """
     keys = bars.select("symbol", "ts_ns")
     for name, frame in (("features", features), ("targets", targets), ("regimes", regimes)):
         if not keys.equals(frame.select("symbol", "ts_ns")):
@@ -128,14 +131,14 @@ def _rows(
             )
     names = [name for name in features.columns if name not in KEYS]
     states = regimes.select(pl.col("^.*_state$"))
-    rows = keys.hstack(features.select(names)).hstack(states).with_columns(sigma=targets["sigma"], close=bars["close_adj"])
+    rows = keys.hstack(features.select(names)).hstack(states).with_columns(_sigma=targets["sigma"], _close=bars["close_adj"])
     for h in cfg.horizons:
-        ret = pl.col("close").log().shift(-h).over("symbol") - pl.col("close").log()
+        ret = pl.col("_close").log().shift(-h).over("symbol") - pl.col("_close").log()
         in_time = pl.col("ts_ns").shift(-h).over("symbol") < until_ns
-        rows = rows.with_columns(pl.when(in_time).then(ret).fill_nan(None).alias(f"ret_{h}"))
-        scaled = pl.col(f"ret_{h}") / (pl.col("sigma") * math.sqrt(h))
-        rows = rows.with_columns(pl.when(pl.col("sigma") > 0).then(scaled).fill_nan(None).alias(f"y_{h}"))
-    rows = rows.drop("close", "sigma").filter(pl.col("ts_ns") < until_ns).sort("ts_ns", "symbol")
+        rows = rows.with_columns(pl.when(in_time).then(ret).fill_nan(None).alias(f"_ret_{h}"))
+        scaled = pl.col(f"_ret_{h}") / (pl.col("_sigma") * math.sqrt(h))
+        rows = rows.with_columns(pl.when(pl.col("_sigma") > 0).then(scaled).fill_nan(None).alias(f"_y_{h}"))
+    rows = rows.drop("_close", "_sigma").filter(pl.col("ts_ns") < until_ns).sort("ts_ns", "symbol")
     if rows.is_empty() or not names:
         raise ContractError(
             f"features: expected columns and rows before {iso(until_ns)}, found {len(names)} columns and {rows.height} rows"
@@ -152,10 +155,10 @@ class _Judge:
     def chunk(self, rows: pl.DataFrame, names: Sequence[str]) -> dict[str, pl.DataFrame]:
         """All tables for a few features."""
         first = self.cfg.primary_horizon
-        known = rows.filter(pl.col(f"y_{first}").is_not_null())
+        known = rows.filter(pl.col(f"_y_{first}").is_not_null())
         dates = _borders(known["ts_ns"])
         values = known.select(names).to_numpy().astype(np.float64)
-        y_BF = np.broadcast_to(known[f"y_{first}"].to_numpy()[:, None], values.shape)
+        y_BF = np.broadcast_to(known[f"_y_{first}"].to_numpy()[:, None], values.shape)
         _, ic_DF = self._information(values, y_BF, dates)
         product_BF, rank_ic_DF = self._information(*self._ranks(known, names, first), dates)
         spread, quantiles = self._quantiles(known, names, dates)
@@ -178,7 +181,7 @@ class _Judge:
     def _ranks(self, rows: pl.DataFrame, names: Sequence[str], horizon: int) -> tuple[Float64Array, Float64Array]:
         """Ranks of features, and of outcomes among the rows where that feature is known; by date or over all."""
         group = pl.col("ts_ns") if self.cross else pl.lit(1)
-        y = pl.col(f"y_{horizon}")
+        y = pl.col(f"_y_{horizon}")
         of_x = rows.select(pl.col(name).rank("average").over(group).alias(name) for name in names)
         of_y = rows.select(pl.when(pl.col(name).is_not_null()).then(y).rank("average").over(group).alias(name) for name in names)
         return of_x.to_numpy().astype(np.float64), of_y.to_numpy().astype(np.float64)
@@ -216,7 +219,7 @@ class _Judge:
     def _decay(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         parts = []
         for h in self.cfg.horizons:
-            known = rows.filter(pl.col(f"y_{h}").is_not_null())
+            known = rows.filter(pl.col(f"_y_{h}").is_not_null())
             if known.height:
                 _, series_DF = self._information(*self._ranks(known, names, h), _borders(known["ts_ns"]))
                 found = self._errors(series_DF, h).rename({"mean": "rank_ic", "se": "rank_ic_se"})
@@ -244,9 +247,9 @@ class _Judge:
 
     def _years(self, rank_ic_DF: Float64Array, ts_ns: pl.Series, names: Sequence[str]) -> pl.DataFrame:
         years = pl.from_epoch(ts_ns, time_unit="ns").dt.year()
-        wide = pl.DataFrame(rank_ic_DF, schema=list(names)).with_columns(year=years)
-        long = wide.unpivot(list(names), index="year", variable_name="feature").filter(pl.col("value").is_finite())
-        found = long.group_by("feature", "year").agg(rank_ic=pl.col("value").mean(), num_dates=pl.len().cast(pl.Int64))
+        wide = pl.DataFrame(rank_ic_DF, schema=list(names)).with_columns(_year=years)
+        long = wide.unpivot(list(names), index="_year", variable_name="feature").filter(pl.col("value").is_finite())
+        found = long.group_by("feature", year="_year").agg(rank_ic=pl.col("value").mean(), num_dates=pl.len().cast(pl.Int64))
         return found.select("feature", pl.col("year").cast(pl.Int64), "rank_ic", "num_dates").sort("feature", "year")
 
     def _quantiles(self, known: pl.DataFrame, names: Sequence[str], dates: Int64Array) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -261,7 +264,7 @@ class _Judge:
             told = known.select(
                 "symbol",
                 "ts_ns",
-                ret=pl.col(f"ret_{first}"),
+                ret=pl.col(f"_ret_{first}"),
                 place=pl.col(name).rank("average").over(group) / size,
                 q=pl.when(size >= least).then(cut).cast(pl.Int8),
             )

@@ -16,6 +16,8 @@ from plusultra_core.reporting.tables import DASH, Table, count, number, percent,
 HTML = "factors.html"
 _DRAWN = 30  # features in a chart: the surest
 _LINES = 6
+_TOO_GOOD = 0.2
+"""A rank IC beyond it is not found in markets: look for a leak first."""
 _Z95 = 1.959963984540054
 _STATES = {1: "low", 2: "mid", 3: "high"}
 _TREND = {1: "down", 2: "flat", 3: "up"}
@@ -55,6 +57,8 @@ def sentences(sheet: FactorSheet) -> list[str]:
     lines = [
         f"Rank IC {how}, with Newey-West errors; a discovery has a false-discovery adjusted p-value of at most {sheet.discovery_rate:g}.",
     ]
+    if too_good := found.filter(pl.col("rank_ic").cast(pl.Float64).abs() > _TOO_GOOD)["feature"].to_list():
+        lines.append(f"Too good to be true, so a leak until the contrary is proved: {', '.join(too_good[:5])}.")
     pays = found.filter(pl.col("discovery") & (pl.col("net_spread_bps") > 0))
     if found["discovery"].any():
         lines.append(

@@ -174,6 +174,16 @@ def test_many_features_are_judged_as_if_each_were_alone() -> None:
         assert by_name(alone.sheet(), "noise_25")[name] == by_name(frames.sheet(), "noise_25")[name]
 
 
+def test_a_feature_that_is_called_like_an_outcome_is_judged_as_itself() -> None:
+    frames = world()
+    names = ("ret_1", "y_1", "ret_5", "close", "sigma", "before", "place", "q", "last", "year")
+    known = frames.features.with_columns(pl.col("noise_0").alias(name) for name in names)
+    sheet = dataclasses.replace(frames, features=known).sheet()
+    alone = {**by_name(frames.sheet(), "noise_0"), "feature": None, "q": None, "discovery": None}
+    for name in names:
+        assert {**by_name(sheet, name), "feature": None, "q": None, "discovery": None} == alone
+
+
 def test_frames_of_other_bars_are_refused() -> None:
     frames = world()
     with pytest.raises(ContractError, match=r"targets: expected the 3600 rows of bars, found 3599"):

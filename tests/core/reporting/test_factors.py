@@ -80,6 +80,12 @@ def test_nothing_found_is_said_so() -> None:
     assert not any("earned" in line for line in sentences(none))
 
 
+def test_what_is_too_good_is_called_a_leak_until_proved_otherwise() -> None:
+    assert not any("leak" in line for line in sentences(sheet()))
+    wonder = dataclasses.replace(sheet(), factors=sheet().factors.with_columns(rank_ic=pl.lit(-0.5)))
+    assert any("a leak until the contrary is proved: alpha, beta<script>, gamma" in line for line in sentences(wonder))
+
+
 def test_too_few_dates_leave_a_table_of_dashes(tmp_path: Path) -> None:
     (section,) = build_sections(sheet(t=None))
     assert section.text == ("No feature has enough dates for a verdict.",)
