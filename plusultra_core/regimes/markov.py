@@ -174,7 +174,7 @@ def filtered_states(x: Float64Array, starts: Int64Array, codes: tuple[int, ...],
     model = Model(np.empty(num), np.empty(num), np.empty((num, num)))
     for s in range(starts.size - 1):
         first, last = starts[s], starts[s + 1]
-        known = False
+        known = last < first  # false, but no constant: numba would compile fit twice
         for i in range(first + fitting.min_count, last, fitting.refit):
             low = max(first + 1, i - fitting.window + 1)
             known = fit(x[low : i + 1], codes, fitting, known, model, room)
