@@ -1,6 +1,6 @@
 """What a feature reads: the bars of a class as arrays, symbols end to end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +11,7 @@ from plusultra_core.features import ranks
 from plusultra_core.features.recursions import Recursions
 
 T = TypeVar("T")
+GROUP_ROWS = 8_192
 
 
 class Waiting(NamedTuple):
@@ -54,14 +55,14 @@ class BarArrays:
     waiting: list[Waiting] | None = None
     """Where given, values to be ranked are put here."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """Work that several features of one build have in common, by name."""
+    """Work that several features of one family have in common, by name."""
 
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
         return max(2, int(np.ceil(self.min_fraction * window)))
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, made once a build and kept under `name`."""
+        """What `make` gives, made once and kept under `name` until the family is done."""
         if name not in self.shared:
             self.shared[name] = make()
         kept: T = self.shared[name]
@@ -99,3 +100,12 @@ class BarArrays:
             self.waiting.append(Waiting(x, min_count))
             return x
         return ranks.cross_rank(x, self.once("moments", lambda: ranks.moments(self.ts_ns, self.known_ns, self.starts)), min_count)
+
+
+def groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
+    """Symbols in runs of about GROUP_ROWS rows."""
+    first = 0
+    while first < starts.size - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + GROUP_ROWS, side="right")) - 1)
+        yield first, last
+        first = last

@@ -1,7 +1,8 @@
 """Causal features of every bar: one frame, the rows of bars, a column a feature."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.features import joins, ranks, sides
-from plusultra_core.features.arrays import BarArrays, Waiting
+from plusultra_core.features.arrays import BarArrays, Waiting, groups
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
 from plusultra_core.features.recursions import Recursions, Trace, join_traces, last_rows, part_of_traces
@@ -23,7 +24,6 @@ READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars
 """Columns of bars that features are made of, beside the keys."""
 ACROSS = "cross_section"
 """Tag of the features that see all symbols of a moment."""
-GROUP_ROWS = 8_192
 _STORED = np.float32
 """Precision in which columns are kept; they are computed in double."""
 _SIDE_COLUMNS = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
@@ -237,16 +237,18 @@ def compute(
 ) -> Made:
     """Columns of a span of bars, some symbols at a time: what they share stays in the cache, and little else in memory.
 
-    What is kept in double precision for a while comes first, when the other columns are not there yet.
+    What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, then what reads side columns.
     """
     whole = _bar_arrays(span, indicators, side_tables, market, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
     beside = {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
     beside |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
     ranked, traces = _ranked(whole, span, across, cfg.windows)
-    columns, others = _by_groups(whole, span, alone, cfg.windows, None)
-    columns |= ranked
-    return Made({spec.name: columns[spec.name] for spec in specs} | beside, others | traces)
+    columns, others = _by_groups(whole, span, [spec for spec in alone if spec.sides], cfg.windows, None)
+    whole = replace(whole, side={})
+    more, rest = _by_groups(whole, span, [spec for spec in alone if not spec.sides], cfg.windows, None)
+    columns |= more | ranked
+    return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)
 
 
 def _ranked(
@@ -265,17 +267,26 @@ def _ranked(
 def _by_groups(
     whole: BarArrays, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig, queue: list[Waiting] | None
 ) -> tuple[dict[str, Any], dict[str, Trace]]:
-    """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind."""
+    """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind.
+
+    Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
+    """
     dtype = _STORED if queue is None else np.float64
     columns, traces = {spec.name: np.empty(span.keys.height, dtype=dtype) for spec in specs}, []
-    for first, last in _groups(span.starts):
+    for first, last in groups(span.starts):
         rows = slice(int(span.starts[first]), int(span.starts[last]))
         arrays = replace(_part(whole, slice(first, last), rows, windows), waiting=queue)
-        for spec in specs:
-            value = spec.function(arrays)
-            columns[spec.name][rows] = _single(value) if queue is None else value
+        left = dict[str, Trace]()
+        for _, family in groupby(specs, key=lambda spec: spec.tags[0]):
+            for spec in family:
+                value = spec.function(arrays)
+                columns[spec.name][rows] = _single(value) if queue is None else value
+                if made := arrays.recursions.made:
+                    left |= last_rows(made, arrays.starts, span.keep[first:last])
+                    made.clear()
+            arrays.shared.clear()
         del (queue or [])[len(specs) :]  # each group asks for the same
-        traces.append(last_rows(arrays.recursions.made, arrays.starts, span.keep[first:last]))
+        traces.append(left)
     return columns, join_traces(traces)
 
 
@@ -285,15 +296,6 @@ def _single(value: Float64Array) -> Float32Array:
         out = value.astype(_STORED)
     out[~np.isfinite(out)] = np.nan
     return out
-
-
-def _groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
-    """Symbols in runs of about GROUP_ROWS rows."""
-    first = 0
-    while first < starts.size - 1:
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + GROUP_ROWS, side="right")) - 1)
-        yield first, last
-        first = last
 
 
 def _bar_arrays(span: Span, indicators: pl.DataFrame, side: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig) -> BarArrays:

@@ -144,8 +144,11 @@ def _aligned(keys: Keys, rows: pl.DataFrame, source: SourceConfig) -> Float64Arr
 
 
 def _source(keys: Keys, side: pl.DataFrame, source: SourceConfig) -> Float64Array:
+    return _first_there(keys, [_aligned(keys, rows, source) for rows in _fields(side, source)])
+
+
+def _first_there(keys: Keys, found: list[Float64Array]) -> Float64Array:
     nothing = np.broadcast_to(np.nan, keys.known_ns.size)  # takes no memory
-    found = [_aligned(keys, rows, source) for rows in _fields(side, source)]
     return reduce(joins.fill, found) if found else nothing
 
 
@@ -154,13 +157,13 @@ def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64A
     row = ["symbol", "ts_ns", "known_ns"]  # of one vintage: an interval that was corrected later was not that of the rate before
     hours = side.filter((pl.col("table") == cfg.funding.table) & (pl.col("field") == "interval_hours"))
     hours = hours.select(*row, pl.col("value").alias("hours")).unique(row, keep="last", maintain_order=True)
-    out = np.full(keys.known_ns.size, np.nan)
+    found = []
     for rows in _fields(side, cfg.funding):
         rows = rows.join(hours, on=row, how="left", maintain_order="left", nulls_equal=True) if hours.height else rows
         every = pl.col("hours").fill_null(cfg.funding_interval_hours) if hours.height else pl.lit(cfg.funding_interval_hours)
         yearly = rows.with_columns(pl.when(every > 0).then(pl.col("value") * _HOURS_PER_YEAR / every).alias("value"))
-        out = joins.fill(out, _aligned(keys, yearly, cfg.funding))
-    return out
+        found.append(_aligned(keys, yearly, cfg.funding))
+    return _first_there(keys, found)
 
 
 def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
