@@ -12,7 +12,6 @@ import polars as pl
 
 from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
 from plusultra_core.errors import ContractError
-from plusultra_core.features import kernels
 from plusultra_core.features.build import (
     ACROSS,
     KEYS,
@@ -27,6 +26,7 @@ from plusultra_core.features.build import (
     keys_of,
     span_of,
 )
+from plusultra_core.features.joins import mark_changed, same_until
 from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, Trace
 from plusultra_core.features.sides import segments
@@ -152,7 +152,7 @@ def _plan(
     if previous is None or previous.bars.is_empty() or bars.is_empty():
         return fresh
     end_ns = int(previous.features["known_ns"].max())  # type: ignore[arg-type]
-    if not (_same_until(previous.indicators, indicators, end_ns) and _same_until(previous.side_tables, side_tables, end_ns)):
+    if not (same_until(previous.indicators, indicators, end_ns) and same_until(previous.side_tables, side_tables, end_ns)):
         return fresh
     old_starts = segments(previous.bars, ["symbol"])
     place = {symbol: i for i, symbol in enumerate(previous.bars["symbol"].gather(old_starts[:-1]))}
@@ -161,7 +161,7 @@ def _plan(
     same: BoolArray = (num_old > 0) & (num_old <= fresh.num_rows)
     for name in (*KEYS[1:], *READS):
         old, new = (previous.features, keys) if name in KEYS else (previous.bars, bars)
-        kernels.mark_changed(_bits(old[name]), old_starts[old_place], _bits(new[name]), fresh.starts[:-1], num_old, same)
+        mark_changed(old[name], old_starts[old_place], new[name], fresh.starts[:-1], num_old, same)
     taken = np.where(same, num_old, 0)
     begin = np.where(taken == fresh.num_rows, taken, tail_start(taken, windows))
     first_new = fresh.starts[:-1] + taken
@@ -169,43 +169,6 @@ def _plan(
     gone = np.setdiff1d(np.arange(old_starts.size - 1), old_place[taken > 0]).size > 0
     late = gone or bool((new_ns <= int(previous.bars["ts_ns"].max())).any())  # type: ignore[arg-type]
     return _Plan(fresh.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
-
-
-def _bits(column: pl.Series) -> Int64Array:
-    """Values as integers that are equal where the values are, to the last bit."""
-    if column.dtype.is_float():
-        return column.cast(pl.Float64).to_numpy().view(np.int64)
-    return column.cast(pl.Int64).to_numpy()
-
-
-def _same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
-    """Whether both have the same rows known by then, in whatever order."""
-    if old.schema != new.schema:
-        return False
-    old_known, new_known = (frame["known_ns"] <= end_ns for frame in (old, new))
-    if old_known.sum() != new_known.sum():
-        return False
-    old = old if old_known.all() else old.filter(old_known)
-    if _same_in_order(old, new, new_known):
-        return True
-    new = new.filter(new_known)
-    return old.sort(old.columns).equals(new.sort(new.columns))
-
-
-def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: pl.Series) -> bool:
-    """Whether the rows of `new` that are known are those of `old`; numbers are compared where they lie."""
-    edges = np.flatnonzero(np.diff(known.to_numpy().astype(np.int8), prepend=np.int8(0), append=np.int8(0)))
-    first, lengths = edges[::2], edges[1::2] - edges[::2]
-    same = np.ones(first.size, dtype=np.bool_)
-    for name, dtype in old.schema.items():
-        one, two = old[name], new[name]
-        if one.null_count() == one.len() and two.null_count() == two.len():
-            continue
-        if dtype.is_numeric() and not one.null_count() and not two.null_count():
-            kernels.mark_changed(_bits(one), np.cumsum(lengths) - lengths, _bits(two), first, lengths, same)
-        elif not one.equals(two.filter(known), null_equal=True):
-            return False
-    return bool(same.all())
 
 
 def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame, windows: WindowsConfig) -> Span:

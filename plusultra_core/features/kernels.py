@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
+from plusultra_core.arrays import Float64Array, Int64Array
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -306,19 +306,6 @@ def order_entropy(x: Float64Array, starts: Int64Array, window: int, min_count: i
                     within += weigh[counts[k]]
                 out[i] = (weigh[num_triples] - within) / num_triples / math.log(6.0)
     return out
-
-
-@njit(cache=True)
-def mark_changed(
-    old: Int64Array, old_first: Int64Array, new: Int64Array, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
-) -> None:
-    """Clear `same` of each symbol whose `num_rows` rows from old_first are not, bit for bit, those from new_first."""
-    for s in range(num_rows.size):
-        if same[s]:
-            for i in range(num_rows[s]):
-                if old[old_first[s] + i] != new[new_first[s] + i]:
-                    same[s] = False
-                    break
 
 
 def ratio(numerator: Float64Array, denominator: Float64Array) -> Float64Array:

@@ -189,14 +189,3 @@ def test_a_build_that_begins_at_a_block_says_the_same_to_the_last_bit() -> None:
         one = np.asarray(kernel(values, whole, *args))[..., begin + window + BLOCK :]
         two = np.asarray(kernel(values[begin:], part, *args))[..., window + BLOCK :]
         np.testing.assert_array_equal(one, two, err_msg=str(kernel))
-
-
-def test_a_history_that_differs_in_one_bit_is_marked() -> None:
-    old = np.arange(12, dtype=np.int64)
-    new = np.concatenate([old[:4], [100], old[4:8], [101], old[8:12]])
-    new[7] += 1
-    first, later, num_rows = np.array([0, 4, 8]), np.array([0, 5, 10]), np.array([4, 4, 4])
-    for kernel in (kernels.mark_changed, getattr(kernels.mark_changed, "py_func", kernels.mark_changed)):
-        same = np.array([True, True, False])
-        kernel(old, first, new, later, num_rows, same)
-        assert same.tolist() == [True, False, False]
