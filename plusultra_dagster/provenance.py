@@ -6,6 +6,7 @@ would come out equal.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,8 @@ from plusultra_dagster.places import CHECKOUT
 
 PROVENANCE = "plusultra/provenance"
 RECIPE = "plusultra/recipe"
-_GROUND = ("config.py", "clock.py", "market.py", "artifacts.py")
+_CORE = CHECKOUT / "plusultra_core"
+_IMPORT = re.compile(r"^[ \t]*from (plusultra_core[\w.]*) import (?:\(([^)]*)\)|([^\n(#]+))", re.MULTILINE)
 
 # Blocking checks of each asset: what a trainer asks for before it reads, and what checks/ makes.
 GATES: dict[str, tuple[str, ...]] = {
@@ -54,15 +56,34 @@ class Latest(NamedTuple):
 
 @cache
 def code_version(code: tuple[str, ...], module: str) -> str:
-    """16 hex digits over the sources of core packages, the ground and the asset's own module."""
-    core = CHECKOUT / "plusultra_core"
-    files = [path for name in code for path in (core / name).rglob("*.py")]
-    files += [core / name for name in _GROUND]
-    files.append(Path(module))
+    """16 hex digits over core packages and their templates, every core module that they import, and the asset's own module."""
+    files = {CHECKOUT / f"{name.replace('.', '/')}.py" for name in modules_of(code)} | {Path(module)}
+    files |= {path for name in code for path in (_CORE / name).rglob("*.j2")}
     total = hashlib.sha256()
-    for path in sorted(set(files)):
+    for path in sorted(files):
         total.update(path.relative_to(CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
+
+
+def modules_of(code: tuple[str, ...]) -> frozenset[str]:
+    """Modules of core packages and all that they import, directly or not, also inside functions."""
+    found: set[str] = set()
+    wanted = {".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for name in code for path in (_CORE / name).rglob("*.py")}
+    while wanted:
+        found |= wanted
+        wanted = {name for known in wanted for name in _imports(known)} - found
+    return frozenset(found)
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """Core modules that a core module imports."""
+    source = (CHECKOUT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    named: set[str] = set()
+    for package, many, one in _IMPORT.findall(source):
+        names = [part.split()[0] for part in (many or one).split(",") if part.strip()]
+        named |= {package, *(f"{package}.{name}" for name in names)}
+    return frozenset(name for name in named if (CHECKOUT / f"{name.replace('.', '/')}.py").is_file())
 
 
 def recipe(module: str, code: tuple[str, ...], configs: tuple[str, ...], market: str) -> dict[str, Any]:

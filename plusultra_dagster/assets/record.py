@@ -42,7 +42,7 @@ def dressed(
 ) -> dict[str, Any]:
     """Arguments of `dg.asset` that every asset states alike.
 
-    `code` are the core packages whose sources, with `module`'s own, make its content.
+    `code` are the core packages whose sources, with all that they import and `module`'s own, make its content.
     """
     recipe = provenance_module.recipe(module, tuple(code), tuple(configs), market)
     return {

@@ -15,7 +15,7 @@ from plusultra_dagster.resources.tracking import MlflowTracking
     **dressed(
         __file__,
         "rl",
-        code=("rl", "models", "windows", "simulation", "guardrails"),
+        code=("rl",),
         configs=("rl", "simulation", "guardrails"),
         market="own",
         io="artifacts",

@@ -13,7 +13,7 @@ from plusultra_dagster.resources.tracking import MlflowTracking
 _SIMULATED = dressed(
     __file__,
     "simulation",
-    code=("inference", "models", "windows", "simulation", "guardrails"),
+    code=("inference",),
     configs=("inference", "simulation", "guardrails"),
     market="own",
     io="artifacts",

@@ -13,7 +13,7 @@ from plusultra_dagster.resources.tracking import MlflowTracking
 _TRAINED = dressed(
     __file__,
     "training",
-    code=("training", "models", "windows"),
+    code=("training",),
     configs=("training",),
     market="own",
     io="artifacts",
@@ -49,7 +49,7 @@ def supervised_checkpoint(
     **dressed(
         __file__,
         "training",
-        code=("inference", "models", "windows"),
+        code=("inference",),
         configs=("inference", "simulation", "guardrails"),
         market="own",
         io="artifacts",
