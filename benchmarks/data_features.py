@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from data_features_twin import TWINS
+from timing import cpu_seconds
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"5 x 32,768 bars": (5, 32_768), "500 x 2,520 bars": (500, 2_520)}
 PRICES = ("open", "high", "low", "close", "volume")
 Frames = dict[str, pl.DataFrame]
-_REPEATS = 3
+REPEATS = 3
 _TWIN_BARS = 10_000
 _START_NS = 946_684_800 * 10**9 + 21 * 3_600 * 10**9
 
@@ -81,23 +81,13 @@ def shipped() -> tuple[MarketConfig, FeaturesConfig]:
     return config.load(MarketConfig, configs / "markets/equity.yaml"), config.load(FeaturesConfig, configs / "base/features.yaml")
 
 
-def best(work: Callable[[], object], repeats: int = _REPEATS) -> float:
-    """Least CPU-seconds of some runs."""
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        found.append(time.process_time() - start)
-    return min(found)
-
-
 def speed(what: str, frames: Frames) -> list[dict[str, Any]]:
     """The whole catalogue, and the features of the twin beside the twin."""
     market, cfg = shipped()
     num_bars = frames["bars"].height
-    whole = num_bars / best(lambda: build(**frames, market=market, cfg=cfg))
+    whole = num_bars / cpu_seconds(REPEATS, build, **frames, market=market, cfg=cfg)
     some = dataclasses.replace(cfg, bundles=(), include=tuple(TWINS), indicators=dataclasses.replace(cfg.indicators, names=()))
-    ours = best(lambda: build(**frames, market=market, cfg=some)) / num_bars
+    ours = cpu_seconds(REPEATS, build, **frames, market=market, cfg=some) / num_bars
     symbols = max(1, _TWIN_BARS // (num_bars // frames["bars"]["symbol"].n_unique()))
     theirs, agreeing = twin(frames, build(**frames, market=market, cfg=some), symbols)
     rows = [line(f"features: the whole catalogue of {len(CATALOG)}", what, whole, "bars/CPU-s", 300_000, whole >= 300_000)]
@@ -133,8 +123,8 @@ def new_day(what: str, frames: Frames) -> dict[str, Any]:
     early = {name: frame.filter(pl.col("known_ns") <= end_ns) for name, frame in frames.items()}
     first = extend(None, **early, market=market, cfg=cfg)
     previous = Previous(**early, features=first.features, state=first.state)
-    whole = best(lambda: extend(None, **frames, market=market, cfg=cfg))
-    share = best(lambda: extend(previous, **frames, market=market, cfg=cfg)) / whole
+    whole = cpu_seconds(REPEATS, extend, None, **frames, market=market, cfg=cfg)
+    share = cpu_seconds(REPEATS, extend, previous, **frames, market=market, cfg=cfg) / whole
     same = extend(previous, **frames, market=market, cfg=cfg).features.equals(build(**frames, market=market, cfg=cfg))
     assert same, "a build that was extended differs from one made at once"
     return line("features: one more day, of the time of all", what, 100 * share, "%", 5, share <= 0.05)

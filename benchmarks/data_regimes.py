@@ -8,13 +8,12 @@ as that walks through the bars in Python, it is timed on one symbol and counted 
 """
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
+from timing import cpu_seconds
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
@@ -87,16 +86,6 @@ def twin_markov(ret: np.ndarray, cfg: RegimesConfig) -> None:
             var = np.maximum((share * (x[:, None] - mean) ** 2).sum(axis=0) / share.sum(axis=0), 1e-8)
 
 
-def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
-    """The least of some runs: what else the machine does only adds."""
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        found.append(time.process_time() - start)
-    return min(found)
-
-
 def run() -> list[dict[str, object]]:
     """One row a size and one a twin: what, size, measured, unit, target, holds."""
     cfg = config.load(RegimesConfig, ROOT / "configs" / "base" / "regimes.yaml")
@@ -105,11 +94,11 @@ def run() -> list[dict[str, object]]:
     for num_symbols, num_bars in SIZES:
         bars, features, assets = frames(num_symbols, num_bars)
         size = f"{num_symbols} x {num_bars}"
-        speed = bars.height / cpu_seconds(lambda: build(bars, features, assets, cfg), 3)  # noqa: B023
+        speed = bars.height / cpu_seconds(3, build, bars, features, assets, cfg)
         rows.append({"what": "regimes", "size": size, "measured": speed, "unit": "bars/CPU-s", "target": TARGET, "holds": speed >= TARGET})
         one = np.diff(np.log(bars["close_adj"].to_numpy()[: min(num_bars, 2_520)]))
-        markov = cpu_seconds(lambda: twin_markov(one, cfg), 1) * bars.height / (one.size + 1)  # noqa: B023
-        slow = bars.height / (markov + cpu_seconds(lambda: twin(bars, features, assets, cfg), 1))  # noqa: B023
+        markov = cpu_seconds(1, twin_markov, one, cfg) * bars.height / (one.size + 1)
+        slow = bars.height / (markov + cpu_seconds(1, twin, bars, features, assets, cfg))
         rows.append({"what": "regimes, times the twin", "size": size, "measured": speed / slow, "unit": "x", "target": None, "holds": True})
     return rows
 

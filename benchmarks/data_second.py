@@ -18,8 +18,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
-from data_features import best as cpu_seconds
-from data_features import make, shipped
+from data_features import REPEATS, make, shipped
+from timing import cpu_seconds
 
 from plusultra_core import config
 from plusultra_core.data.bars import build_bars
@@ -102,7 +102,7 @@ def month() -> dict[str, Any]:
     early = {name: frame.filter(pl.col("known_ns") <= end_ns) for name, frame in frames.items()}
     first = extend(None, **early, market=market, cfg=cfg)
     previous = Previous(**early, features=first.features, state=first.state)
-    seconds = [cpu_seconds(lambda: extend(known, **frames, market=market, cfg=cfg)) for known in (previous, None)]  # noqa: B023
+    seconds = [cpu_seconds(REPEATS, extend, known, **frames, market=market, cfg=cfg) for known in (previous, None)]
     return share(
         "second: features of a made universe, of their own time without the first", "500 x 2,520 bars, then 21 more", *seconds, None
     )

@@ -8,14 +8,14 @@ The twin does the same features with pandas (groupby, merge_asof, rolling); it i
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
+from timing import cpu_seconds
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN
@@ -23,7 +23,7 @@ from plusultra_core.features.build import FeaturesConfig
 from plusultra_core.features.build import build as build_features
 from plusultra_core.leakage import Stretches, check_poison, check_truncation
 from plusultra_core.market import MarketConfig
-from plusultra_core.views.build import View, ViewsConfig, build
+from plusultra_core.views.build import ViewsConfig, build
 from plusultra_core.views.panel import wide
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,16 +141,6 @@ def twin(bars: Mapping[str, pl.DataFrame], features: Mapping[str, pl.DataFrame],
     return cells
 
 
-def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
-    """The least of some runs: what else the machine does only adds."""
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        found.append(time.process_time() - start)
-    return min(found)
-
-
 def row(what: str, size: str, measured: float, unit: str, target: float | None, holds: bool = True) -> dict[str, object]:
     """One line of the table."""
     return {"what": what, "size": size, "measured": measured, "unit": unit, "target": target, "holds": holds}
@@ -169,17 +159,17 @@ def speed_of_views() -> list[dict[str, object]]:
     build("equity", *world(3, 600, NS_PER_DAY), market, cfg)
     for (num_symbols, num_bars, bar_ns), (fewer, shorter, _) in zip(SIZES, TWINS, strict=True):
         given, size = world(num_symbols, num_bars, bar_ns), f"{num_symbols} x {num_bars}"
-        kept: list[View] = []
-        seconds = cpu_seconds(lambda: kept.append(build("equity", *given, market, cfg)), 3)  # noqa: B023
-        view = kept[-1].frame
+        view = build("equity", *given, market, cfg).frame
+        seconds = cpu_seconds(3, build, "equity", *given, market, cfg)
         speed = view.height / seconds
         rows.append(row("view", size, speed, "cells/CPU-s", TARGET, speed >= TARGET))
         small = world(fewer, shorter, bar_ns)
-        counted: list[int] = []
-        slow = cpu_seconds(lambda: counted.append(twin(small[0], small[1], small[2]["equity"], cfg)), 1)  # noqa: B023
-        rows.append(row(f"view, times the twin ({fewer} x {shorter})", size, speed / (counted[-1] / slow), "x", None))
+        given_twin = (small[0], small[1], small[2]["equity"], cfg)
+        num_cells = twin(*given_twin)
+        slow = cpu_seconds(1, twin, *given_twin)
+        rows.append(row(f"view, times the twin ({fewer} x {shorter})", size, speed / (num_cells / slow), "x", None))
         symbols, ts_ns_T = tuple(sorted(set(given[0]["equity"]["symbol"]))), given[0]["equity"]["ts_ns"].unique().sort().to_numpy()
-        back = view.height / cpu_seconds(lambda: wide(view, symbols, ts_ns_T), 2)  # noqa: B023
+        back = view.height / cpu_seconds(2, wide, view, symbols, ts_ns_T)
         rows.append(row("view to panel", size, back, "cells/CPU-s", TARGET, back >= TARGET))
     return rows
 
@@ -212,9 +202,9 @@ def cost_of_checks() -> list[dict[str, object]]:
             ("view", view, flat),
         ):
             builder(dict(inputs))
-            once = cpu_seconds(lambda: builder(dict(inputs)), 1)  # noqa: B023
+            once = cpu_seconds(1, builder, dict(inputs))
             both = sum(
-                cpu_seconds(lambda: check(builder, inputs, NUM_CUTS, 7, MAX_SYMBOLS, cfg.symbols, STRETCHES), 1)  # noqa: B023
+                cpu_seconds(1, check, builder, inputs, NUM_CUTS, 7, MAX_SYMBOLS, cfg.symbols, STRETCHES)
                 for check in (check_truncation, check_poison)
             )
             size = f"{num_symbols} x {num_bars}"
