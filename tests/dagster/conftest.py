@@ -1,11 +1,13 @@
 """Fixtures of the orchestration: a home of one's own, a tiny dump, an instance, definitions that track nothing."""
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from plusultra_core.data.samples.synthetic import SyntheticConfig, make_synthetic
 from plusultra_dagster import jobs
@@ -57,6 +59,14 @@ def runner(instance: dg.DagsterInstance, defs: dg.Definitions) -> Run:
         )
 
     return go
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Fails the module that leaves an instance entered: whatever loads definitions after it in this process would meet a dead one."""
+    yield
+    gc.collect()
+    assert DefsStateStorage.get() is None
 
 
 @pytest.fixture(scope="session")

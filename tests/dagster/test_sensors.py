@@ -117,12 +117,13 @@ def test_a_run_whose_process_was_killed_is_ended_and_a_living_one_is_not(instanc
 
 
 def test_the_schedule_trains_the_newest_snapshot_that_has_tables(instance: dg.DagsterInstance) -> None:
-    context = dg.build_schedule_context(instance=instance)
-    assert isinstance(weekly_retraining(context), dg.SkipReason)
+    with dg.build_schedule_context(instance=instance) as context:
+        assert isinstance(weekly_retraining(context), dg.SkipReason)
     for key in ("a-1", "b-2"):
         add_snapshot(instance, key)
         report_snapshot(instance, key, key)
     for key, name in (("a-1", "etf"), ("b-2", "equity"), ("b-2", "forex")):
         instance.report_runless_asset_event(dg.AssetMaterialization("targets", partition=str(multi_key(key, name))))
-    requests = weekly_retraining(context)
+    with dg.build_schedule_context(instance=instance) as context:
+        requests = weekly_retraining(context)
     assert [str(request.partition_key) for request in requests] == ["equity|b-2", "forex|b-2"]  # type: ignore[union-attr]
