@@ -113,9 +113,10 @@ class Environment:
 
     def __init__(
         self, market: MarketArrays, num_accounts: int, num_slots: int, bar_ns: int, cfg: SimulationConfig, costs: CostsConfig,
-        guard: GuardrailsConfig, num_threads: int = 1,
+        guard: GuardrailsConfig, num_threads: int = 1, first_bar: int = 0,
     ) -> None:  # fmt: skip
-        """`num_threads` share the accounts out by whole tiles; no number depends on it."""
+        """`num_threads` share the accounts out by whole tiles; no number depends on it. `first_bar` is what the draws of
+        latency call row 0 of the market, so that a part of a market draws as the whole does."""
         check_market(market)
         self.market = market
         self.cfg = cfg
@@ -123,7 +124,7 @@ class Environment:
         self.limits = guard.limits()
         latency_ns: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
         cumulative: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
-        self._world = build_world(market, latency_ns, cumulative)
+        self._world = build_world(market, cfg.participation, latency_ns, cumulative, first_bar)
         self._last_close = last_close(market)
         num_tiles = math.ceil(num_accounts / LANES)
         bounds = [LANES * (num_tiles * i // num_threads) for i in range(num_threads)] + [num_accounts]
@@ -132,9 +133,13 @@ class Environment:
         self.accounts, self._block = build_accounts(num_accounts, num_slots)
         self.last = empty_step((num_accounts, num_slots))._replace(fill=self.accounts.fill_EA)
 
-    def reset(self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array) -> None:
+    def reset(
+        self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array, name_RA: Int64Array | None = None
+    ) -> None:
         """Start the accounts `rows` anew: nothing held, the initial capital, first decision at bar t_R.
 
+        `name_RA` is what the draws of latency call the assets, where that is not their column: worlds that stand side by
+        side in one market.
         Raises  ContractError for bars, assets or streams that are not there.
         """
         num_times, num_assets = self.market.tradable.shape
@@ -163,7 +168,7 @@ class Environment:
         accounts.t_E[rows] = t_R
         accounts.asset_EA[rows] = asset_RA
         accounts.stream_E[rows] = stream_R
-        accounts.key_EA[rows] = stream_keys(self.cfg.seed, stream_R[:, None], asset_RA)
+        accounts.key_EA[rows] = stream_keys(self.cfg.seed, stream_R[:, None], asset_RA if name_RA is None else name_RA)
         accounts.mark_EA[rows] = self._last_close[t_R[:, None], asset_RA]
 
     def step(self, request_EA: Float64Array, out: Step | None = None) -> Step:

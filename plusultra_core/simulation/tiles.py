@@ -45,8 +45,11 @@ class World(NamedTuple):
     terms: Float64Array
     """(N T NUM_TERMS,), or (0,) where no asset has any."""
     half_spread: Float64Array
+    """(N T,) beside each bar the one of the close before it."""
     latency_ns: Int64Array
     cumulative: Float64Array
+    first_bar: int
+    """What the draws call row 0."""
 
 
 BOOKS = ("cash_E", "equity_E", "peak_E")
@@ -112,16 +115,19 @@ def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
     return accounts, Block(books, slots, wholes, asset, accounts.t_E, accounts.guard_E, accounts.done_E, strides["_E"], strides["EA"])
 
 
-def build_world(market: MarketArrays, latency_ns: Int64Array, cumulative: Float64Array) -> World:
+def build_world(
+    market: MarketArrays, participation: float, latency_ns: Int64Array, cumulative: Float64Array, first_bar: int = 0
+) -> World:
     """The market side by side: one line of the cache for a bar, the bars of an asset one after the other.
 
-    The row of bar t + 1 belongs to the step from t; volatility and average notional in it are those of bar t, and the latter is
-    negative where the asset had no bar then. What few markets have (lots, ticks, dividends, delisting) lies apart.
+    The row of bar t + 1 belongs to the step from t; volatility, average notional, spread and depth in it are those of bar t, and the
+    average is negative where the asset had no bar then. A depth that is less than `participation` of the volume lessens it. What few markets have (lots, ticks, dividends, delisting) lies apart.
     """
     num_times, num_assets = market.tradable.shape
     bars = aligned(num_assets * num_times * NUM_BAR).reshape(num_assets, num_times, NUM_BAR)
     for k, array in enumerate((market.open, market.high, market.low, market.close, market.volume, market.funding)):
         bars[:, :, k] = array.T
+    bars[:, 1:, 4] = np.minimum(bars[:, 1:, 4], market.depth[:-1].T / participation)
     bars[:, 1:, 6] = market.sigma[:-1].T
     bars[:, 1:, 7] = np.where(market.tradable[:-1], market.adv_ccy[:-1], -market.adv_ccy[:-1]).T
     terms = np.zeros((num_assets, num_times, NUM_TERMS))
@@ -129,9 +135,11 @@ def build_world(market: MarketArrays, latency_ns: Int64Array, cumulative: Float6
     for k, values in ((1, market.lot), (2, market.tick), (4, market.terminal_ret)):
         terms[:, :, k] = values[:, None]
     terms[:, :, 3] = np.arange(num_times) == market.end[:, None]
+    half_spread = aligned(num_assets * num_times).reshape(num_assets, num_times)
+    half_spread[:, 1:] = market.half_spread_bps[:-1].T * 1e-4
     return World(
         market.ts_ns, market.session_end.astype(np.float64), bars.reshape(-1), terms.reshape(-1) if terms.any() else np.zeros(0),
-        market.half_spread_bps * 1e-4, latency_ns, cumulative,
+        half_spread.reshape(-1), latency_ns, cumulative, int(first_bar),
     )  # fmt: skip
 
 
@@ -235,7 +243,7 @@ def read_bars(world: World, block: Block, request_B: Float64Array, low: int, n: 
             bar = world.bars[place * NUM_BAR : (place + 1) * NUM_BAR]
             for k in range(NUM_BAR):
                 s[OPEN + k * LANES + i] = bar[k]
-            s[SPREAD + i] = world.half_spread[asset]
+            s[SPREAD + i] = world.half_spread[place]
             if world.terms.size:
                 for k in range(NUM_TERMS):
                     s[DIVIDEND + k * LANES + i] = world.terms[place * NUM_TERMS + k]
@@ -255,7 +263,7 @@ def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Arr
     if num_buckets == 1:
         return
     for i in range(n):
-        key = mix((np.uint64(w[KEY + i]) ^ np.uint64(clock[BAR + i])) + _GAMMA)
+        key = mix((np.uint64(w[KEY + i]) ^ np.uint64(world.first_bar + clock[BAR + i])) + _GAMMA)
         s[QUOTE + i] = np.float64(key >> _S11) * (1.0 / 9007199254740992.0)
     for k in range(num_buckets - 1):
         bound, longer = world.cumulative[k], world.latency_ns[k + 1]
