@@ -7,19 +7,19 @@ The policies live a floor below and know nothing of this file: these are the wor
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 
 class Distribution(Protocol):
     """Distribution of the action of B observations, in the variable u that its density is written in.
 
-    A squashed Gaussian draws u before squashing, (B,) or (B, A) float32; a categorical the number of a choice, (B,) int64;
-    Dirichlet weights are drawn as they are, (B, A) float32. Whoever stores a sample stores u; `action` says what it means.
+    A squashed Gaussian draws u before squashing, (B,) or (B, A); a categorical the place of a choice, (B,); Dirichlet weights
+    their logarithms, (B, W). Always float32: whoever stores a sample stores u, and `parts` says what it means.
     """
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw u; every random number comes from the generator, which lives on the device of the policy."""
+    def sample(self, rng: np.random.Generator) -> Tensor:
+        """Draw u, on the CPU: the same numbers whatever the device of the policy."""
 
     def mode(self) -> Tensor:
         """The u that is taken when nothing is explored."""
@@ -27,13 +27,13 @@ class Distribution(Protocol):
     def log_prob(self, u: Tensor) -> Tensor:
         """Exact log density of u over what is allowed, in float32. Shapes  -> (B,), 0 where nothing is allowed.
 
-        Densities of u and of `action(u)` differ by what depends on u alone, which cancels in every ratio.
+        Densities of u and of `parts(u)` differ by what depends on u alone, which cancels in every ratio.
         """
 
     def entropy(self) -> Tensor:
         """Entropy over what is allowed. Shapes  -> (B,), 0 where nothing is allowed."""
 
-    def action(self, u: Tensor) -> Tensor:
+    def parts(self, u: Tensor) -> Tensor:
         """What the environment is told: parts of the limit in [-1, 1]. Shapes  (B,), or (B, A) of a book of A slots."""
 
 
