@@ -80,11 +80,12 @@ class Ledger:
             "ts_ns": self.ts_ns[1:][row],
             "slot": slot,
             "position": steps.position[row, slot],
+            "mark": steps.mark[row, slot],
             "weight": weight[row, slot],
             "target_weight": steps.target[row, slot],
             "guard": steps.guard[row, slot],
         }
-        for name in ("price_pnl", *COSTS):
+        for name in ("price_pnl", *COSTS, "liquidation"):
             columns[name] = getattr(steps, name)[row, slot]
         return columns
 
@@ -94,11 +95,7 @@ class Ledger:
         An order whose last bar still carries it ended when it was replaced, or is open at the end of the ledger.
         """
         steps = self.steps
-        row, slot = np.nonzero(steps.status != NO_ORDER)
-        decision = steps.decision[row, slot] - self.start
-        name = decision * steps.status.shape[1] + slot
-        order = np.lexsort((row, name))
-        row, slot, name = row[order], slot[order], name[order]
+        row, slot, name = self._lived()
         first = np.flatnonzero(np.concatenate(([True], name[1:] != name[:-1]))) if name.size else np.zeros(0, np.int64)
         last = np.concatenate((first[1:], [name.size])) - 1 if name.size else first
         at: Any = (row, slot)
@@ -132,6 +129,41 @@ class Ledger:
             columns[term] = _sum(getattr(steps, term)[at], first)
         columns["fees"] = _sum((steps.fees - steps.liquidation)[at], first)
         return columns
+
+    def executions(self) -> Columns:
+        """One row an order and bar in which it lived, by order and time: what it still asked, what it got, at what cost, and why no more.
+
+        `qty` and `fill` are signed; `mark` is the price at the bar's close; an order's costs are those of `orders`, bar by bar.
+        """
+        steps = self.steps
+        row, slot, name = self._lived()
+        at: Any = (row, slot)
+        columns: Columns = {
+            "order_id": name,
+            "slot": slot,
+            "bar": self.start + 1 + row,
+            "decision_bar": steps.decision[at],
+            "arrival_ns": steps.arrival[at],
+            "qty": steps.order[at],
+            "fill": steps.fill[at],
+            "price": np.where(steps.fill[at] != 0, steps.price[at], np.nan),
+            "mark": steps.mark[at],
+            "status": steps.status[at],
+            "reason": steps.reason[at],
+            "proxy": self.proxy[at],
+        }
+        for term in ("spread", "impact", "latency_drift"):
+            columns[term] = getattr(steps, term)[at]
+        columns["fees"] = (steps.fees - steps.liquidation)[at]
+        return columns
+
+    def _lived(self) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Step, slot and order id of every bar in which an order lived, by order and time."""
+        steps = self.steps
+        row, slot = np.nonzero(steps.status != NO_ORDER)
+        name = (steps.decision[row, slot] - self.start) * steps.status.shape[1] + slot
+        order = np.lexsort((row, name))
+        return row[order], slot[order], name[order]
 
     def residual(self) -> Float64Array:
         """Equity change less what the terms explain, relative to the equity before; zero but for rounding."""

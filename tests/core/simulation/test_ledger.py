@@ -65,3 +65,27 @@ def test_an_idle_ledger_has_no_orders(world: Any) -> None:
     assert all(len(column) == 0 for column in ledger.orders().values())
     assert all(len(column) == 0 for column in ledger.positions().values())
     assert set(ledger.equity) == {1e6}
+
+
+def test_an_order_is_the_sum_of_the_bars_it_lived_in(ledger: Ledger) -> None:
+    orders, lived = ledger.orders(), ledger.executions()
+    first = np.flatnonzero(np.diff(lived["order_id"], prepend=-1))
+    assert lived["order_id"][first].tolist() == orders["order_id"].tolist()
+    assert np.diff(np.append(first, len(lived["bar"]))).tolist() == orders["num_bars"].tolist()
+    for term in ("spread", "impact", "latency_drift", "fees"):
+        assert np.add.reduceat(lived[term], first) == pytest.approx(orders[term], abs=1e-12)
+    assert np.abs(np.add.reduceat(lived["fill"], first)) == pytest.approx(orders["qty_filled"])
+    left = lived["qty"] - lived["fill"]
+    again = lived["order_id"][1:] == lived["order_id"][:-1]
+    assert np.array_equal(lived["qty"][1:][again], left[:-1][again])
+    assert np.array_equal(np.diff(lived["bar"])[again], np.ones(int(again.sum()), np.int64))
+
+
+def test_a_forced_close_is_a_loss_of_its_asset_and_no_order(world: Any) -> None:
+    market = world.flat(4)
+    market.low[2] = 1.0
+    ledger = world.run(market, [[5.0], [NAN], [NAN]], maintenance_margin=0.05)
+    positions = ledger.positions()
+    assert ledger.liquidated and positions["liquidation"].sum() > 0
+    assert positions["liquidation"].sum() == pytest.approx(ledger.account()["liquidation"].sum())
+    assert ledger.executions()["fees"].sum() == 0.0
