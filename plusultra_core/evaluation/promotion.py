@@ -1,9 +1,10 @@
 """Whether a challenger may serve: one written rule, and a decision that can be replayed and cannot be edited unseen.
 
 The rule. On the locked window, after costs, the strategy named in the config is promoted when all of these hold:
-the window has `min_bars`; PSR reaches `min_psr`; the lower end of the paired interval of its Sharpe minus the best
-baseline's reaches `min_gain_over_baseline`; and, where there is a champion, the same against the champion's returns on
-the bars that both windows share reaches `min_gain_over_champion`. What cannot be computed fails.
+the window has `min_bars`; PSR reaches `min_psr`; for each of the baselines the lower end of the paired interval of its
+Sharpe minus the baseline's reaches `min_gain_over_baseline`; and, where there is a champion, the same against the champion's
+returns on the bars that both windows share reaches `min_gain_over_champion`. What cannot be computed fails: so does a
+baseline that was not run.
 """
 
 import hashlib
@@ -30,13 +31,13 @@ class PromotionConfig:
     strategy: str
     """Strategy of the scorecard that would serve."""
     baselines: tuple[str, ...]
-    """Strategies of which it must beat the best."""
+    """Strategies that it must beat, every one of them."""
     min_bars: int
     """Bars of the locked window, and of what it shares with the champion's."""
     min_psr: float
     """Least probabilistic Sharpe ratio against 0."""
     min_gain_over_baseline: float
-    """Least lower end of the paired interval of the annual Sharpe difference to the best baseline."""
+    """Least lower end of the paired interval of the annual Sharpe difference to a baseline."""
     min_gain_over_champion: float
     """The same against the champion; slightly negative lets an equal replace it."""
 
@@ -85,11 +86,11 @@ def decide(
     if not rivals:
         raise ContractError(f"scorecard: expected one of the baselines {cfg.baselines}, found {sorted(strategies)}; run them in the trace")
     best = max(rivals, key=lambda name: (_sharpe(challenger, name), name))
-    low = _low(challenger["paired"].get(cfg.strategy, {}).get(best, {}))
+    paired = challenger["paired"].get(cfg.strategy, {})
     checks = [
         _check("bars of the locked window", float(challenger["span"]["num_bars"]), float(cfg.min_bars)),
         _check("PSR against 0", strategies[cfg.strategy]["psr"], cfg.min_psr),
-        _check(f"lower end of Sharpe minus {best}", low, cfg.min_gain_over_baseline),
+        *(_check(f"lower end of Sharpe minus {name}", _low(paired.get(name, {})), cfg.min_gain_over_baseline) for name in cfg.baselines),
     ]
     if champion is not None:
         shared, gain = _against_champion(challenger, champion, cfg, bootstrap_cfg)

@@ -164,13 +164,21 @@ def _paired(returns: Mapping[str, Any], index_RT: Any, year: float, cfg: Evaluat
 
 
 def _verdict(returns: Mapping[str, Any], paired: Mapping[str, Any], year: float, cfg: EvaluationConfig) -> dict[str, Any]:
-    """Best model and best baseline by Sharpe after costs, and whether the paired interval parts them."""
+    """Best model and best baseline by Sharpe after costs, and whether the paired interval parts them.
+
+    A model that never traded earned nothing and lost nothing: it is named among `idle_models` and is no best model; where all are
+    idle the outcome is `idle`.
+    """
     ranked = {name: float(metrics.sharpe_or_zero(ret_T, year)) for name, ret_T in returns.items()}
-    models = [name for name in cfg.models if np.isfinite(ranked.get(name, np.nan))]
+    known = [name for name in cfg.models if np.isfinite(ranked.get(name, np.nan))]
+    idle = [name for name in known if not np.any(returns[name])]
+    models = [name for name in known if name not in idle]
     baselines = [name for name in cfg.baselines if np.isfinite(ranked.get(name, np.nan))]
-    if not models or not baselines:
-        return {"outcome": "unknown", "best_model": None, "best_baseline": None, "sharpe": None}
-    model, baseline = max(models, key=lambda name: ranked[name]), max(baselines, key=lambda name: ranked[name])
+    baseline = max(baselines, key=lambda name: ranked[name]) if baselines else None
+    if not models or baseline is None:
+        outcome = "idle" if idle and baseline is not None else "unknown"
+        return {"outcome": outcome, "best_model": None, "best_baseline": baseline, "idle_models": idle, "sharpe": None}
+    model = max(models, key=lambda name: ranked[name])
     sharpe = paired.get(model, {}).get(baseline, {}).get("sharpe")
     interval = sharpe["ci"] if sharpe else None
     outcome = "undecided"
@@ -178,7 +186,7 @@ def _verdict(returns: Mapping[str, Any], paired: Mapping[str, Any], year: float,
         outcome = "model"
     elif interval and interval[1] < 0:
         outcome = "baseline"
-    return {"outcome": outcome, "best_model": model, "best_baseline": baseline, "sharpe": sharpe}
+    return {"outcome": outcome, "best_model": model, "best_baseline": baseline, "idle_models": idle, "sharpe": sharpe}
 
 
 def _walk_forward(track: backtests.Track, year: float, cfg: EvaluationConfig) -> dict[str, Any]:

@@ -11,6 +11,8 @@ def headline(card: Mapping[str, Any]) -> str:
     verdict = card["verdict"]
     if verdict["outcome"] == "unknown":
         return "Nothing can be concluded: a model or a baseline is missing"
+    if verdict["outcome"] == "idle":
+        return "No model traded, so none can be compared"
     model, baseline = plain(verdict["best_model"]), plain(verdict["best_baseline"])
     return {
         "model": f"{_upper(model)} beat the best baseline, {baseline}, after costs",
@@ -28,8 +30,13 @@ def verdict(card: Mapping[str, Any]) -> list[str]:
     ]
     if found["outcome"] == "unknown":
         return sentences
+    if idle := found.get("idle_models"):
+        sentences.append(f"Never traded, and so neither won nor lost: {', '.join(plain(name) for name in idle)}.")
     for role, name in (("best model", found["best_model"]), ("best baseline", found["best_baseline"])):
-        sentences.append(_track(card, role, name))
+        if name is not None:
+            sentences.append(_track(card, role, name))
+    if found["outcome"] == "idle":
+        return sentences
     if found["sharpe"] and found["sharpe"]["ci"]:
         share = percent(found["sharpe"]["share_above_zero"], 0)
         low_high = interval(found["sharpe"]["ci"], number)

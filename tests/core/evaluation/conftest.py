@@ -125,9 +125,11 @@ class World:
         return {
             "no_trade": np.zeros_like(f),
             "buy_and_hold": np.full_like(f, 1.0 / num),
+            "equal_weight": np.full_like(f, 0.8 / num),
             "random": np.sign(np.random.default_rng(9).normal(size=f.shape)) / num,
             "sized_linear": 0.5 * sized,
             "sized_hybrid": sized,
+            "mean_variance": np.clip(8.0 * f, -1.0, 1.0) / num,
             "policy": np.where(np.abs(f) > 0.05, 1.5 * sized, 0.0),
         }
 

@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from plusultra_core import config
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.evaluation.promotion import decide, replay, sign, verify
-from plusultra_core.evaluation.scorecard import build_scorecard
+from plusultra_core.evaluation.scorecard import EvaluationConfig, build_scorecard
 
 KEY = b"0123456789abcdef"
 
@@ -38,10 +39,45 @@ def test_a_policy_that_does_not_beat_its_baselines_is_reported_as_such(card, rul
     assert not decide(card, None, replace(rule, min_gain_over_baseline=99.0), cfg.bootstrap).promoted
 
 
+@pytest.mark.parametrize("profile", ["smoke", "base", "gpu24", "h200"])
+def test_the_rule_of_every_profile_names_every_other_strategy(root, profile: str) -> None:  # type: ignore[no-untyped-def]
+    found = config.load(EvaluationConfig, root / "configs" / profile / "evaluation.yaml")
+    assert set(found.promotion.baselines) == {*found.models, *found.baselines} - {found.promotion.strategy}
+    assert {"no_trade", "buy_and_hold", "equal_weight", "random", "sized_hybrid", "mean_variance"} <= set(found.promotion.baselines)
+
+
+@pytest.mark.parametrize("name", ["no_trade", "buy_and_hold", "equal_weight", "random", "sized_linear", "sized_hybrid", "mean_variance"])
+def test_a_policy_below_any_one_of_its_baselines_is_refused(card, cfg, name: str) -> None:  # type: ignore[no-untyped-def]
+    """Whichever it is, the best of them or not; and so is one whose baseline was not run."""
+    rule = cfg.promotion
+    above = copy.deepcopy(card)
+    for found in above["paired"]["policy"].values():
+        found["sharpe"]["ci"] = [0.5, 5.0]
+    assert decide(above, None, rule, cfg.bootstrap).promoted
+    below = copy.deepcopy(above)
+    below["paired"]["policy"][name]["sharpe"]["ci"] = [-0.01, 5.0]
+    absent = copy.deepcopy(above)
+    del absent["strategies"][name], absent["paired"]["policy"][name]
+    for refused in (below, absent):
+        decision = decide(refused, None, rule, cfg.bootstrap)
+        assert not decision.promoted and decision.reason == f"not promoted: lower end of Sharpe minus {name}"
+
+
+def test_a_policy_that_never_trades_is_refused(card, cfg) -> None:  # type: ignore[no-untyped-def]
+    """It loses to nobody where all lose, but nothing speaks for it: it has no PSR."""
+    idle = copy.deepcopy(card)
+    idle["strategies"]["policy"]["psr"] = None
+    idle["series"]["locked"]["ret"]["policy"] = [0.0] * idle["span"]["num_bars"]
+    for found in idle["paired"]["policy"].values():
+        found["sharpe"]["ci"] = [0.5, 5.0]
+    assert decide(idle, None, cfg.promotion, cfg.bootstrap).reason == "not promoted: PSR against 0"
+
+
 def test_the_supervised_rule_is_a_baseline_of_the_policy(card, rule, cfg) -> None:  # type: ignore[no-untyped-def]
     decision = decide(card, None, replace(rule, baselines=("sized_hybrid", "no_trade")), cfg.bootstrap)
     assert decision.best_baseline == "sized_hybrid"
-    assert decision.checks[-1].found == card["paired"]["policy"]["sized_hybrid"]["sharpe"]["ci"][0]
+    found = {check.name: check.found for check in decision.checks}
+    assert found["lower end of Sharpe minus sized_hybrid"] == card["paired"]["policy"]["sized_hybrid"]["sharpe"]["ci"][0]
 
 
 def test_each_threshold_can_refuse(card, rule, cfg) -> None:  # type: ignore[no-untyped-def]
@@ -56,7 +92,7 @@ def test_what_cannot_be_computed_fails(card, rule, cfg) -> None:  # type: ignore
     blind["strategies"]["policy"]["psr"] = None
     blind["paired"] = {}
     decision = decide(blind, None, rule, cfg.bootstrap)
-    assert not decision.promoted and sum(not check.passed for check in decision.checks) == 2
+    assert not decision.promoted and sum(not check.passed for check in decision.checks) == 1 + len(rule.baselines)
 
 
 def test_a_challenger_must_beat_the_champion_on_shared_bars(card, rule, cfg) -> None:  # type: ignore[no-untyped-def]

@@ -47,7 +47,8 @@ def test_the_card_has_what_was_agreed(card) -> None:  # type: ignore[no-untyped-
     assert {"ic", "rank_ic", "ic_ci", "pinball", "crps", "coverage_90", "skill_vs_climatology", "skill_vs_ewma"} <= set(
         card["forecasts"]["hybrid"]["1"]
     )
-    assert set(card["paired"]["policy"]) == {"no_trade", "buy_and_hold", "random", "sized_linear", "sized_hybrid"}
+    others = {"no_trade", "buy_and_hold", "equal_weight", "random", "sized_linear", "sized_hybrid", "mean_variance"}
+    assert set(card["paired"]["policy"]) == others
 
 
 def test_shuffling_predictions_moves_every_strategy_metric(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -61,7 +62,8 @@ def test_shuffling_predictions_moves_every_strategy_metric(make_world, market, c
         still = {metric for metric in own if own[metric] == other[metric]}
         assert still <= fixed, (name, still)
         assert own["sharpe"] > 3 > other["sharpe"]
-    assert cards[0]["strategies"]["buy_and_hold"] == cards[1]["strategies"]["buy_and_hold"]
+    held = [{key: value for key, value in card["strategies"]["buy_and_hold"].items() if key != "ci"} for card in cards]
+    assert held[0] == held[1]  # intervals depend on all strategies, by the blocks of dates that they share
     assert cards[0]["verdict"]["outcome"] == "model" and cards[1]["verdict"]["outcome"] != "model"
 
 
@@ -90,6 +92,38 @@ def test_periods_per_year_comes_from_the_market(card, world_trace, market, cfg) 
 def test_no_trade_is_null_and_not_nan(card) -> None:  # type: ignore[no-untyped-def]
     nothing = card["strategies"]["no_trade"]
     assert nothing["metrics"]["sharpe"] is None and nothing["ci"]["sharpe"] is None and nothing["psr"] is None
+
+
+def resting(world_trace, directory, names):  # type: ignore[no-untyped-def]
+    """The world's trace in which these strategies never traded."""
+    copied = shutil.copytree(world_trace[1], directory)
+    of_them = pl.col("strategy").is_in([run for name in names for run in (name, f"{name}_walk_forward")])
+    account = pl.read_parquet(copied / "account.parquet")
+    money = [name for name, kind in account.schema.items() if kind == pl.Float64 and name not in ("equity", "cash")]
+    still = [pl.when(of_them).then(0.0).otherwise(pl.col(name)).alias(name) for name in money]
+    whole = [pl.when(of_them).then(100_000.0).otherwise(pl.col(name)).alias(name) for name in ("equity", "cash")]
+    account.with_columns(*still, *whole).write_parquet(copied / "account.parquet")
+    for table in ("orders", "positions"):
+        pl.read_parquet(copied / f"{table}.parquet").filter(~of_them).write_parquet(copied / f"{table}.parquet")
+    return copied
+
+
+def test_a_model_that_never_traded_is_no_best_model(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Among models that lose, one that rests has the highest Sharpe, 0; it is not the best for that."""
+    world = make_world(shuffle=True, seed=4)
+    trace = resting((world, world.write_trace(tmp_path / "loses")), tmp_path / "rests", ["policy"])
+    card = card_of(world, trace, market, cfg)
+    traded = {name: card["strategies"][name]["metrics"]["sharpe"] for name in card["models"] if name != "policy"}
+    assert card["strategies"]["policy"]["metrics"]["sharpe"] is None and max(traded.values()) < 0
+    assert card["verdict"]["best_model"] == max(traded, key=lambda name: traded[name])
+    assert card["verdict"]["idle_models"] == ["policy"] and "policy was never in the market" in card["warnings"]
+
+
+def test_where_no_model_traded_the_verdict_says_so(world_trace, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    trace = resting(world_trace, tmp_path / "rests", list(cfg.models))
+    verdict = card_of(world_trace[0], trace, market, cfg)["verdict"]
+    assert verdict["outcome"] == "idle" and verdict["best_model"] is None and verdict["sharpe"] is None
+    assert verdict["idle_models"] == list(cfg.models) and verdict["best_baseline"] is not None
 
 
 def test_transitions_are_rows_of_probabilities_within_a_symbol(card, world_trace) -> None:  # type: ignore[no-untyped-def]
@@ -160,10 +194,10 @@ def test_a_very_short_window_gives_a_card_without_intervals(make_world, market, 
 
 def test_trials_of_a_card_are_its_models(card) -> None:  # type: ignore[no-untyped-def]
     trials = trials_of(card, "0" * 16)
-    assert [trial.strategy for trial in trials] == ["sized_linear", "sized_hybrid", "policy"]
+    assert [trial.strategy for trial in trials] == ["sized_linear", "sized_hybrid", "mean_variance", "policy"]
     annual = card["strategies"]["policy"]["metrics"]["sharpe"]
-    assert trials[2].sharpe_per_bar == pytest.approx(annual / 252.0**0.5)
-    assert len({trial.key for trial in trials}) == 3
+    assert trials[3].sharpe_per_bar == pytest.approx(annual / 252.0**0.5)
+    assert len({trial.key for trial in trials}) == 4
 
 
 def test_an_empty_bars_frame_is_refused(world_trace, market, cfg) -> None:  # type: ignore[no-untyped-def]

@@ -28,6 +28,14 @@ def test_a_policy_that_does_not_beat_its_baselines_is_said_to_have_lost(card) ->
     assert "Nothing can be concluded" in words.headline(card) and len(words.verdict(card)) == 1
 
 
+def test_models_that_never_traded_are_named_and_called_neither_best_nor_beaten(card) -> None:  # type: ignore[no-untyped-def]
+    card["verdict"]["idle_models"] = ["policy"]
+    assert any(sentence == "Never traded, and so neither won nor lost: policy." for sentence in words.verdict(card))
+    card["verdict"] |= {"outcome": "idle", "best_model": None, "sharpe": None}
+    assert words.headline(card) == "No model traded, so none can be compared"
+    assert not any("best model" in sentence for sentence in words.verdict(card))
+
+
 def test_an_undefined_sharpe_is_explained(card) -> None:  # type: ignore[no-untyped-def]
     card["verdict"]["best_baseline"] = "no_trade"
     assert any("its Sharpe is taken as 0" in sentence for sentence in words.verdict(card))
