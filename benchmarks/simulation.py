@@ -60,7 +60,7 @@ def made_market(num_bars: int, num_assets: int, seed: int = 0) -> MarketArrays:
     return MarketArrays(
         ts_ns=ts_ns, open=opened, high=np.maximum(opened, close) * 1.002, low=np.minimum(opened, close) * 0.998, close=close,
         volume=rng.uniform(1e4, 1e6, shape), funding=rng.normal(0, 1e-5, shape), sigma=np.full(shape, 0.01),
-        adv_ccy=np.full(shape, 5e7), half_spread_bps=np.full(num_assets, 2.0), tradable=np.ones(shape, np.bool_),
+        adv_ccy=np.full(shape, 5e7), half_spread_bps=np.full(shape, 2.0), tradable=np.ones(shape, np.bool_),
         proxy=np.zeros(shape, np.int8), **plain_terms(ts_ns, num_assets),
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ def sized(quantiles_TAQ: Float64Array, first: int, horizon_bars: int, guard: Gua
     def decide(t: int, env: Environment, last: Step) -> Float64Array:
         accounts, market = env.accounts, env.market
         book = Book(
-            accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps,
+            accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps[t],
             float(accounts.equity_E[0]), env.rules, horizon_bars,
         )  # fmt: skip
         return size_forecast(quantiles_TAQ[t - first], LEVELS, book, guard.max_weight, guard.max_gross, cfg)[None]

@@ -19,7 +19,7 @@ from plusultra_core.simulation.costs import MAX_SHIFT, Rules, fill_quantity, imp
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "f7cf300846f562af"
+COMPILED_WITH = "c8fafd9daa1ea712"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 

@@ -9,14 +9,22 @@ from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
-from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_VOLUME, MarketArrays
+from plusultra_core.simulation.records import PROXY_DEPTH, PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_SPREAD, PROXY_VOLUME, MarketArrays
 
 HALF_RANGE_SIGMAS = math.sqrt(8.0 / math.pi) / 2.0
 """Half the expected range of a Brownian motion, in its standard deviations."""
 BARS = ("open", "high", "low", "close", "volume", "funding")
 """What `market_arrays` takes of a panel, each (N, T)."""
+_WIDE = ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "half_spread_bps", "dividend", "translation", "proxy")
 _ADV_FLOOR = 1e-6
 """Least average notional, as a part of the fallback: keeps q / V finite where an asset does not trade."""
+
+
+_LEAST = {
+    **dict.fromkeys(("volume", "sigma", "half_spread_bps"), 0.0),
+    **dict.fromkeys(("funding", "dividend", "translation"), -np.inf),
+    "adv_ccy": np.nextafter(0.0, 1.0),
+}
 
 
 def market_arrays(
@@ -40,7 +48,7 @@ def market_arrays(
     tradable = np.ascontiguousarray(tradable_NT.T)
     raw = {name: np.where(tradable, array.T, np.nan) for name, array in bars_NT.items()}
     _check(raw, tradable)
-    proxy: Int8Array = np.zeros(tradable.shape, dtype=np.int8)
+    proxy: Int8Array = np.where(tradable, PROXY_SPREAD | PROXY_DEPTH, 0).astype(np.int8)
     close = raw["close"]
     sigma, known = _carry(np.where(sigma_NT.T > 0, sigma_NT.T, np.nan))
     sigma = np.where(known, sigma, fallback_sigma)
@@ -56,7 +64,7 @@ def market_arrays(
     voluminous = np.isfinite(raw["volume"])
     proxy |= np.where(tradable & ~voluminous, PROXY_VOLUME, 0).astype(np.int8)
     volume = np.where(voluminous, raw["volume"], np.where(tradable, adv / close, 0.0))
-    half_spread = np.full(tradable.shape[1], float(market.costs.half_spread_bps))
+    half_spread = np.full(tradable.shape, float(market.costs.half_spread_bps))
     return MarketArrays(
         ts_ns=np.ascontiguousarray(ts_ns_T, dtype=np.int64),
         open=np.ascontiguousarray(raw["open"]),
@@ -75,7 +83,8 @@ def market_arrays(
 
 
 def plain_terms(ts_ns_T: Int64Array, num_assets: int) -> dict[str, Any]:
-    """Terms of assets of which nothing is known: any quantity at any price, no dividends, listed for ever; days end at midnight UTC."""
+    """Terms of assets of which nothing is known: any quantity at any price, no dividends, listed for ever, no depth quoted, the account's
+    own currency; days end at midnight UTC."""
     day_T = (np.asarray(ts_ns_T) - 1) // NS_PER_DAY
     return {
         "dividend": np.zeros((len(ts_ns_T), num_assets)),
@@ -84,6 +93,10 @@ def plain_terms(ts_ns_T: Int64Array, num_assets: int) -> dict[str, Any]:
         "end": np.full(num_assets, len(ts_ns_T), dtype=np.int64),
         "terminal_ret": np.zeros(num_assets),
         "session_end": np.append(day_T[1:] != day_T[:-1], True),
+        "depth": np.full((len(ts_ns_T), num_assets), np.inf),
+        "translation": np.zeros((len(ts_ns_T), num_assets)),
+        "conversion_bps": np.zeros(num_assets),
+        "margined": np.zeros(num_assets, np.bool_),
     }
 
 
@@ -112,7 +125,7 @@ def check_market(market: MarketArrays) -> None:
     shape = market.tradable.shape
     if market.ts_ns.shape != shape[:1] or shape[0] < 2 or np.any(np.diff(market.ts_ns) <= 0):
         raise ContractError("market.ts_ns: expected at least two strictly increasing times; give a longer span")
-    for name in ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "dividend", "proxy"):
+    for name in _WIDE:
         array = getattr(market, name)
         if array.shape != shape or not array.flags.c_contiguous:
             raise ContractError(f"market.{name}: expected a C-contiguous array of {shape}, found {array.shape}")
@@ -121,13 +134,13 @@ def check_market(market: MarketArrays) -> None:
         values = getattr(market, name)[here]
         if not (np.isfinite(values) & (values > 0)).all():
             raise ContractError(f"market.{name}: expected positive finite prices where the asset trades; build it with market_arrays")
-    for name, least in (("volume", 0.0), ("funding", -np.inf), ("dividend", -np.inf), ("sigma", 0.0), ("adv_ccy", np.nextafter(0.0, 1.0))):
+    for name, least in _LEAST.items():
         array = getattr(market, name)
         if not (np.isfinite(array) & (array >= least)).all():
             raise ContractError(f"market.{name}: expected finite values >= {least:g}; build it with market_arrays")
-    if market.half_spread_bps.shape != shape[1:] or not (np.isfinite(market.half_spread_bps) & (market.half_spread_bps >= 0)).all():
-        raise ContractError(f"market.half_spread_bps: expected {shape[1]} finite values >= 0")
-    for name, least in (("lot", 0.0), ("tick", 0.0), ("terminal_ret", -1.0), ("end", 1)):
+    if market.depth.shape != shape or not (market.depth >= 0).all():
+        raise ContractError(f"market.depth: expected {shape} values >= 0, inf where none is quoted; build it with market_arrays")
+    for name, least in (("lot", 0.0), ("tick", 0.0), ("terminal_ret", -1.0), ("end", 1), ("conversion_bps", 0.0), ("margined", 0)):
         array = getattr(market, name)
         if array.shape != shape[1:] or not (np.isfinite(array) & (array >= least)).all():
             raise ContractError(f"market.{name}: expected {shape[1]} finite values >= {least:g}")

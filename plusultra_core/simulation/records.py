@@ -61,7 +61,20 @@ PROXY_VOLUME: Final = 1
 PROXY_OPEN: Final = 2
 PROXY_RANGE: Final = 4
 PROXY_SIGMA: Final = 8
-PROXIES: Final = {PROXY_VOLUME: "volume", PROXY_OPEN: "open", PROXY_RANGE: "range", PROXY_SIGMA: "sigma"}
+PROXY_SPREAD: Final = 16
+PROXY_ESTIMATE: Final = 32
+PROXY_DEPTH: Final = 64
+PROXIES: Final = {
+    PROXY_VOLUME: "volume",
+    PROXY_OPEN: "open",
+    PROXY_RANGE: "range",
+    PROXY_SIGMA: "sigma",
+    PROXY_SPREAD: "spread",
+    PROXY_ESTIMATE: "spread_estimate",
+    PROXY_DEPTH: "depth",
+}
+"""`spread`: the half spread is the config's; `spread_estimate`: it is estimated from bars; neither: it was quoted. `depth`: no size was
+quoted, the volume of the bar alone bounds a fill."""
 
 COSTS: Final = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
 """Equity change = price_pnl minus the sum of these; fees hold the liquidation loss."""
@@ -86,7 +99,7 @@ class MarketArrays(NamedTuple):
     adv_ccy: Float64Array
     """(T, N) causal average notional traded per bar."""
     half_spread_bps: Float64Array
-    """(N,)"""
+    """(T, N) at the close of the bar: what an order decided there meets in the next one."""
     dividend: Float64Array
     """(T, N) cash for one unit held at the close before; zero where bars are adjusted for it."""
     lot: Float64Array
@@ -103,6 +116,14 @@ class MarketArrays(NamedTuple):
     """(T, N) whether the asset has a bar."""
     proxy: Int8Array
     """(T, N) bits of PROXIES: what of this bar comes from the market's config, not from the dump."""
+    depth: Float64Array
+    """(T, N) units quoted at the close of the bar, the most that an order takes in the next one; inf where none are quoted."""
+    translation: Float64Array
+    """(T, N) change of a unit's value since its bar before that is the exchange rate's alone, account currency."""
+    conversion_bps: Float64Array
+    """(N,) part of the half spread that is paid for exchanging the money, not to the asset's market."""
+    margined: BoolArray
+    """(N,) only results are exchanged, not the notional: the translation of a position is given back."""
 
 
 class Accounts(NamedTuple):

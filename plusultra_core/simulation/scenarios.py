@@ -56,6 +56,7 @@ def stress_market(market: MarketArrays, start: int, end: int, cfg: ScenarioConfi
     for name in ("open", "high", "low"):
         shape = np.log(getattr(market, name) / market.close)
         wide[name] = market.close * factor * np.exp(np.where(after, cfg.sigma_factor, 1.0) * shape)
+    from_start = np.arange(num_times)[:, None] >= start  # what an order decided at `start` meets
     thin = np.where(after, cfg.volume_factor, 1.0)
     return market._replace(
         open=np.ascontiguousarray(wide["open"]),
@@ -65,7 +66,8 @@ def stress_market(market: MarketArrays, start: int, end: int, cfg: ScenarioConfi
         volume=np.ascontiguousarray(market.volume * thin),
         adv_ccy=np.ascontiguousarray(market.adv_ccy * thin),
         sigma=np.ascontiguousarray(market.sigma * np.where(after, cfg.sigma_factor, 1.0)),
-        half_spread_bps=market.half_spread_bps * cfg.spread_factor,
+        half_spread_bps=np.ascontiguousarray(market.half_spread_bps * np.where(from_start, cfg.spread_factor, 1.0)),
+        depth=np.ascontiguousarray(market.depth * np.where(from_start, cfg.volume_factor, 1.0)),
     )
 
 

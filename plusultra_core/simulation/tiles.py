@@ -115,13 +115,12 @@ def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
     return accounts, Block(books, slots, wholes, asset, accounts.t_E, accounts.guard_E, accounts.done_E, strides["_E"], strides["EA"])
 
 
-def build_world(
-    market: MarketArrays, participation: float, latency_ns: Int64Array, cumulative: Float64Array, first_bar: int = 0
-) -> World:
+def build_world(market: MarketArrays, participation: float, latency_ns: Int64Array, cumulative: Float64Array, first_bar: int = 0) -> World:
     """The market side by side: one line of the cache for a bar, the bars of an asset one after the other.
 
     The row of bar t + 1 belongs to the step from t; volatility, average notional, spread and depth in it are those of bar t, and the
-    average is negative where the asset had no bar then. A depth that is less than `participation` of the volume lessens it. What few markets have (lots, ticks, dividends, delisting) lies apart.
+    average is negative where the asset had no bar then. A depth that is less than `participation` of the volume lessens the volume.
+    What few markets have (lots, ticks, dividends, delisting) lies apart.
     """
     num_times, num_assets = market.tradable.shape
     bars = aligned(num_assets * num_times * NUM_BAR).reshape(num_assets, num_times, NUM_BAR)

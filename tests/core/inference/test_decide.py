@@ -86,7 +86,7 @@ def test_the_hurdle_is_what_the_simulator_charges_for_the_order() -> None:
     price = np.full(shape, 100.0)
     market = MarketArrays(
         ts_ns=np.arange(3, dtype=np.int64) * NS_PER_DAY, open=price, high=price, low=price, close=price, volume=np.full(shape, 1e7),
-        funding=np.zeros(shape), sigma=np.full(shape, 0.01), adv_ccy=np.full(shape, 1e9), half_spread_bps=np.array([2.0]),
+        funding=np.zeros(shape), sigma=np.full(shape, 0.01), adv_ccy=np.full(shape, 1e9), half_spread_bps=np.full(shape, 2.0),
         tradable=np.ones(shape, np.bool_), proxy=np.zeros(shape, np.int8), **plain_terms(np.arange(3) * NS_PER_DAY, 1),
     )  # fmt: skip
     env = Environment(market, 1, 1, NS_PER_DAY, config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml"),

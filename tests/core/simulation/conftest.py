@@ -73,7 +73,7 @@ def make_market(num_bars: int, num_assets: int, seed: int = 0, gaps: float = 0.0
         funding=rng.normal(0, 1e-4, shape) * tradable,
         sigma=np.full(shape, 0.02),
         adv_ccy=np.full(shape, 5e7),
-        half_spread_bps=np.full(num_assets, half_spread_bps),
+        half_spread_bps=np.full(shape, half_spread_bps),
         tradable=tradable,
         proxy=np.zeros(shape, np.int8),
         **plain_terms(np.arange(num_bars) * NS_PER_DAY, num_assets),

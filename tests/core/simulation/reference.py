@@ -275,7 +275,7 @@ class Account:
         start_ns = max(int(m.ts_ns[t - 1]), int(m.ts_ns[t]) - self.rules.bar_ns)
         late_ns = max(order.arrival_ns - start_ns, 0)
         point = first + (last - first) * (late_ns / (int(m.ts_ns[t]) - start_ns)) if opened else last
-        spread = max(float(m.half_spread_bps[n]) * 1e-4, 0.5 * float(m.tick[n]) / point)
+        spread = max(float(m.half_spread_bps[t - 1, n]) * 1e-4, 0.5 * float(m.tick[n]) / point)
         fresh = order.decision == self.t or order.arrival_ns > int(m.ts_ns[t - 1])
         if math.isnan(order.limit) or (fresh and opened and (order.limit - point * (1.0 + side * spread)) * side > 0):
             return point, spread, True
@@ -290,6 +290,7 @@ class Account:
         """Order, volume, capital: the least of them."""
         quantity, why = abs(order.left), word.NO_ORDER
         cap = self.rules.participation * float(self.market.volume[self.t + 1, slot.asset])
+        cap = min(cap, float(self.market.depth[self.t, slot.asset]))
         if quantity > cap:
             quantity, why = cap, word.CAPACITY if cap > 0 else word.NO_VOLUME
         closing = min(quantity, abs(slot.held)) if slot.held * order.left < 0 else 0.0

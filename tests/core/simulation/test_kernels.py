@@ -85,7 +85,7 @@ class Twin:
             if size > 0:
                 got = math.copysign(size, want)
                 share = size * price / float(m.adv_ccy[t, n])
-                slip = float(m.half_spread_bps[n]) * 1e-4 + min(r.impact_coef * float(m.sigma[t, n]) * share**r.impact_exponent, 0.5)
+                slip = float(m.half_spread_bps[t, n]) * 1e-4 + min(r.impact_coef * float(m.sigma[t, n]) * share**r.impact_exponent, 0.5)
                 paid = price * (1 + math.copysign(slip, want))
                 self.cash -= got * paid + max(r.fee_frac * size * paid, r.fee_min_ccy)
                 self.held[n] = held + got

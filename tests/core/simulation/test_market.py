@@ -10,9 +10,11 @@ from plusultra_core import config
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
 from plusultra_core.simulation.market import HALF_RANGE_SIGMAS, check_market, last_close, market_arrays
-from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_VOLUME, MarketArrays
+from plusultra_core.simulation.records import PROXY_DEPTH, PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_SPREAD, PROXY_VOLUME, MarketArrays
 
 N, T = 2, 12
+QUOTES = PROXY_SPREAD | PROXY_DEPTH
+"""What bars alone never say."""
 
 
 @pytest.fixture
@@ -42,10 +44,10 @@ def build(values: dict[str, Any], market: MarketConfig, tradable: Any = None, si
 def test_complete_bars_pass_through_unflagged(forex: MarketConfig) -> None:
     values = bars()
     arrays = build(values, forex)
-    assert not arrays.proxy.any()
+    assert set(arrays.proxy.flat) == {QUOTES}
     assert np.array_equal(arrays.close, values["close"].T)
     assert np.allclose(arrays.adv_ccy[5], 1e4 * values["close"][:, 3:6].mean(axis=1))
-    assert arrays.half_spread_bps.tolist() == [0.5, 0.5]
+    assert set(arrays.half_spread_bps.flat) == {0.5}
 
 
 def test_a_market_without_volume_trades_the_fallback_of_its_config(forex: MarketConfig) -> None:
@@ -53,8 +55,8 @@ def test_a_market_without_volume_trades_the_fallback_of_its_config(forex: Market
     values["volume"][0] = np.nan
     arrays = build(values, forex)
     assert np.allclose(arrays.volume[:, 0] * arrays.close[:, 0], forex.fallback_adv_ccy)
-    assert set(arrays.proxy[:, 0]) == {PROXY_VOLUME}
-    assert not arrays.proxy[:, 1].any()
+    assert set(arrays.proxy[:, 0]) == {PROXY_VOLUME | QUOTES}
+    assert set(arrays.proxy[:, 1]) == {QUOTES}
 
 
 def test_a_bar_without_range_gets_one_from_sigma(forex: MarketConfig) -> None:
@@ -63,7 +65,7 @@ def test_a_bar_without_range_gets_one_from_sigma(forex: MarketConfig) -> None:
         values[name][0] = np.nan
     arrays = build(values, forex)
     assert np.allclose(np.log(arrays.high[:, 0] / arrays.close[:, 0]), HALF_RANGE_SIGMAS * 0.01)
-    assert set(arrays.proxy[:, 0]) == {PROXY_OPEN | PROXY_RANGE}
+    assert set(arrays.proxy[:, 0]) == {PROXY_OPEN | PROXY_RANGE | QUOTES}
     assert np.isnan(arrays.open[:, 0]).all()
 
 
@@ -73,7 +75,7 @@ def test_sigma_is_carried_and_falls_back_before_its_first(forex: MarketConfig) -
     arrays = build(bars(), forex, sigma=sigma)
     assert arrays.sigma[:4, 0].tolist() == [0.05] * 4
     assert arrays.sigma[4:, 0].tolist() == [0.03] * 8
-    assert arrays.proxy[0, 0] == PROXY_SIGMA
+    assert arrays.proxy[0, 0] == PROXY_SIGMA | QUOTES
 
 
 @pytest.mark.parametrize("cut", [1, 6, 11])

@@ -138,9 +138,10 @@ def test_equity_is_that_of_vectorbt(world: Any) -> None:
         assert np.allclose(peer.value().to_numpy(), ledger.equity[1:], rtol=1e-9)
 
 
-WIDE_FIELDS = ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "tradable", "proxy", "dividend")
+BARS = ("open", "high", "low", "close", "volume", "funding", "tradable", "proxy")
+WIDE_FIELDS = (*BARS, "sigma", "adv_ccy", "half_spread_bps", "dividend", "depth", "translation")
 
 
 def narrow(market: Any, n: int) -> dict[str, Any]:
     """The terms of one asset."""
-    return {name: getattr(market, name)[n : n + 1] for name in ("half_spread_bps", "lot", "tick", "end", "terminal_ret")}
+    return {name: getattr(market, name)[n : n + 1] for name in ("lot", "tick", "end", "terminal_ret", "conversion_bps", "margined")}

@@ -86,7 +86,7 @@ def test_the_kernel_is_the_reference_in_everything(
 
 
 def bend(market: MarketArrays, seed: int, lot: float, tick: float, leaves: bool) -> MarketArrays:
-    """The market with gaps in time, jumps through every limit, dividends, lots, ticks, and an asset that is delisted."""
+    """The market with gaps in time, jumps through every limit, quotes, dividends, lots, ticks, and an asset that is delisted."""
     rng = np.random.default_rng(seed + 1)
     num_times, num_assets = shape = market.close.shape
     ts_ns = np.cumsum(rng.choice([1, 1, 3], num_times)) * NS_PER_DAY // 2
@@ -94,7 +94,8 @@ def bend(market: MarketArrays, seed: int, lot: float, tick: float, leaves: bool)
     moved = {name: getattr(market, name) * jump for name in ("open", "high", "low", "close")}
     dividend = np.where(rng.random(shape) < 0.1, 0.5, 0.0)
     terms = {**plain_terms(ts_ns, num_assets), "lot": np.full(num_assets, lot), "tick": np.full(num_assets, tick), "dividend": dividend}
-    bent = market._replace(ts_ns=ts_ns, **moved, **terms)
+    quoted = {"half_spread_bps": market.half_spread_bps * rng.uniform(0.0, 3.0, shape), "depth": rng.choice([100.0, 3e3, np.inf], shape)}
+    bent = market._replace(ts_ns=ts_ns, **moved, **(terms | quoted))
     return with_delisting(bent, np.array([17, 99, 99])[:num_assets], np.full(num_assets, -0.4)) if leaves else bent
 
 
