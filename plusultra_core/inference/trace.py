@@ -13,6 +13,7 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ArtifactError, ConfigError, JobError
 from plusultra_core.guardrails.limits import GUARD_REASONS, STATES, GuardrailsConfig
 from plusultra_core.inference.decide import PolicyDesk, SizingConfig
+from plusultra_core.inference.ledgers import ledger_tables, write_groups, write_ledger
 from plusultra_core.inference.strategies import (
     MODELS,
     Setting,
@@ -29,7 +30,7 @@ from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import load_bundle
 from plusultra_core.simulation.engine import SimulationConfig
-from plusultra_core.simulation.ledger import Columns, Ledger
+from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.simulation.records import COSTS, PROXIES, REASONS, STATUSES
 from plusultra_core.simulation.scenarios import ScenarioConfig
@@ -37,6 +38,7 @@ from plusultra_core.windows.panel import Panel, load_panel
 
 FORECASTS = "forecasts.parquet"
 WALK_FORWARD = "walk_forward"
+_EXECUTION = ("latency_ms", "latency_prob", "participation", "time_in_force", "order_type")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,9 +140,7 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     summary = {**_facts(stage), "strategies": telemetry}
 
     def fill(directory: Path) -> None:
-        for table, columns in _tables(ledgers, stage.panel).items():
-            write_parquet(directory / f"{table}.parquet", columns)
-            summary["fields"][table] = list(columns)
+        summary["fields"] = write_ledger(directory, ledger_tables(ledgers, stage.panel, stage.setting))
         artifacts.write_atomic(directory / "trace.json", artifacts.canonical_json(summary))
         artifacts.write_atomic(directory / "metrics.json", artifacts.canonical_json(metrics))
 
@@ -188,11 +188,8 @@ def describe(ledger: Ledger, limit: float) -> dict[str, Any]:
 
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
-    """One table, fixed compression, no metadata of the writer's moment: equal columns, equal bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table(dict(columns)), path, compression="zstd", compression_level=3, version="2.6")
+    """One table in one row group; equal columns, equal bytes."""
+    write_groups(path, [{name: np.asarray(values) for name, values in columns.items()}])
 
 
 def _count(codes: Any, names: Mapping[int, str]) -> dict[str, int]:
@@ -214,62 +211,7 @@ def _facts(stage: Stage) -> dict[str, Any]:
         "folds": [{"index": f.index, "start_ns": int(panel.ts_ns_T[f.test[0]]), "num_bars": f.test[1] - f.test[0]} for f in panel.folds],
         "initial_capital_ccy": setting.simulation.initial_capital_ccy,
         "costs": config.to_dict(setting.costs),
+        "execution": {name: getattr(setting.simulation, name) for name in _EXECUTION},
         "identity": f"equity change = price_pnl - {' - '.join(COSTS)}; fees hold liquidation",
         "fields": {},
     }
-
-
-def _span(panel: Panel, span: tuple[int, int]) -> dict[str, int]:
-    return {"start_ns": int(panel.ts_ns_T[span[0]]), "end_ns": int(panel.ts_ns_T[span[1] - 1]), "num_bars": span[1] - span[0]}
-
-
-def _tables(ledgers: Mapping[str, Ledger], panel: Panel) -> dict[str, Columns]:
-    parts: dict[str, list[Columns]] = {"account": [], "orders": [], "positions": []}
-    names = np.array(panel.symbols, dtype=object)
-    for strategy in sorted(ledgers):
-        ledger = ledgers[strategy]
-        account, orders, positions = ledger.account(), ledger.orders(), ledger.positions()
-        fold = _fold_of(panel, ledger)
-        parts["account"].append({"strategy": _name(strategy, account["ts_ns"]), "fold": fold, **account})
-        slot = orders.pop("slot")
-        orders["symbol"] = names[slot]
-        for name, words in (("status", STATUSES), ("reason", REASONS), ("guard", GUARD_REASONS)):
-            orders[name] = _words(orders[name], words)
-        filled = orders["fill_ns"] >= 0
-        orders["fill_ns"] = np.ma.masked_array(orders["fill_ns"], mask=~filled)
-        orders["side"] = np.where(orders["side"] > 0, "buy", "sell").astype(object)
-        parts["orders"].append({"strategy": _name(strategy, slot), **orders})
-        place = positions.pop("slot")
-        positions["guard"] = _words(positions["guard"], GUARD_REASONS)
-        parts["positions"].append({"strategy": _name(strategy, place), "symbol": names[place], **positions})
-    return {table: {name: _join([part[name] for part in some]) for name in some[0]} for table, some in parts.items()}
-
-
-def _name(strategy: str, like: Any) -> Any:
-    return np.full(len(like), strategy, dtype=object)
-
-
-def _words(codes: Any, words: Mapping[int, str]) -> Any:
-    lookup = np.array([words.get(code, "") for code in range(max(words) + 1)], dtype=object)
-    return lookup[codes]
-
-
-def _join(arrays: list[Any]) -> Any:
-    import pyarrow as pa
-
-    chunks = [pa.array(np.ma.getdata(a), mask=np.ma.getmaskarray(a)) if isinstance(a, np.ma.MaskedArray) else _plain(a) for a in arrays]
-    return pa.concat_arrays(chunks)
-
-
-def _plain(array: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.array(array, type=pa.string()) if array.dtype == object else pa.array(array)
-
-
-def _fold_of(panel: Panel, ledger: Ledger) -> Any:
-    """Fold in whose test span the decision behind each row was taken; the opening row belongs to the first."""
-    bars = np.concatenate(([ledger.start], ledger.start + np.arange(len(ledger.ts_ns) - 1)))
-    starts = np.array([fold.test[0] for fold in panel.folds])
-    index = np.array([fold.index for fold in panel.folds], dtype=np.int32)
-    return index[np.searchsorted(starts, bars, side="right") - 1]
