@@ -16,6 +16,7 @@ from plusultra_core.simulation.records import PROXIES, REASONS, STATUSES
 from plusultra_core.windows.panel import Panel
 
 EXECUTIONS = "executions"
+_BARS = ("open", "high", "low", "close", "volume", "half_spread_bps", "adv_ccy", "sigma", "funding", "dividend")
 Tables = dict[str, list[Columns]]
 """By name the parts of a table, one a strategy, in the order of their names."""
 
@@ -42,6 +43,24 @@ def ledger_tables(ledgers: Mapping[str, Ledger], panel: Panel, setting: Setting)
             length = len(next(iter(columns.values())))
             tables[name].append({"strategy": np.full(length, strategy, dtype=object), **columns})
     return tables
+
+
+def market_table(setting: Setting, panel: Panel, span: tuple[int, int]) -> Columns:
+    """The bars that the kernel met in a span, by symbol and time: prices, volume, spread and what of them is assumed.
+
+    NaN     null: an open that the bar has not, a depth that nobody quoted.
+    """
+    market, (start, end) = setting.market, span
+    slot, row = np.nonzero(market.tradable[start:end].T)
+    at: Any = (start + row, slot)
+    depth = market.depth[at]
+    return {
+        "symbol": np.array(panel.symbols, dtype=object)[slot],
+        "ts_ns": market.ts_ns[at[0]],
+        **{name: getattr(market, name)[at] for name in _BARS},
+        "depth": np.where(np.isfinite(depth), depth, np.nan),
+        "proxy": flags(market.proxy[at]),
+    }
 
 
 def write_ledger(directory: Path, tables: Tables) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ArtifactError, ConfigError, JobError
 from plusultra_core.guardrails.limits import GUARD_REASONS, STATES, GuardrailsConfig
 from plusultra_core.inference.decide import PolicyDesk, SizingConfig
-from plusultra_core.inference.ledgers import ledger_tables, write_groups, write_ledger
+from plusultra_core.inference.ledgers import ledger_tables, market_table, write_groups, write_ledger
 from plusultra_core.inference.strategies import (
     MODELS,
     Setting,
@@ -140,7 +140,9 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     summary = {**_facts(stage), "strategies": telemetry}
 
     def fill(directory: Path) -> None:
-        summary["fields"] = write_ledger(directory, ledger_tables(ledgers, stage.panel, stage.setting))
+        bars = market_table(stage.setting, stage.panel, whole)
+        summary["fields"] = {**write_ledger(directory, ledger_tables(ledgers, stage.panel, stage.setting)), "market": list(bars)}
+        write_groups(directory / "market.parquet", [bars])
         artifacts.write_atomic(directory / "trace.json", artifacts.canonical_json(summary))
         artifacts.write_atomic(directory / "metrics.json", artifacts.canonical_json(metrics))
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.inference.ledgers import Tables, arrival_price, flags, ledger_tables, write_ledger
+from plusultra_core.inference.ledgers import Tables, arrival_price, flags, ledger_tables, market_table, write_ledger
 from plusultra_core.inference.strategies import Setting, no_trade, run_strategy
 from plusultra_core.simulation.engine import backtest
 from plusultra_core.simulation.ledger import Ledger
@@ -129,6 +129,17 @@ def test_tables_are_sorted_typed_and_parted_by_strategy(chain: Any, tmp_path: Pa
     orders = pl.read_parquet(tmp_path / "orders.parquet")
     assert orders.filter(pl.col("price").is_null() != (pl.col("qty_filled") == 0)).is_empty()
     assert not any(frame.select(pl.col(pl.Float64).is_nan().any()).row(0).count(True) for frame in (orders, lived))
+
+
+def test_the_bars_that_the_kernel_met_are_kept_with_what_was_assumed_of_them(chain: Any) -> None:
+    setting = rough(chain.setting(), 1)
+    market, span = setting.market, (100, 150)
+    table = market_table(setting, chain.panel, span)
+    assert len(table["ts_ns"]) == market.tradable[100:150].sum()
+    one = np.array(table["symbol"]) == chain.panel.symbols[1]
+    assert table["ts_ns"][one].tolist() == market.ts_ns[100:150][market.tradable[100:150, 1]].tolist()
+    assert np.array_equal(table["open"][one], market.open[100:150, 1][market.tradable[100:150, 1]], equal_nan=True)
+    assert set(table["proxy"]) <= {"", *flags(np.unique(market.proxy)).tolist()}
 
 
 def test_what_was_assumed_is_named() -> None:
