@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plusultra_core.errors import ConfigError
 from plusultra_core.models.forecaster import Forecaster
+from plusultra_core.models.policies.distributions import SquashedGaussian
 
 FORECASTER = "forecaster."
 """Under this name a policy bundle holds the forecaster it was trained with."""
@@ -45,24 +46,26 @@ class Policy(nn.Module):
 
     center_F: Tensor
     scale_F: Tensor
+    num_state = 0
+    has_memory = False
 
     def __init__(self, cfg: PolicyConfig, num_market: int, num_own: int) -> None:
         super().__init__()
-        self.actor = _mlp(cfg, num_market + num_own)
-        self.critic = _mlp(cfg, num_market + num_own)
+        self.actor = stack(cfg, num_market + num_own, 1)
+        self.critic = stack(cfg, num_market + num_own, 1)
         self.logstd = nn.Parameter(torch.full((1,), math.log(cfg.init_std)))
         self.register_buffer("center_F", torch.zeros(num_market))
         self.register_buffer("scale_F", torch.ones(num_market))
-        _orthogonal(self.actor, 0.01)
-        _orthogonal(self.critic, 1.0)
+        orthogonal(self.actor, 0.01)
+        orthogonal(self.critic, 1.0)
 
     def mean(self, obs_BP: Tensor) -> Tensor:
         """Mean of u. Shapes  (B, P) -> (B,)."""
         mean_B: Tensor = self.actor(obs_BP).squeeze(-1)
         return mean_B
 
-    def value(self, obs_BP: Tensor) -> Tensor:
-        """Value of an observation. Shapes  (B, P) -> (B,)."""
+    def value(self, obs_BP: Tensor, state_BS: Tensor | None = None) -> Tensor:
+        """Value of an observation; there is no state to read. Shapes  (B, P) -> (B,)."""
         value_B: Tensor = self.critic(obs_BP).squeeze(-1)
         return value_B
 
@@ -78,6 +81,20 @@ class Policy(nn.Module):
     def act(self, obs_BP: Tensor) -> Tensor:
         """The action that is taken when nothing is explored. Shapes  (B, P) -> (B,), in (-1, 1)."""
         return torch.tanh(self.mean(obs_BP))
+
+    def remember(self, obs_BP: Tensor, state_BS: Tensor) -> Tensor:
+        """Nothing is remembered."""
+        return state_BS
+
+    def distribution(self, obs_BP: Tensor, state_BS: Tensor, allowed_BC: Tensor | None = None) -> SquashedGaussian:
+        """The same in the words of every other kind of policy."""
+        return SquashedGaussian(self.mean(obs_BP), self.logstd, None if allowed_BC is None else allowed_BC.any(dim=1))
+
+    def silence(self) -> None:
+        """Make every action 0: empty the actor's last layer."""
+        with torch.no_grad():
+            for parameter in self.actor[-1].parameters():
+                parameter.zero_()
 
     def fit_rows(self, rows_RF: Tensor) -> None:
         """Fit the scaler of market rows; give rows of the train span only."""
@@ -126,16 +143,17 @@ def quantiles_of_rows(model: Forecaster, rows_RF: Tensor) -> Tensor:
     return rows_RF[:, model.width : model.width + num_horizons * num_levels].reshape(-1, num_horizons, num_levels)
 
 
-def _mlp(cfg: PolicyConfig, num_inputs: int) -> nn.Sequential:
+def stack(cfg: PolicyConfig, num_inputs: int, num_outputs: int) -> nn.Sequential:
+    """Hidden layers with tanh between them, and a linear one."""
     layers: list[nn.Module] = []
     width = num_inputs
     for _ in range(cfg.num_layers):
         layers += [nn.Linear(width, cfg.width), nn.Tanh()]
         width = cfg.width
-    return nn.Sequential(*layers, nn.Linear(width, 1))
+    return nn.Sequential(*layers, nn.Linear(width, num_outputs))
 
 
-def _orthogonal(net: nn.Sequential, last_gain: float) -> None:
+def orthogonal(net: nn.Sequential, last_gain: float) -> None:
     """Initialisation of CleanRL's PPO."""
     linears = [layer for layer in net if isinstance(layer, nn.Linear)]
     for layer in linears:

@@ -42,12 +42,13 @@ class SquashedGaussian:
     `log_prob` is the density of u: the Jacobian of tanh depends on the action alone and cancels in every ratio.
     Where densities of actions are compared with those of another kind, or their spread is paid for, it does matter:
     `log_prob_part` and `entropy` have it.
-    Shapes  mean, u (B,); logstd (1,) or (B,).
+    Shapes  mean, u (B,); logstd (1,) or (B,); allowed (B,) bool: where it is False the action teaches nothing.
     """
 
-    def __init__(self, mean_B: Tensor, logstd: Tensor) -> None:
+    def __init__(self, mean_B: Tensor, logstd: Tensor, allowed_B: Tensor | None = None) -> None:
         self.mean_B = mean_B
         self.logstd_B = logstd.expand_as(mean_B)
+        self.allowed_B = torch.ones_like(mean_B, dtype=torch.bool) if allowed_B is None else allowed_B
 
     def sample(self, rng: np.random.Generator) -> Tensor:
         """Shapes  (B,)."""
@@ -57,11 +58,11 @@ class SquashedGaussian:
     def log_prob(self, u: Tensor) -> Tensor:
         """Log density of u."""
         z_B = (u - self.mean_B) * torch.exp(-self.logstd_B)
-        return -0.5 * z_B.square() - self.logstd_B - _HALF_LOG_TAU
+        return _where(self.allowed_B, -0.5 * z_B.square() - self.logstd_B - _HALF_LOG_TAU)
 
     def log_prob_part(self, u: Tensor) -> Tensor:
         """Log density of the part tanh(u), with the Jacobian, exact in the tails: log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2 u))."""
-        return self.log_prob(u) - log_slope(u)
+        return self.log_prob(u) - _where(self.allowed_B, log_slope(u))
 
     def entropy(self) -> Tensor:
         """Entropy of the part: that of u and the mean of the squashing's log slope, by Gauss-Hermite quadrature.
@@ -72,7 +73,7 @@ class SquashedGaussian:
         node = torch.as_tensor(node_Q, dtype=self.mean_B.dtype, device=self.mean_B.device)
         weight = torch.as_tensor(weight_Q / weight_Q.sum(), dtype=self.mean_B.dtype, device=self.mean_B.device)
         u_BQ = self.mean_B[:, None] + self.logstd_B.exp()[:, None] * node
-        return self.logstd_B + _HALF_LOG_TAU + 0.5 + (log_slope(u_BQ) * weight).sum(dim=1)
+        return _where(self.allowed_B, self.logstd_B + _HALF_LOG_TAU + 0.5 + (log_slope(u_BQ) * weight).sum(dim=1))
 
     def mode(self) -> Tensor:
         """Mean of u."""
@@ -86,13 +87,15 @@ class SquashedGaussian:
 class GridCategorical:
     """One of G parts of the limit; what is masked has probability 0, gets no gradient, and the others share its place.
 
-    Stored actions are places in the grid.
-    Shapes  logits (B, G); grid (G,); allowed (B, G) bool, at least one True a row; u (B,).
+    Stored actions are places in the grid. Where nothing is allowed anything may be drawn: nobody hears it, and it teaches nothing.
+    Shapes  logits (B, G); grid (G,); allowed (B, G) bool; u (B,).
     """
 
     def __init__(self, logits_BG: Tensor, grid_G: Tensor, allowed_BG: Tensor | None = None) -> None:
         self.grid_G = grid_G
-        allowed = torch.ones_like(logits_BG, dtype=torch.bool) if allowed_BG is None else allowed_BG
+        asked = torch.ones_like(logits_BG, dtype=torch.bool) if allowed_BG is None else allowed_BG
+        self.heard_B = asked.any(dim=1)
+        allowed = asked | ~self.heard_B[:, None]
         self.allowed_BG = allowed
         self.logprob_BG = logits_BG.masked_fill(~allowed, -torch.inf).log_softmax(dim=1)
 
@@ -107,12 +110,11 @@ class GridCategorical:
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Log probability; of what is masked -infinity."""
-        return self.logprob_BG.gather(1, u.long()[:, None]).squeeze(1)
+        return _where(self.heard_B, self.logprob_BG.gather(1, u.long()[:, None]).squeeze(1))
 
     def entropy(self) -> Tensor:
         """Over what is allowed."""
-        known_BG = torch.where(self.allowed_BG, self.logprob_BG, torch.zeros_like(self.logprob_BG))
-        return -(self.logprob_BG.exp() * known_BG).sum(dim=1)
+        return _where(self.heard_B, -(self.logprob_BG.exp() * _where(self.allowed_BG, self.logprob_BG)).sum(dim=1))
 
     def mode(self) -> Tensor:
         """The likeliest place; the first of equals."""
@@ -124,17 +126,17 @@ class GridCategorical:
 
 
 class SimplexDirichlet:
-    """Weights of A assets and, last, cash: w ~ Dirichlet(1 + softplus(score)); what is masked takes no part and gets no gradient.
+    """Weights of A assets and, last, cash: w ~ Dirichlet(1 + scale x softplus(score)); what is masked takes no part and gets no gradient.
 
     Every concentration is above 1, so that the density has one mode, inside, and is bounded. Stored actions are logarithms of the
     weights; `log_prob` is the density of the weights over the simplex of those that take part.
-    Shapes  score (B, A + 1); allowed (B, A + 1) bool, cash always True; u (B, A + 1), masked 0.
+    Shapes  score (B, A + 1); allowed (B, A + 1) bool, cash always True; scale (1,); u (B, A + 1), masked 0.
     """
 
-    def __init__(self, score_BW: Tensor, allowed_BW: Tensor | None = None) -> None:
+    def __init__(self, score_BW: Tensor, allowed_BW: Tensor | None = None, scale: Tensor | float = 1.0) -> None:
         allowed = torch.ones_like(score_BW, dtype=torch.bool) if allowed_BW is None else allowed_BW
         self.allowed_BW = allowed
-        self.excess_BW = torch.where(allowed, functional.softplus(score_BW), torch.zeros_like(score_BW))
+        self.excess_BW = _where(allowed, scale * functional.softplus(score_BW))
         self.alpha_BW = 1.0 + self.excess_BW
         self.num_B = allowed.sum(dim=1)
 
@@ -152,26 +154,28 @@ class SimplexDirichlet:
     def log_prob(self, u: Tensor) -> Tensor:
         """Log density of the weights exp(u)."""
         of_each_BW = self.excess_BW * u.clamp_min(_LEAST_LOG) - torch.lgamma(self.alpha_BW)
-        of_each_BW = torch.where(self.allowed_BW, of_each_BW, torch.zeros_like(of_each_BW))
-        return of_each_BW.sum(dim=1) + torch.lgamma(self._total_B)
+        return _where(self.allowed_BW, of_each_BW).sum(dim=1) + torch.lgamma(self._total_B)
 
     def entropy(self) -> Tensor:
         """Differential entropy of the weights. Source  the closed form with the digamma function."""
         total_B = self._total_B
         of_each_BW = torch.lgamma(self.alpha_BW) - self.excess_BW * torch.digamma(self.alpha_BW)
-        of_each_BW = torch.where(self.allowed_BW, of_each_BW, torch.zeros_like(of_each_BW))
-        return of_each_BW.sum(dim=1) - torch.lgamma(total_B) + (total_B - self.num_B) * torch.digamma(total_B)
+        return _where(self.allowed_BW, of_each_BW).sum(dim=1) - torch.lgamma(total_B) + (total_B - self.num_B) * torch.digamma(total_B)
 
     def mode(self) -> Tensor:
         """Logarithms of the densest weights: each excess over their sum."""
         weight_BW = self.excess_BW / self.excess_BW.sum(dim=1, keepdim=True).clamp_min(1e-30)
-        return torch.where(self.allowed_BW, weight_BW.clamp_min(1e-26).log(), torch.zeros_like(weight_BW))
+        return _where(self.allowed_BW, weight_BW.clamp_min(1e-26).log())
 
     def parts(self, u: Tensor) -> Tensor:
         """Weights of the assets, without cash; masked 0. Shapes  (B, A)."""
-        return torch.where(self.allowed_BW, u.exp(), torch.zeros_like(u))[:, :-1]
+        return _where(self.allowed_BW, u.exp())[:, :-1]
 
 
 def log_slope(u: Tensor) -> Tensor:
     """log d tanh(u) / du without a loss of digits where tanh is flat. Source  Haarnoja et al. 2018, appendix C."""
     return 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
+
+
+def _where(condition: Tensor, value: Tensor) -> Tensor:
+    return torch.where(condition, value, torch.zeros_like(value))

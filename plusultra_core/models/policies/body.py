@@ -1,0 +1,167 @@
+"""What actor and critic read: the market row of a slot, its own state, and what is remembered of it.
+
+A policy learns from what it saw, so nothing here drops out or looks at the batch: the same row gives the same numbers
+in the rollout, in the update and at the desk.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.errors import ContractError
+from plusultra_core.models.forecaster import Forecaster
+from plusultra_core.models.policies.recipe import MemoryConfig, RecipeConfig
+
+Gather = Callable[[Tensor, Tensor], Sequence[Tensor]]
+_CLIP = 5.0
+_BATCH = 2_048
+_LEAST_STD = 1e-6
+
+
+class WindowRows(nn.Module):
+    """Market rows out of numbered windows, through a forecaster whose backbone may learn; its heads are read, not taught.
+
+    A row is h, quantiles and calibrated direction probabilities; of a backbone without taught heads, h alone.
+    """
+
+    temperature_K1: Tensor
+
+    def __init__(self, forecaster: Forecaster, temperature: Sequence[float], with_heads: bool) -> None:
+        super().__init__()
+        self.forecaster = forecaster.eval()
+        self.with_heads = with_heads
+        self.register_buffer("temperature_K1", torch.tensor(tuple(temperature))[:, None])
+        cfg = forecaster.cfg
+        self.width = forecaster.width + with_heads * forecaster.shape.num_horizons * (len(cfg.quantile_levels) + cfg.num_classes)
+        self._gather: Gather | None = None
+        self._n_R = self._t_R = torch.zeros(0, dtype=torch.int64)
+        self._table_RF: Tensor | None = None
+
+    def train(self, mode: bool = True) -> "WindowRows":
+        """Stays in eval mode: dropout would show the update another policy than the rollout."""
+        return super().train(False)
+
+    def attach(self, gather: Gather, n_R: Int64Array, t_R: Int64Array) -> None:
+        """Name the windows: number r is the one that ends at (n_R[r], t_R[r]). Rows of a backbone that does not learn are made once."""
+        self._gather, self._table_RF = gather, None
+        self._n_R, self._t_R = torch.from_numpy(n_R), torch.from_numpy(t_R)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            self._table_RF = self.whole()
+
+    def whole(self) -> Tensor:
+        """Rows of all windows, without a gradient. Shapes  (R, F)."""
+        numbers = torch.arange(len(self._n_R), device=self.temperature_K1.device)
+        with torch.no_grad():
+            parts = [self._encode(numbers[first : first + _BATCH]) for first in range(0, len(numbers), _BATCH)]
+        return torch.cat([torch.zeros(0, self.width), *parts])
+
+    def forward(self, number_B: Tensor) -> Tensor:
+        """Rows of numbered windows; every distinct one is encoded once. Shapes  (B,) whole numbers -> (B, F)."""
+        number_B = number_B.long()
+        if self._table_RF is not None:
+            return self._table_RF[number_B]
+        distinct, place_B = torch.unique(number_B, return_inverse=True)
+        return self._encode(distinct)[place_B]
+
+    def _encode(self, number_B: Tensor) -> Tensor:
+        if self._gather is None:
+            raise ContractError("policy: no windows are attached; attach those of the panel before it acts")
+        n_B, t_B = (axis_R[number_B.cpu()].to(number_B.device) for axis_R in (self._n_R, self._t_R))
+        forecast = self.forecaster(*self._gather(n_B, t_B))
+        h_BD: Tensor = forecast.h_BD.float()
+        if not self.with_heads:
+            return h_BD
+        probability_BKC = (forecast.logits_BKC / self.temperature_K1).softmax(dim=-1)
+        return torch.cat((h_BD, forecast.quantiles_BKQ.flatten(1), probability_BKC.flatten(1)), dim=1)
+
+
+class Memory(nn.Module):
+    """Own states so far in a fixed number of columns; zeros at the start of an episode."""
+
+    def __init__(self, cfg: MemoryConfig, num_own: int) -> None:
+        super().__init__()
+        self.kind, self._num_own = cfg.kind, num_own
+        self.width = {"none": 0, "window": cfg.bars * num_own, "gru": cfg.width}[cfg.kind]
+        self.cell = nn.GRUCell(num_own, cfg.width) if cfg.kind == "gru" else None
+
+    def forward(self, own_BO: Tensor, state_BS: Tensor) -> Tensor:
+        """State after a bar. Shapes  (B, O), (B, S) -> (B, S)."""
+        if self.cell is not None:
+            moved_BS: Tensor = self.cell(own_BO, state_BS)
+            return moved_BS
+        return torch.cat((state_BS[:, self._num_own :], own_BO), dim=1) if self.kind == "window" else state_BS
+
+
+class Body(nn.Module):
+    """Observations of slots, (B, M + O), into what the networks read.
+
+    The state of a slot is the row of its window, where the policy reads windows, and its memory.
+    """
+
+    center_F: Tensor
+    scale_F: Tensor
+    moments_3P: Tensor
+
+    def __init__(self, cfg: RecipeConfig, num_rows: int, num_own: int, rows: WindowRows | None) -> None:
+        """`num_rows` columns of a market row; with `rows` the observation holds the number of a window instead."""
+        super().__init__()
+        self.rows = rows
+        self._num_market = num_rows if rows is None else 1
+        self._num_row = 0 if rows is None else num_rows
+        self._running = cfg.norm_obs == "running"
+        self.memory = Memory(cfg.memory, num_own)
+        self.num_obs = self._num_market + num_own
+        self.num_state = self._num_row + self.memory.width
+        self.width = num_rows + num_own + self.memory.width
+        self.register_buffer("center_F", torch.zeros(num_rows))
+        self.register_buffer("scale_F", torch.ones(num_rows))
+        self.register_buffer("moments_3P", torch.zeros(3, self.num_obs, dtype=torch.float64))
+
+    def fit_rows(self, rows_RF: Tensor) -> None:
+        """Fit the scaler of market rows; give rows of the train span only. With running statistics they stay as they are."""
+        if self._running and self.rows is None:
+            return
+        std_F = rows_RF.std(dim=0, correction=0)
+        self.center_F.copy_(rows_RF.mean(dim=0))
+        self.scale_F.copy_(torch.where(std_F > _LEAST_STD, std_F, torch.ones_like(std_F)))
+
+    def scale_rows(self, rows_RF: Tensor) -> Tensor:
+        """Market rows as the observation holds them, clipped to [-5, 5] unless running statistics do that."""
+        scaled_RF = (rows_RF - self.center_F) / self.scale_F
+        return scaled_RF if self._running and self.rows is None else scaled_RF.clamp(-_CLIP, _CLIP)
+
+    def remember(self, obs_BP: Tensor, state_BS: Tensor) -> Tensor:
+        """State after an observation. Shapes  (B, P), (B, S) -> (B, S)."""
+        memory: Tensor = self.memory(self._normed(obs_BP)[:, self._num_market :], state_BS[:, self._num_row :])
+        if self.rows is None:
+            return memory
+        return torch.cat((self.scale_rows(self.rows(obs_BP[:, 0])), memory), dim=1)
+
+    def forward(self, obs_BP: Tensor, state_BS: Tensor) -> Tensor:
+        """What the networks read: market row, own state, memory. Shapes  (B, P), (B, S) -> (B, X)."""
+        normed_BP = self._normed(obs_BP)
+        return torch.cat((normed_BP if self.rows is None else normed_BP[:, 1:], state_BS), dim=1)
+
+    def moments(self, obs_BP: Tensor) -> Float64Array:
+        """Count, sum and squares of the columns of a rollout, for `absorb`. Shapes  (3, P)."""
+        x_BP = obs_BP.reshape(-1, self.num_obs).double().numpy()
+        found: Float64Array = np.stack((np.full(self.num_obs, float(len(x_BP))), x_BP.sum(axis=0), (x_BP**2).sum(axis=0)))
+        return found
+
+    def absorb(self, moments_3P: Float64Array) -> None:
+        """Let what was seen move the running statistics. Between an update and the next rollout, never within."""
+        if self._running:
+            self.moments_3P += torch.from_numpy(moments_3P)
+
+    def _normed(self, obs_BP: Tensor) -> Tensor:
+        if not self._running or float(self.moments_3P[0, 0]) == 0.0:
+            return obs_BP
+        num_P, total_P, square_P = self.moments_3P
+        mean_P = total_P / num_P
+        std_P = (square_P / num_P - mean_P.square()).clamp_min(0.0).sqrt()
+        mean_P, std_P = (x.to(obs_BP.dtype) for x in (mean_P, torch.where(std_P > _LEAST_STD, std_P, torch.ones_like(std_P))))
+        normed_BP = ((obs_BP - mean_P) / std_P).clamp(-_CLIP, _CLIP)
+        return normed_BP if self.rows is None else torch.cat((obs_BP[:, :1], normed_BP[:, 1:]), dim=1)
