@@ -111,7 +111,7 @@ def plain(world: World, num_accounts: int, num_steps: int) -> Turn:
         rollout = plain_rollout(policy, env, num_steps, rng)
         for _ in range(PPO.update_epochs):
             for index in torch.randperm(len(rollout.u_B)).chunk(PPO.num_minibatches):
-                loss, _ = losses(policy, Rollout(*(field[index] for field in rollout)), PPO)
+                loss, _ = losses(policy, Rollout(*(field[index] for field in rollout[:7])), PPO)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), PPO.max_grad_norm)

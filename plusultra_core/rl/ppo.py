@@ -15,7 +15,6 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.models.policy import Policy
 from plusultra_core.rl.learning.learner import Learner, Team
-from plusultra_core.rl.learning.networks import CHUNK
 from plusultra_core.rl.rollout import Rollout
 
 
@@ -80,13 +79,13 @@ def update(learner: Learner, rollout: Rollout, cfg: PPOConfig, rng: np.random.Ge
     the rollout and the update do not see the same policy. In a team every minibatch is made of a part of each rollout.
     """
     rollout = rollout._replace(advantage_B=_standardised(rollout, learner.team))
-    ratio_first = _first_distance(learner, rollout)
+    ratio_first = learner.first_distance(rollout)
     heard_B = rollout.heard_B.numpy()
     sums: Float64Array = np.zeros((0, 0))
     num_epochs = 0
     for _ in range(cfg.update_epochs):
         num_epochs += 1
-        parts = np.array_split(rng.permutation(heard_B.size), cfg.num_minibatches)
+        parts = learner.parts(rollout, cfg.num_minibatches, rng)
         counts = np.array([(heard_B[part].sum(dtype=np.float64), part.size) for part in parts])
         learner.team.total(counts)
         sums = np.stack(
@@ -97,10 +96,9 @@ def update(learner: Learner, rollout: Rollout, cfg: PPOConfig, rng: np.random.Ge
         )
         if cfg.target_kl is not None and sums[:, 2].mean() > cfg.target_kl:
             break
-    names = ("pg_loss", "v_loss", "approx_kl", "clipfrac", "grad_norm")
+    names = ("pg_loss", "v_loss", "approx_kl", "clipfrac", "grad_norm", "entropy")
     return {
         **dict(zip(names, map(float, sums.mean(axis=0)), strict=True)),
-        "entropy": float(learner.policy.entropy().detach()),
         "explained_variance": explained_variance(rollout.value_B, rollout.return_B),
         "ratio_first": ratio_first,
         "num_epochs": float(num_epochs),
@@ -118,12 +116,6 @@ def _standardised(rollout: Rollout, team: Team) -> Tensor:
     team.total(square)
     spread = float(np.sqrt(square[0] / moments[0])) + 1e-8
     return torch.from_numpy(((advantage_B - mean) / spread).astype(np.float32))
-
-
-def _first_distance(learner: Learner, rollout: Rollout) -> float:
-    mean_B = learner.networks.outputs(rollout.obs_BP[:CHUNK], 2)[0]
-    logratio_B = learner.logprobs(mean_B, rollout.u_B[:CHUNK].numpy()) - rollout.logprob_B[:CHUNK].numpy()
-    return float(np.abs(np.expm1(logratio_B)).max())
 
 
 def explained_variance(value_B: Tensor, return_B: Tensor) -> float:

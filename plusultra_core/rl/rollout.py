@@ -1,16 +1,17 @@
-"""Collect T steps of E episodes into one buffer."""
+"""Rollouts: T steps of E episodes, and the samples that an update learns from."""
 
-import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from plusultra_core.arrays import BoolArray, Float32Array, Float64Array
+from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.rl.env import Outcome
 from plusultra_core.rl.gae import advantages
-from plusultra_core.rl.learning.learner import Learner
+from plusultra_core.rl.learning.learner import Learner, Team
+from plusultra_core.rl.learning.recorder import Record
+from plusultra_core.rl.learning.tables import Market, market_of, pays
 from plusultra_core.rl.reward import RewardScale
 
 
@@ -26,6 +27,8 @@ class Rollout(NamedTuple):
     return_B: Tensor
     heard_B: Tensor
     """1 where the action had an effect, else 0."""
+    market: Market | None = None
+    """Where market rows are looked up they are here, and `obs` is the own state alone."""
 
 
 class Summary(NamedTuple):
@@ -52,6 +55,19 @@ class Episodes(Protocol):
         """One step of every episode; `obs_EP` then holds what follows, after any reset."""
 
 
+class Trajectory(NamedTuple):
+    """What E episodes did in T steps, as a worker ships it; the learner makes a `Rollout` of it."""
+
+    record: Record
+    reward_TE: Float64Array
+    ret_TE: Float64Array
+    terminated_TE: BoolArray
+    ended_TE: BoolArray
+    heard_TE: BoolArray
+    action_TE: Float64Array
+    """A book of A slots has one more axis."""
+
+
 def collect(
     learner: Learner,
     env: Episodes,
@@ -65,49 +81,70 @@ def collect(
 
     Shapes  T = num_steps, E accounts of `env`, B = T E in time-major order.
     """
+    trajectory = roll(learner, env, num_steps, rng)
+    return finish(trajectory, table_of(env), gamma, gae_lambda, scale, learner.team), summarise(trajectory)
+
+
+def roll(learner: Learner, env: Episodes, num_steps: int, rng: np.random.Generator) -> Trajectory:
+    """Act for `num_steps` bars of every episode; market rows are looked up where that pays."""
     num_accounts, num_columns = env.obs_EP.shape
     shape = (num_steps, num_accounts)
-    obs_TEP = torch.empty(*shape, num_columns)
-    u_TE: Float32Array = rng.standard_normal(shape, dtype=np.float32)
-    u_TE *= np.float32(math.exp(learner.networks.logstd))
+    table_RF = table_of(env)
+    if table_RF is not None and not pays(len(table_RF), num_steps * num_accounts, table_RF.shape[1]):
+        table_RF = None
+    first = 0 if table_RF is None else table_RF.shape[1]
+    recorder = learner.record(num_steps, num_accounts, num_columns - first, table_RF, rng)
     reward_TE: Float64Array = np.empty(shape)
     ret_TE: Float64Array = np.empty(shape)
     terminated_TE: BoolArray = np.empty(shape, dtype=np.bool_)
     ended_TE: BoolArray = np.empty(shape, dtype=np.bool_)
     heard_TE: BoolArray = np.empty(shape, dtype=np.bool_)
-    action_TE: Float64Array = np.empty(shape)
-    final: list[Float32Array] = []
+    actions = []
     for t in range(num_steps):
-        obs_TEP[t] = torch.from_numpy(env.obs_EP)
         heard_TE[t] = env.present()
-        u_TE[t] += learner.networks.outputs(obs_TEP[t], 1)[0]
-        action_TE[t] = np.tanh(u_TE[t])
-        outcome = env.step(action_TE[t], rng)
+        action_E = recorder.act(t, env.obs_EP[:, first:], None if table_RF is None else rows_of(env), None)
+        outcome = env.step(action_E, rng)
         reward_TE[t], ret_TE[t] = outcome.reward_E, outcome.ret_E
         terminated_TE[t], ended_TE[t] = outcome.terminated_E, outcome.ended_E
-        final.append(outcome.final_obs_EP[outcome.ended_E if t < num_steps - 1 else slice(None)])
-    obs_BP = obs_TEP.flatten(0, 1)
-    mean_B, value_B = learner.networks.outputs(obs_BP, 2)
-    logprob_B = learner.logprobs(mean_B, u_TE.reshape(-1))
-    value_TE = value_B.reshape(shape).astype(np.float64)
-    next_TE = _next_values(learner, value_TE, ended_TE, np.concatenate(final))
-    paid_TE = reward_TE if scale is None else scale.scaled(reward_TE, ended_TE, gamma, learner.team)
-    advantage_TE = advantages(paid_TE, value_TE, next_TE, terminated_TE, ended_TE, gamma, gae_lambda)
-    tensors = [torch.from_numpy(x.astype(np.float32)).flatten() for x in (advantage_TE, advantage_TE + value_TE, heard_TE)]
-    size = np.abs(action_TE)
-    summary = Summary(
-        float(reward_TE.mean()), float(ret_TE.mean()), int(ended_TE.sum()), int(terminated_TE.sum()), float(size.mean()),
-        float((size > 0.99).mean()),
+        recorder.follow(outcome.final_obs_EP, outcome.ended_E if t < num_steps - 1 else np.ones_like(outcome.ended_E))
+        actions.append(action_E)
+    record = recorder.record(ended_TE)
+    return Trajectory(record, reward_TE, ret_TE, terminated_TE, ended_TE, heard_TE, np.stack(actions))
+
+
+def finish(
+    trajectory: Trajectory, table_RF: Float32Array | None, gamma: float, gae_lambda: float, scale: RewardScale | None, team: Team
+) -> Rollout:
+    """Advantages and returns of what was done, flattened over (T, E)."""
+    record, ended_TE = trajectory.record, trajectory.ended_TE
+    value_TE = record.value_TE.astype(np.float64)
+    paid_TE = trajectory.reward_TE if scale is None else scale.scaled(trajectory.reward_TE, ended_TE, gamma, team)
+    advantage_TE = advantages(paid_TE, value_TE, record.next_TE, trajectory.terminated_TE, ended_TE, gamma, gae_lambda)
+    market = None if record.row_TE is None or table_RF is None else market_of(table_RF, record.row_TE.reshape(-1))
+    obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B = (
+        torch.from_numpy(np.asarray(x, dtype=np.float32)).flatten(0, 1)
+        for x in (record.obs_TEP, record.u_TE, record.logprob_TE, value_TE, advantage_TE, advantage_TE + value_TE, trajectory.heard_TE)
+    )
+    return Rollout(obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B, market)
+
+
+def summarise(trajectory: Trajectory) -> Summary:
+    """The row of the history."""
+    size = np.abs(trajectory.action_TE)
+    return Summary(
+        float(trajectory.reward_TE.mean()), float(trajectory.ret_TE.mean()), int(trajectory.ended_TE.sum()),
+        int(trajectory.terminated_TE.sum()), float(size.mean()), float((size > 0.99).mean()),
     )  # fmt: skip
-    columns = [torch.from_numpy(x) for x in (u_TE.reshape(-1), logprob_B, value_B)]
-    return Rollout(obs_BP, *columns, *tensors), summary
 
 
-def _next_values(learner: Learner, value_TE: Float64Array, ended_TE: BoolArray, final_RP: Float32Array) -> Float64Array:
-    """Value of the observation that followed each step: the next row's, but the final one's where the episode ended or the rollout did."""
-    next_TE: Float64Array = np.empty_like(value_TE)
-    next_TE[:-1] = value_TE[1:]
-    last_TE = ended_TE.copy()
-    last_TE[-1] = True
-    next_TE[last_TE] = learner.networks.outputs(torch.from_numpy(final_RP), 2)[1]
-    return next_TE
+def table_of(env: Episodes) -> Float32Array | None:
+    """The market rows that all episodes share, one row per (bar, asset); None where there is no such table."""
+    world = getattr(env, "world", None)
+    return None if world is None else world.table_TNF.reshape(-1, world.table_TNF.shape[2])
+
+
+def rows_of(env: Any) -> Int64Array:
+    """Where each episode stands in the table."""
+    accounts = env.env.accounts
+    row_E: Int64Array = accounts.t_E * env.world.table_TNF.shape[1] + accounts.asset_EA[:, 0]
+    return row_E

@@ -26,9 +26,19 @@ NUM_SUMS = 5
 
 @njit(cache=True, error_model="numpy")
 def gather(obs_BP: Float32Array, index_M: Int64Array, out_MP: Float32Array) -> None:
-    """Rows of a minibatch, side by side."""
+    """Rows of a minibatch, or of a table, side by side."""
     for i in range(index_M.size):
         out_MP[i] = obs_BP[index_M[i]]
+
+
+@njit(cache=True, error_model="numpy")
+def draw(mean_M: Float32Array, logstd: float, u_M: Float32Array, logprob_M: Float32Array) -> None:
+    """u := mean + std u, where u was standard normal; and its log density, in the arithmetic of the loss."""
+    std, inverse = np.float32(math.exp(logstd)), math.exp(-logstd)
+    for i in range(mean_M.size):
+        u_M[i] = mean_M[i] + std * u_M[i]
+        z = (np.float64(u_M[i]) - np.float64(mean_M[i])) * inverse
+        logprob_M[i] = -0.5 * z * z - logstd - _HALF_LOG_TAU
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
@@ -183,3 +193,73 @@ def adam(
         second[i] = 0.999 * second[i] + 0.001 * g * g
         weight[i] -= rate * first[i] / (math.sqrt(second[i]) / root + 1e-5)
     return norm
+
+
+@njit(cache=True, error_model="numpy")
+def meet(row_M: Int64Array, slot_R: Int64Array, num: int, fresh_M: Int64Array) -> int:
+    """Give each row of a table that has none yet the next slot, from `num` on; returns how many there were, and which in `fresh`."""
+    found = 0
+    for i in range(row_M.size):
+        if slot_R[row_M[i]] < 0:
+            slot_R[row_M[i]] = num + found
+            fresh_M[found] = row_M[i]
+            found += 1
+    return found
+
+
+@njit(cache=True, error_model="numpy")
+def ranges(part_D: Int64Array, first_D: Int64Array, order_B: Int64Array, out_M: Int64Array) -> None:
+    """The stretches of `order` that belong to some slots, one after the other."""
+    filled = 0
+    for d in part_D:
+        for b in range(first_D[d], first_D[d + 1]):
+            out_M[filled] = order_B[b]
+            filled += 1
+
+
+@njit(cache=True, error_model="numpy")
+def runs(index_M: Int64Array, place_B: Int64Array, row_D: Int64Array, local_M: Int64Array, row_M: Int64Array) -> int:
+    """Rows of the table that a chunk of samples needs, each once where equal ones stand side by side; returns how many.
+
+    `local` is where among them each sample's row stands.
+    """
+    found = -1
+    last = -1
+    for i in range(index_M.size):
+        place = place_B[index_M[i]]
+        if place != last:
+            found += 1
+            row_M[found] = row_D[place]
+            last = place
+        local_M[i] = found
+    return found + 1
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def expand(
+    z_DW: Float32Array, local_M: Int64Array, own_MO: Float32Array, weight_OW: Float32Array, bias_W: Float32Array, h_MW: Float32Array
+) -> None:
+    """h := tanh(z of the sample's row + own state x weight + bias)."""
+    num_own = own_MO.shape[1]
+    for i in range(local_M.size):
+        out, z = h_MW[i], z_DW[local_M[i]]
+        out[:] = z[: out.size]
+        for o in range(num_own):
+            x, weight = own_MO[i, o], weight_OW[o]
+            for j in range(out.size):
+                out[j] += x * weight[j]
+    add_tanh(h_MW, bias_W)
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def collapse(dz_MW: Float32Array, local_M: Int64Array, own_MO: Float32Array, dz_DW: Float32Array, g_weight_OW: Float32Array) -> None:
+    """Gradients of the samples summed by their row, in their order, and those of the weights of the own state."""
+    num_own = own_MO.shape[1]
+    for i in range(local_M.size):
+        row, out = dz_MW[i], dz_DW[local_M[i]]
+        for j in range(row.size):
+            out[j] += row[j]
+        for o in range(num_own):
+            x, weight = own_MO[i, o], g_weight_OW[o]
+            for j in range(row.size):
+                weight[j] += x * row[j]

@@ -4,6 +4,8 @@ torch does the matrix products, `kernels` what lies between them, in chunks of r
 tensors of the policy become views of the vector, so that the policy is always what was learned last.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from plusultra_core.arrays import Float32Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.models.policy import Policy
 from plusultra_core.rl.learning import kernels
+from plusultra_core.rl.learning.tables import LEAST_ROWS, Lookup, Market
 
 CHUNK = 1024
 _BOTH = 2
@@ -37,6 +40,8 @@ class Networks:
         self._x = torch.empty(CHUNK, self._layers[0][0])
         self._h = {k: [torch.empty(CHUNK, k * self.width) for _ in self._layers[:-1]] for k in (1, _BOTH)}
         self._dz = [torch.empty(CHUNK, _BOTH * self.width) for _ in self._layers[:-1]]
+        self._chunk: _Chunk | None = None
+        self._num_rows = 0
 
     @property
     def logstd(self) -> float:
@@ -47,20 +52,50 @@ class Networks:
         """Mean of u and, with two heads, the value of every row. Shapes  (B, P) -> (heads, B)."""
         out_KB: Float32Array = np.empty((num_heads, len(obs_BP)), dtype=np.float32)
         for first in range(0, len(obs_BP), CHUNK):
-            out_KM = np.empty((num_heads, min(CHUNK, len(obs_BP) - first)), dtype=np.float32)
-            self._forward(obs_BP[first : first + CHUNK], out_KM)
-            out_KB[:, first : first + CHUNK] = out_KM
+            x_MP, out_KM = obs_BP[first : first + CHUNK], out_KB[:, first : first + CHUNK]
+            h_MW = self._h[num_heads][0][: len(x_MP)]
+            torch.mm(x_MP, self._weights[0][: num_heads * self.width].T, out=h_MW)
+            kernels.add_tanh(h_MW.numpy(), self._biases[0].numpy())
+            self._onward(out_KM)
         return out_KB
 
-    def rows(self, obs_BP: Float32Array, index_M: Int64Array) -> Float32Array:
-        """Forward pass of at most CHUNK rows that are picked by index. Shapes  result (2, M)."""
-        kernels.gather(obs_BP, index_M, self._x.numpy())
-        out_KM: Float32Array = np.empty((_BOTH, index_M.size), dtype=np.float32)
-        self._forward(self._x[: index_M.size], out_KM)
+    def looked_up(self, lookup: Lookup, row_B: Int64Array, own_BO: Float32Array) -> Float32Array:
+        """Mean and value of samples whose market rows are looked up. Shapes  (B,), (B, O) -> (2, B)."""
+        z_DW, place_B = lookup.places(row_B, self._multiply)
+        weight_OW = self._own_weights(own_BO.shape[1])
+        out_KB: Float32Array = np.empty((_BOTH, row_B.size), dtype=np.float32)
+        for first in range(0, row_B.size, CHUNK):
+            of = slice(first, first + CHUNK)
+            h_MW = self._h[_BOTH][0].numpy()[: place_B[of].size]
+            kernels.expand(z_DW, place_B[of], own_BO[of], weight_OW, self._biases[0].numpy(), h_MW)
+            self._onward(out_KB[:, of])
+        return out_KB
+
+    def rows(self, obs_BP: Float32Array, index_M: Int64Array, market: Market | None = None) -> Float32Array:
+        """Forward pass of at most CHUNK samples that are picked by index. Shapes  result (2, M).
+
+        With a market `obs` is the own state alone, and what stands before it is the sample's row of the table.
+        """
+        num = index_M.size
+        h_MW = self._h[_BOTH][0][:num]
+        if market is None:
+            kernels.gather(obs_BP, index_M, self._x.numpy())
+            torch.mm(self._x[:num], self._weights[0].T, out=h_MW)
+            kernels.add_tanh(h_MW.numpy(), self._biases[0].numpy())
+        else:
+            chunk = self._chunk_of(market.table_RF.shape[1])
+            self._num_rows = kernels.runs(index_M, market.place_B, market.row_D, chunk.local_M, chunk.row_M)
+            chunk.row_M[self._num_rows : LEAST_ROWS] = 0
+            self._multiply(market.table_RF, chunk.row_M[: max(self._num_rows, LEAST_ROWS)], chunk.z_MW)
+            kernels.gather(obs_BP, index_M, chunk.own_MO)
+            weight_OW = self._own_weights(obs_BP.shape[1])
+            kernels.expand(chunk.z_MW, chunk.local_M[:num], chunk.own_MO, weight_OW, self._biases[0].numpy(), h_MW.numpy())
+        out_KM: Float32Array = np.empty((_BOTH, num), dtype=np.float32)
+        self._onward(out_KM)
         return out_KM
 
-    def backward(self, d_KM: Float32Array) -> None:
-        """Add the gradient of the rows of the last `rows`, given those of their outputs, to `grad`."""
+    def backward(self, d_KM: Float32Array, market: Market | None = None) -> None:
+        """Add the gradient of the samples of the last `rows`, given those of their outputs, to `grad`."""
         num = d_KM.shape[1]
         h, dz = [buffer[:num] for buffer in self._h[_BOTH]], [buffer[:num] for buffer in self._dz]
         last = len(h) - 1
@@ -74,20 +109,60 @@ class Networks:
                 self._g_weights[layer][k].addmm_(dz[layer][:, of].T, h[layer - 1][:, of])
                 torch.mm(dz[layer][:, of], self._weights[layer][k], out=dz[layer - 1][:, of])
             kernels.tanh_backward(h[layer - 1].numpy(), dz[layer - 1].numpy(), self._g_biases[layer - 1].numpy())
-        self._g_weights[0].addmm_(dz[0].T, self._x[:num])
+        if market is None:
+            self._g_weights[0].addmm_(dz[0].T, self._x[:num])
+        else:
+            self._backward_rows(dz[0], market.table_RF.shape[1])
 
-    def _forward(self, x_MP: Tensor, out_KM: Float32Array) -> None:
-        heads = out_KM.shape[0]
-        h = [buffer[: len(x_MP)] for buffer in self._h[heads]]
-        columns = heads * self.width
-        torch.mm(x_MP, self._weights[0][:columns].T, out=h[0])
-        kernels.add_tanh(h[0].numpy(), self._biases[0].numpy())
+    def _backward_rows(self, dz_MW: Tensor, num_market: int) -> None:
+        chunk, num, rows = self._chunk, len(dz_MW), self._num_rows
+        assert chunk is not None
+        chunk.z_MW[:rows] = 0.0
+        g_OW = np.zeros((chunk.own_MO.shape[1], dz_MW.shape[1]), dtype=np.float32)
+        kernels.collapse(dz_MW.numpy(), chunk.local_M[:num], chunk.own_MO, chunk.z_MW, g_OW)
+        self._g_weights[0][:, :num_market].addmm_(torch.from_numpy(chunk.z_MW[:rows]).T, chunk.x_MF[:rows])
+        self._g_weights[0][:, num_market:] += torch.from_numpy(g_OW).T
+
+    def _multiply(self, table_RF: Float32Array, row_M: Int64Array, z_MW: Float32Array) -> None:
+        num_market = table_RF.shape[1]
+        weight, chunk = self._weights[0][:, :num_market].T, self._chunk_of(num_market)
+        for first in range(0, row_M.size, CHUNK):
+            part_M = row_M[first : first + CHUNK]
+            x_MF = chunk.x_MF[: part_M.size]
+            kernels.gather(table_RF, part_M, x_MF.numpy())
+            torch.mm(x_MF, weight, out=torch.from_numpy(z_MW[first : first + part_M.size]))
+
+    def _own_weights(self, num_own: int) -> Float32Array:
+        weights: Float32Array = self._weights[0][:, -num_own:].T.contiguous().numpy()
+        return weights
+
+    def _chunk_of(self, num_market: int) -> "_Chunk":
+        if self._chunk is None:
+            num_own = self._layers[0][0] - num_market
+            z_MW, own_MO = np.zeros((CHUNK, _BOTH * self.width), np.float32), np.zeros((CHUNK, num_own), np.float32)
+            self._chunk = _Chunk(torch.empty(CHUNK, num_market), z_MW, own_MO, np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64))
+        return self._chunk
+
+    def _onward(self, out_KM: Float32Array) -> None:
+        """From what stands in the first hidden layer to the heads."""
+        heads, num = out_KM.shape
+        h = [buffer[:num] for buffer in self._h[heads]]
         for layer in range(1, len(h)):
             for k in range(heads):
                 of = slice(k * self.width, (k + 1) * self.width)
                 torch.mm(h[layer - 1][:, of], self._weights[layer][k].T, out=h[layer][:, of])
             kernels.add_tanh(h[layer].numpy(), self._biases[layer].numpy())
         kernels.heads(h[-1].numpy(), self._weights[-1].numpy(), self._biases[-1].numpy(), out_KM)
+
+
+class _Chunk(NamedTuple):
+    """Room for a chunk of samples that look their rows up."""
+
+    x_MF: Tensor
+    z_MW: Float32Array
+    own_MO: Float32Array
+    local_M: Int64Array
+    row_M: Int64Array
 
 
 def _linears(net: nn.Sequential) -> list[nn.Linear]:
