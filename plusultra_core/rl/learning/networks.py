@@ -18,6 +18,7 @@ from plusultra_core.rl.learning.tables import LEAST_ROWS, Lookup, Market
 
 CHUNK = 1024
 _BOTH = 2
+_MOST_WAYS = 64
 
 
 class Networks:
@@ -41,6 +42,7 @@ class Networks:
         self._h = {k: [torch.empty(CHUNK, k * self.width) for _ in self._layers[:-1]] for k in (1, _BOTH)}
         self._dz = [torch.empty(CHUNK, _BOTH * self.width) for _ in self._layers[:-1]]
         self._chunk: _Chunk | None = None
+        self._ways: dict[tuple[int, int], _Way] = {}
         self._num_rows = 0
 
     @property
@@ -53,10 +55,10 @@ class Networks:
         out_KB: Float32Array = np.empty((num_heads, len(obs_BP)), dtype=np.float32)
         for first in range(0, len(obs_BP), CHUNK):
             x_MP, out_KM = obs_BP[first : first + CHUNK], out_KB[:, first : first + CHUNK]
-            h_MW = self._h[num_heads][0][: len(x_MP)]
-            torch.mm(x_MP, self._weights[0][: num_heads * self.width].T, out=h_MW)
-            kernels.add_tanh(h_MW.numpy(), self._biases[0].numpy())
-            self._onward(out_KM)
+            way = self._way(num_heads, len(x_MP))
+            torch.mm(x_MP, way.weight_PW, out=way.h_MW)
+            kernels.add_tanh(way.h_numpy_MW, way.bias_W)
+            way.onward(out_KM)
         return out_KB
 
     def looked_up(self, lookup: Lookup, row_B: Int64Array, own_BO: Float32Array) -> Float32Array:
@@ -66,9 +68,9 @@ class Networks:
         out_KB: Float32Array = np.empty((_BOTH, row_B.size), dtype=np.float32)
         for first in range(0, row_B.size, CHUNK):
             of = slice(first, first + CHUNK)
-            h_MW = self._h[_BOTH][0].numpy()[: place_B[of].size]
-            kernels.expand(z_DW, place_B[of], own_BO[of], weight_OW, self._biases[0].numpy(), h_MW)
-            self._onward(out_KB[:, of])
+            way = self._way(_BOTH, place_B[of].size)
+            kernels.expand(z_DW, place_B[of], own_BO[of], weight_OW, way.bias_W, way.h_numpy_MW)
+            way.onward(out_KB[:, of])
         return out_KB
 
     def rows(self, obs_BP: Float32Array, index_M: Int64Array, market: Market | None = None) -> Float32Array:
@@ -77,11 +79,11 @@ class Networks:
         With a market `obs` is the own state alone, and what stands before it is the sample's row of the table.
         """
         num = index_M.size
-        h_MW = self._h[_BOTH][0][:num]
+        way = self._way(_BOTH, num)
         if market is None:
             kernels.gather(obs_BP, index_M, self._x.numpy())
-            torch.mm(self._x[:num], self._weights[0].T, out=h_MW)
-            kernels.add_tanh(h_MW.numpy(), self._biases[0].numpy())
+            torch.mm(self._x[:num], way.weight_PW, out=way.h_MW)
+            kernels.add_tanh(way.h_numpy_MW, way.bias_W)
         else:
             chunk = self._chunk_of(market.table_RF.shape[1])
             self._num_rows = kernels.runs(index_M, market.place_B, market.row_D, chunk.local_M, chunk.row_M)
@@ -89,9 +91,9 @@ class Networks:
             self._multiply(market.table_RF, chunk.row_M[: max(self._num_rows, LEAST_ROWS)], chunk.z_MW)
             kernels.gather(obs_BP, index_M, chunk.own_MO)
             weight_OW = self._own_weights(obs_BP.shape[1])
-            kernels.expand(chunk.z_MW, chunk.local_M[:num], chunk.own_MO, weight_OW, self._biases[0].numpy(), h_MW.numpy())
+            kernels.expand(chunk.z_MW, chunk.local_M[:num], chunk.own_MO, weight_OW, way.bias_W, way.h_numpy_MW)
         out_KM: Float32Array = np.empty((_BOTH, num), dtype=np.float32)
-        self._onward(out_KM)
+        way.onward(out_KM)
         return out_KM
 
     def backward(self, d_KM: Float32Array, market: Market | None = None) -> None:
@@ -143,16 +145,44 @@ class Networks:
             self._chunk = _Chunk(torch.empty(CHUNK, num_market), z_MW, own_MO, np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64))
         return self._chunk
 
-    def _onward(self, out_KM: Float32Array) -> None:
-        """From what stands in the first hidden layer to the heads."""
-        heads, num = out_KM.shape
-        h = [buffer[:num] for buffer in self._h[heads]]
-        for layer in range(1, len(h)):
-            for k in range(heads):
-                of = slice(k * self.width, (k + 1) * self.width)
-                torch.mm(h[layer - 1][:, of], self._weights[layer][k].T, out=h[layer][:, of])
-            kernels.add_tanh(h[layer].numpy(), self._biases[layer].numpy())
-        kernels.heads(h[-1].numpy(), self._weights[-1].numpy(), self._biases[-1].numpy(), out_KM)
+    def _way(self, heads: int, num: int) -> "_Way":
+        """The views that a pass of `num` rows needs; making them costs as much as the product of few rows."""
+        if (heads, num) not in self._ways:
+            if len(self._ways) == _MOST_WAYS:
+                self._ways.clear()
+            h = [buffer[:num] for buffer in self._h[heads]]
+            parts = [slice(k * self.width, (k + 1) * self.width) for k in range(heads)]
+            layers = [
+                (
+                    [(h[n - 1][:, of], self._weights[n][k].T, h[n][:, of]) for k, of in enumerate(parts)],
+                    h[n].numpy(),
+                    self._biases[n].numpy(),
+                )
+                for n in range(1, len(h))
+            ]
+            head = (h[-1].numpy(), self._weights[-1].numpy(), self._biases[-1].numpy())
+            weight_PW = self._weights[0][: heads * self.width].T
+            self._ways[heads, num] = _Way(h[0], h[0].numpy(), weight_PW, self._biases[0].numpy(), layers, head)
+        return self._ways[heads, num]
+
+
+class _Way(NamedTuple):
+    """From the first hidden layer to the heads, for a given number of rows."""
+
+    h_MW: Tensor
+    h_numpy_MW: Float32Array
+    weight_PW: Tensor
+    bias_W: Float32Array
+    layers: list[tuple[list[tuple[Tensor, Tensor, Tensor]], Float32Array, Float32Array]]
+    head: tuple[Float32Array, Float32Array, Float32Array]
+
+    def onward(self, out_KM: Float32Array) -> None:
+        """From what stands in the first hidden layer."""
+        for products, h_MW, bias_W in self.layers:
+            for x_MH, weight_HH, z_MH in products:
+                torch.mm(x_MH, weight_HH, out=z_MH)
+            kernels.add_tanh(h_MW, bias_W)
+        kernels.heads(*self.head, out_KM)
 
 
 class _Chunk(NamedTuple):

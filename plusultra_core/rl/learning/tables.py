@@ -13,7 +13,7 @@ import numpy as np
 from plusultra_core.arrays import Float32Array, Int64Array
 from plusultra_core.rl.learning import kernels
 
-LEAST_SAVED = 10.0
+LEAST_SAVED = 16.0
 """Columns that a sample must be spared, on average, before looking up pays: what its own kernels cost beyond a plain product."""
 LEAST_ROWS = 4
 """Below this a matrix product takes another way and rounds otherwise."""
