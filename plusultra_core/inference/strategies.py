@@ -82,15 +82,20 @@ def buy_and_hold(setting: Setting, span: tuple[int, int]) -> Decide:
     return decide
 
 
+def book_of(t: int, env: Environment, horizon_bars: int) -> Book:
+    """What a rule knows of its account and of the market at the close of bar t."""
+    accounts, market = env.accounts, env.market
+    return Book(
+        accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps[t],
+        float(accounts.equity_E[0]), env.rules, horizon_bars,
+    )  # fmt: skip
+
+
 def sized(quantiles_TAQ: Float64Array, first: int, horizon_bars: int, guard: GuardrailsConfig, cfg: SizingConfig) -> Decide:
     """The sizing rule on the forecasts of one model for one horizon; row 0 of the quantiles is bar `first`."""
 
     def decide(t: int, env: Environment, last: Step) -> Float64Array:
-        accounts, market = env.accounts, env.market
-        book = Book(
-            accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps[t],
-            float(accounts.equity_E[0]), env.rules, horizon_bars,
-        )  # fmt: skip
+        book = book_of(t, env, horizon_bars)
         return size_forecast(quantiles_TAQ[t - first], LEVELS, book, guard.max_weight, guard.max_gross, cfg)[None]
 
     return decide

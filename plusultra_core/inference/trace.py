@@ -14,6 +14,7 @@ from plusultra_core.errors import ArtifactError, ConfigError, JobError
 from plusultra_core.guardrails.limits import GUARD_REASONS, STATES, GuardrailsConfig
 from plusultra_core.inference.decide import PolicyDesk, SizingConfig
 from plusultra_core.inference.ledgers import ledger_tables, market_table, write_groups, write_ledger
+from plusultra_core.inference.portfolios.rules import EqualWeightConfig, MeanVarianceConfig, equal_weight, mean_variance
 from plusultra_core.inference.strategies import (
     MODELS,
     Setting,
@@ -46,6 +47,8 @@ class InferenceConfig:
     """How decisions are made and stressed."""
 
     sizing: SizingConfig
+    equal_weight: EqualWeightConfig
+    mean_variance: MeanVarianceConfig
     scenarios: tuple[ScenarioConfig, ...]
     """Worlds of the stress job; the calm one is always run."""
     num_threads: int
@@ -104,21 +107,32 @@ def traded_horizon(stage: Stage) -> int:
     return stage.panel.horizons[stage.cfg.sizing.horizon_index]
 
 
-def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
-    """Every strategy over the locked window, in the order of the table."""
-    span, cfg = stage.locked, stage.cfg
-    calm = unguarded(setting)
-    models = {
-        model: run_strategy(setting, span, sized(values, stage.first, traded_horizon(stage), setting.guard, cfg.sizing))
-        for model, values in stage.quantiles.items()
+def run_rules(stage: Stage, setting: Setting, span: tuple[int, int]) -> dict[str, Ledger]:
+    """What follows a written rule, from buying once to the best trade by a forecast, over a span of test bars.
+
+    Each fold trades its own forecasts. What looks at prices looks at the calm ones.
+    """
+    cfg, calm, horizon = stage.cfg, unguarded(setting), traded_horizon(stage)
+    best = mean_variance(stage.quantiles["hybrid"], stage.first, horizon, stage.setting.market, setting.guard, cfg.mean_variance)
+    return {
+        "buy_and_hold": run_strategy(calm, span, buy_and_hold(setting, span)),
+        "equal_weight": run_strategy(calm, span, equal_weight(span[0], cfg.equal_weight)),
+        **{
+            f"sized_{model}": run_strategy(setting, span, sized(stage.quantiles[model], stage.first, horizon, setting.guard, cfg.sizing))
+            for model in MODELS
+        },
+        "mean_variance": run_strategy(setting, span, best),
     }
+
+
+def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
+    """Every strategy over the locked window."""
+    span, rules = stage.locked, run_rules(stage, setting, stage.locked)
     present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
     return {
-        "no_trade": run_strategy(calm, span, no_trade),
-        "buy_and_hold": run_strategy(calm, span, buy_and_hold(setting, span)),
-        "random": run_strategy(setting, span, random_like(models["hybrid"], present_TA, span[0], cfg.seed)),
-        "sized_linear": models["linear"],
-        "sized_hybrid": models["hybrid"],
+        "no_trade": run_strategy(unguarded(setting), span, no_trade),
+        "random": run_strategy(setting, span, random_like(rules["sized_hybrid"], present_TA, span[0], stage.cfg.seed)),
+        **rules,
         "policy": run_strategy(setting, span, by_policy(stage.desk, span[0])),
     }
 
@@ -129,10 +143,7 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     ledgers = run_locked(stage, stage.setting)
     whole = (stage.first, stage.locked[1])
     if whole[0] < stage.locked[0]:
-        for model in MODELS:
-            decide = sized(stage.quantiles[model], stage.first, traded_horizon(stage), stage.setting.guard, stage.cfg.sizing)
-            ledgers[f"sized_{model}_{WALK_FORWARD}"] = run_strategy(stage.setting, whole, decide)
-        ledgers[f"buy_and_hold_{WALK_FORWARD}"] = run_strategy(unguarded(stage.setting), whole, buy_and_hold(stage.setting, whole))
+        ledgers |= {f"{name}_{WALK_FORWARD}": ledger for name, ledger in run_rules(stage, stage.setting, whole).items()}
     telemetry = {name: describe(ledger, limit_of(name, stage)) for name, ledger in ledgers.items()}
     for name, numbers in telemetry.items():
         progress.report(name, **numbers["numbers"])
@@ -155,7 +166,7 @@ def limit_of(strategy: str, stage: Stage) -> float:
     """Largest weight that a strategy may ask for in one asset."""
     if strategy == "policy":
         return stage.desk.limit
-    return stage.setting.guard.max_weight if strategy.startswith("sized") else 1.0
+    return stage.setting.guard.max_weight if strategy.startswith(("sized", "mean_variance")) else 1.0
 
 
 def describe(ledger: Ledger, limit: float) -> dict[str, Any]:

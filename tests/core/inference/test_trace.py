@@ -14,7 +14,8 @@ from plusultra_core.inference.strategies import buy_and_hold, no_trade, random_l
 from plusultra_core.inference.trace import Stage, open_stage, traded_horizon
 from plusultra_core.job import Job
 
-LOCKED = {"no_trade", "buy_and_hold", "random", "sized_linear", "sized_hybrid", "policy"}
+RULES = {"buy_and_hold", "equal_weight", "sized_linear", "sized_hybrid", "mean_variance"}
+LOCKED = {"no_trade", "random", "policy"} | RULES
 COSTS = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
 
 
@@ -31,7 +32,7 @@ def stage(chain: Any) -> Stage:
 def test_every_strategy_runs_over_the_same_bars_and_the_models_over_the_walk_forward(trace: Artifact) -> None:
     locked, stitched = spans(load_trace(trace.path))
     assert set(locked) == LOCKED
-    assert set(stitched) == {"sized_linear", "sized_hybrid", "buy_and_hold"}
+    assert set(stitched) == RULES
     assert all(rows["fold"].n_unique() == 2 for rows in stitched.values())
 
 

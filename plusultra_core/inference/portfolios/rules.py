@@ -1,0 +1,171 @@
+"""Portfolios that anybody could run: equal parts, rebalanced; and the best trade of this bar for a forecast and a covariance."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from plusultra_core.arrays import Float64Array
+from plusultra_core.clock import NS_PER_YEAR
+from plusultra_core.errors import ConfigError
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.inference.decide import Book
+from plusultra_core.inference.portfolios.covariance import shrunk_covariance
+from plusultra_core.inference.portfolios.kernels import optimal_weights
+from plusultra_core.inference.strategies import LEVELS, Decide, book_of
+from plusultra_core.simulation.costs import Rules, order_cost_frac
+from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.records import MarketArrays, Step
+from plusultra_core.simulation.sizing import request_weights, working_weights
+
+_FLOOR = 1e-12
+"""Least variance: prices that stood still have a best weight too."""
+_HALVINGS = 14
+"""Of the interval in which the cost of an order's last unit lies: to a ten-thousandth of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EqualWeightConfig:
+    """Equal parts of the equity."""
+
+    rebalance_bars: int
+    """Bars between two rebalancings; 21 daily bars are about a month."""
+    band: float
+    """What is off by less than this part of its weight is left alone."""
+
+    def __post_init__(self) -> None:
+        if self.rebalance_bars < 1 or not 0 <= self.band < 1:
+            raise ConfigError(f"equal_weight: expected rebalance_bars >= 1 and band in [0, 1), found {self.rebalance_bars}, {self.band}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeanVarianceConfig:
+    """The best trade of this bar, as if there were no later one."""
+
+    risk_aversion: float
+    """Of the whole book: this / 2 x variance is taken from the gain."""
+    lookback_bars: int
+    """Bars of the covariance."""
+    cost_factor: float
+    """Costs of an order are taken from the gain this many times; 2 pays for the way in and the way out."""
+    band: float
+    """No-trade band beyond that of the costs, part of the limit."""
+
+    def __post_init__(self) -> None:
+        if self.risk_aversion <= 0 or self.lookback_bars < 2 or not self.cost_factor >= 0 or not 0 <= self.band < 1:
+            raise ConfigError("mean_variance: expected risk_aversion > 0, lookback_bars >= 2, cost_factor >= 0, band in [0, 1)")
+
+
+def equal_weight(first: int, cfg: EqualWeightConfig) -> Decide:
+    """Every asset that trades or is held has the same part of the equity, brought back to it every so many bars; nothing is sold short."""
+
+    def decide(t: int, env: Environment, last: Step) -> Float64Array:
+        accounts, traded_A = env.accounts, env.market.tradable[t]
+        request: Float64Array = np.full(accounts.weight_EA.shape, np.nan)
+        if (t - first) % cfg.rebalance_bars or not traded_A.any():
+            return request
+        part = 1.0 / int((traded_A | (accounts.weight_EA[0] != 0.0)).sum())
+        wish_EA = np.ones_like(request)
+        return request_weights(wish_EA, traded_A[None], accounts.weight_EA, working_weights(accounts), part, cfg.band)
+
+    return decide
+
+
+def mean_variance(
+    quantiles_TAQ: Float64Array, first: int, horizon_bars: int, seen: MarketArrays, guard: GuardrailsConfig, cfg: MeanVarianceConfig
+) -> Decide:
+    """The weights with the most median return over the horizon, less risk, the cost of the trade and the loan of shorts, within the limits.
+
+    Myopic: what is paid now is set against what the next `horizon_bars` bars are to bring; nothing is planned beyond. Row 0 of the
+    quantiles is bar `first`; the covariance is that of the closes of `seen`, shrunk. Within the cost of a trade nothing is traded.
+    Looks   back only.
+    """
+    moves_TA, traded_TA = log_moves(seen)
+
+    def decide(t: int, env: Environment, last: Step) -> Float64Array:
+        book = book_of(t, env, horizon_bars)
+        begin = max(t + 1 - cfg.lookback_bars, 0)
+        known_A = np.isfinite(quantiles_TAQ[t - first]).all(axis=1) & (2 * traded_TA[begin : t + 1].sum(axis=0) > cfg.lookback_bars)
+        request: Float64Array = np.full((1, known_A.size), np.nan)
+        if not known_A.any() or not book.equity_ccy > 0:
+            return request
+        median_A = quantiles_TAQ[t - first, known_A, LEVELS.index(0.5)]
+        covariance_AA, _ = shrunk_covariance(moves_TA[begin : t + 1][:, known_A])
+        wish_A = best_trade(median_A, covariance_AA, of_assets(book, known_A), guard, gross_of(book.weight_A[~known_A]), cfg)
+        limit = guard.max_weight
+        whole_A = np.full(known_A.size, np.nan)
+        whole_A[known_A] = wish_A / limit
+        return request_weights(whole_A[None], known_A[None], book.weight_A[None], book.working_A[None], limit, cfg.band)
+
+    return decide
+
+
+def best_trade(
+    median_A: Float64Array,
+    covariance_AA: Float64Array,
+    book: Book,
+    guard: GuardrailsConfig,
+    gross_elsewhere: float,
+    cfg: MeanVarianceConfig,
+) -> Float64Array:
+    """Weights after the best trade of one bar; what is not worth its cost stays as it is held.
+
+    An order pays spread and fee, and the more impact the larger it is, no larger than one bar fills: the weights are the best ones at
+    what the last unit of each order costs, and the orders cost that much (found by halving).
+    Shapes  (A,), (A, A); result (A,).
+    Units   median in volatilities of the horizon; covariance of log returns per bar; weights signed fractions of equity.
+    """
+    rules, num_assets = book.rules, median_A.size
+    gain_A = median_A * book.sigma_A * math.sqrt(book.horizon_bars)
+    risk_AA = cfg.risk_aversion * book.horizon_bars * covariance_AA + _FLOOR * np.eye(num_assets)
+    loan_A = np.full(num_assets, rules.borrow_frac_year * book.horizon_bars * rules.bar_ns / NS_PER_YEAR)
+    room = max(guard.max_gross - gross_elsewhere, 0.0)
+    wish_A: Float64Array = np.zeros(num_assets)
+
+    def order(cost_A: Float64Array) -> Float64Array:
+        """Notional of the best orders at a cost; the weights go into wish_A."""
+        optimal_weights(gain_A, risk_AA, book.weight_A, cfg.cost_factor * cost_A, loan_A, guard.max_weight, room, wish_A)
+        return np.minimum(np.abs(wish_A - book.weight_A) * book.equity_ccy, rules.participation * book.adv_A)
+
+    flat = rules._replace(impact_coef=0.0)
+    largest_A = order(price(np.zeros(num_assets), book, flat))
+    low_A = price(largest_A, book, flat)  # the least fee weighs on small orders
+    high_A = low_A + (1.0 + rules.impact_exponent) * (price(largest_A, book, rules) - low_A)
+    for _ in range(_HALVINGS if rules.impact_coef else 0):
+        cost_A = 0.5 * (low_A + high_A)
+        quantity_A = order(cost_A)
+        impact_A = price(quantity_A, book, rules) - price(quantity_A, book, flat)
+        dear_A = price(largest_A, book, flat) + (1.0 + rules.impact_exponent) * impact_A > cost_A
+        low_A, high_A = np.where(dear_A, cost_A, low_A), np.where(dear_A, high_A, cost_A)
+    order(high_A)
+    return wish_A
+
+
+def price(quantity_A: Float64Array, book: Book, rules: Rules) -> Float64Array:
+    """What market orders of these notionals cost, fraction of what they trade."""
+    cost_A: Float64Array = np.empty_like(quantity_A)
+    order_cost_frac(quantity_A, book.sigma_A, book.adv_A, book.half_spread_bps_A, rules, cost_A)
+    return cost_A
+
+
+def of_assets(book: Book, chosen_A: np.ndarray) -> Book:
+    """The book of some of its assets."""
+    parts = {name: getattr(book, name)[chosen_A] for name in ("weight_A", "working_A", "sigma_A", "adv_A", "half_spread_bps_A")}
+    return book._replace(**parts)
+
+
+def gross_of(weight_A: Float64Array) -> float:
+    """Sum of the absolute weights."""
+    return float(np.abs(weight_A).sum())
+
+
+def log_moves(market: MarketArrays) -> tuple[Float64Array, np.ndarray]:
+    """Log return of each bar from the close known before it, 0 where there is none; and whether there is one. Shapes  (T, N), (T, N)."""
+    moves_TA = np.zeros(market.close.shape)
+    seen_TA = np.zeros(market.close.shape, dtype=np.bool_)
+    before_A = np.full(market.close.shape[1], np.nan)
+    for t, close_A in enumerate(market.close):
+        seen_TA[t] = np.isfinite(close_A) & np.isfinite(before_A)
+        moves_TA[t, seen_TA[t]] = np.log(close_A[seen_TA[t]] / before_A[seen_TA[t]])
+        before_A = np.where(np.isfinite(close_A), close_A, before_A)
+    return moves_TA, seen_TA
