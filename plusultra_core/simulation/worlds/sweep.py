@@ -1,0 +1,236 @@
+"""The third door of the kernel: S worlds x P policies in one call. Chunk by chunk, so that memory does not grow with S."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.errors import ContractError
+from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.market import CostsConfig
+from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.engine import Environment, SimulationConfig
+from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
+from plusultra_core.simulation.tiles import LANES
+from plusultra_core.simulation.worlds.layout import BY_BAR, Ground, empty_bars, lay_worlds, open_ground
+from plusultra_core.simulation.worlds.specs import Factors, Past, World, stressed_costs, stressed_execution
+from plusultra_core.simulation.worlds.tally import NUMBERS, TERMS, Tally
+
+_BLOCK_STEPS = 64
+"""Bars of a call: their requests and books lie in the cache."""
+_LEDGER_STEPS = 16
+
+
+class Seat(NamedTuple):
+    """What a rule that decides bar by bar sees: accounts and market as an environment shows them, bars counted as in the calm market."""
+
+    accounts: Accounts
+    market: MarketArrays
+    rules: Rules
+
+
+class View(NamedTuple):
+    """A chunk of worlds at a bar: account e stands in world e. `market` has the columns of all worlds, `accounts` name assets as the
+    calm market does."""
+
+    accounts: Accounts
+    market: MarketArrays
+    rules: Rules
+    num_assets: int
+
+    def seat(self, e: int) -> Seat:
+        """The world of account e by itself, for rules that know one account."""
+        columns = slice(e * self.num_assets, (e + 1) * self.num_assets)
+        market = self.market._replace(**{name: getattr(self.market, name)[:, columns] for name in BY_BAR})
+        by_asset = ("lot", "tick", "end", "terminal_ret", "conversion_bps", "margined")
+        market = market._replace(**{name: getattr(market, name)[columns] for name in by_asset})
+        return Seat(Accounts._make(field[e : e + 1] for field in self.accounts), market, self.rules)
+
+
+Loop = Callable[[int, View, Step], Float64Array]
+"""(bar, view, what the last step did) -> targets (E, A)."""
+
+
+class Player(NamedTuple):
+    """A policy and how it decides."""
+
+    name: str
+    guard: GuardrailsConfig
+    target_KA: Float64Array
+    """What it decided in the calm world, one row a step; NaN: keep. Asked for wherever there is no loop."""
+    loop: Loop | None = None
+    """How it decides in worlds whose bars are still the market's own; it sees its account there."""
+
+
+class Terms(NamedTuple):
+    """The rules of the calm world."""
+
+    bar_ns: int
+    simulation: SimulationConfig
+    costs: CostsConfig
+
+
+class Scenarios(NamedTuple):
+    """What came out. Shapes  numbers (S, P) each, looped (S, P), path (S, P, points)."""
+
+    worlds: tuple[World, ...]
+    players: tuple[str, ...]
+    numbers: dict[str, Float64Array]
+    looped_SP: Any
+    """Whether the policy decided in this world by what it saw there; else its targets are those of the calm world."""
+    path_SPK: Float32Array
+    """Equity over capital at the close of some bars."""
+    path_steps_K: Int64Array
+    """Steps after which the points of the path stand; 0 is the start."""
+
+
+class Chunk(NamedTuple):
+    """Worlds that share the rules of execution, and the policies that are carried through them together."""
+
+    rows_W: tuple[int, ...]
+    players_P: tuple[int, ...]
+    looped: bool
+
+
+def run_scenarios(
+    past: Past,
+    worlds: Sequence[World],
+    players: Sequence[Player],
+    terms: Terms,
+    path_points: int,
+    chunk_mib: int,
+    num_threads: int,
+    with_costs: bool,
+) -> Scenarios:
+    """Every policy through every world, each with an account of its own.
+
+    A policy with a loop decides by what it sees where the bars are the market's own; where other bars replaced them, and without
+    a loop, its targets are those of the calm world. All accounts draw their latencies by the same names, so that worlds differ
+    by nothing else. No number depends on chunks or threads.
+    Shapes  target (K, A) of each policy, K decisions from bar past.start on.
+    Raises  ContractError for targets that do not fit the span.
+    """
+    worlds, num_steps, num_assets = tuple(worlds), past.num_steps, past.market.close.shape[1]
+    for player in players:
+        if player.target_KA.shape != (num_steps, num_assets):
+            raise ContractError(f"{player.name}: expected targets of {num_steps, num_assets}, found {player.target_KA.shape}")
+    path_steps_K = np.unique(np.linspace(0, num_steps, min(path_points, num_steps + 1)).round().astype(np.int64))
+    shape, names = (len(worlds), len(players)), (*NUMBERS, *TERMS) if with_costs else NUMBERS
+    numbers = {name: np.zeros(shape) for name in names}
+    found = Scenarios(worlds, tuple(p.name for p in players), numbers, np.zeros(shape, np.bool_),
+                      np.zeros((*shape, path_steps_K.size), np.float32), path_steps_K)  # fmt: skip
+    sweep = Sweep(past, found, players, terms, with_costs)
+    chunks = list(sweep.chunks(chunk_mib))
+    if num_threads == 1:
+        for chunk in chunks:
+            sweep.carry(chunk)
+    else:
+        with ThreadPoolExecutor(num_threads) as pool:
+            for done in [pool.submit(sweep.carry, chunk) for chunk in chunks]:
+                done.result()
+    return found
+
+
+class Sweep:
+    """Carries chunks; each thread has memory for one."""
+
+    def __init__(self, past: Past, found: Scenarios, players: Sequence[Player], terms: Terms, with_costs: bool) -> None:
+        self._past, self._found, self._players, self._terms, self._with_costs = past, found, players, terms, with_costs
+        self._grounds = {False: open_ground(past, whole=False)}
+        if any(player.loop for player in players):
+            self._grounds[True] = open_ground(past, whole=True)  # a rule may look back
+        self._memory = threading.local()
+
+    def chunks(self, chunk_mib: int) -> Iterator[Chunk]:
+        """Worlds with the same rules, as many as memory and the lanes of a tile hold, for the policies of each rulebook."""
+        worlds, players = self._found.worlds, self._players
+
+        def law(w: int) -> tuple[tuple[float, ...], bool]:
+            factors = worlds[w].factors
+            return (factors.impact, factors.latency, factors.fee, factors.capital), worlds[w].replaced
+
+        for (_, replaced), rows in groupby(sorted(range(len(worlds)), key=law), key=law):
+            same = tuple(rows)
+            fixed = [p for p, player in enumerate(players) if replaced or player.loop is None]
+            groups = [((p,), True) for p in range(len(players)) if p not in fixed]
+            by_guard = groupby(sorted(fixed, key=lambda p: repr(players[p].guard)), key=lambda p: repr(players[p].guard))
+            for group, looped in [*groups, *((tuple(found), False) for _, found in by_guard)]:
+                room = (chunk_mib << 20) // self._grounds[looped].bytes_per_world
+                width = max(1, min(room, LANES // len(group)))
+                for first in range(0, len(same), width):
+                    yield Chunk(same[first : first + width], group, looped)
+
+    def carry(self, chunk: Chunk) -> None:
+        """Lay the worlds of a chunk, carry its accounts through them, keep their numbers."""
+        ground = self._grounds[chunk.looped]
+        worlds = tuple(self._found.worlds[w] for w in chunk.rows_W)
+        market = lay_worlds(ground, worlds, self._bars(ground, chunk, len(worlds)))
+        players = [self._players[p] for p in chunk.players_P]
+        env = self._environment(ground, market, worlds[0].factors, players[0].guard, len(worlds), len(players))
+        tally = Tally(env.cfg.initial_capital_ccy, len(worlds) * len(players), self._found.path_steps_K)
+        if chunk.looped:
+            self._decide(env, tally, players[0], len(worlds))
+        else:
+            self._replay(env, tally, np.stack([player.target_KA for player in players], axis=1), len(worlds))
+        numbers = tally.numbers(env.accounts.done_E) | (tally.terms() if self._with_costs else {})
+        at = np.ix_(chunk.rows_W, chunk.players_P)
+        for name, values_E in numbers.items():
+            self._found.numbers[name][at] = values_E.reshape(len(worlds), len(players))
+        self._found.looped_SP[at] = chunk.looped
+        self._found.path_SPK[at] = tally.path_EP.reshape(len(worlds), len(players), -1)
+
+    def _environment(
+        self, ground: Ground, market: MarketArrays, factors: Factors, guard: GuardrailsConfig, num_worlds: int, num_players: int
+    ) -> Environment:
+        """Accounts of all worlds and policies, world after world, at the start."""
+        num_assets, num_accounts = ground.mark_N.size, num_worlds * num_players
+        terms = self._terms
+        cfg, costs = stressed_execution(terms.simulation, factors), stressed_costs(terms.costs, factors)
+        env = Environment(market, num_accounts, num_assets, terms.bar_ns, cfg, costs, guard, first_bar=ground.head)
+        names_EA = np.tile(np.arange(num_assets, dtype=np.int64), (num_accounts, 1))
+        asset_EA = names_EA + num_assets * np.repeat(np.arange(num_worlds, dtype=np.int64), num_players)[:, None]
+        zero_E = np.zeros(num_accounts, dtype=np.int64)
+        env.reset(np.arange(num_accounts), zero_E + (ground.past.start - ground.head), asset_EA, zero_E, names_EA)
+        return env
+
+    def _replay(self, env: Environment, tally: Tally, target_KPA: Float64Array, num_worlds: int) -> None:
+        """Targets that are known beforehand, the same in every world."""
+        num_steps, num_players, num_assets = target_KPA.shape
+        block = _LEDGER_STEPS if self._with_costs else _BLOCK_STEPS
+        request = np.empty((block, num_worlds, num_players, num_assets))
+        books = np.empty((block, num_worlds * num_players, 4))
+        out = empty_step((block, num_worlds * num_players, num_assets)) if self._with_costs else None
+        for first in range(0, num_steps, block):
+            n = min(block, num_steps - first)
+            request[:n] = target_KPA[first : first + n, None]
+            part = out if out is None or n == block else Step._make(field[:n] for field in out)
+            env.run(request[:n].reshape(n, num_worlds * num_players, num_assets), part, books[:n])
+            tally.add_books(books[:n])
+            if part is not None:
+                tally.add_step(part)
+
+    def _decide(self, env: Environment, tally: Tally, player: Player, num_worlds: int) -> None:
+        """One decision a bar by what the policy sees in each world."""
+        assert player.loop is not None
+        num_assets = player.target_KA.shape[1]
+        names_EA = np.tile(np.arange(num_assets, dtype=np.int64), (num_worlds, 1))
+        books, last = np.empty((1, num_worlds, 4)), empty_step((num_worlds, num_assets))
+        for k in range(self._past.num_steps):
+            view = View(env.accounts._replace(asset_EA=names_EA), env.market, env.rules, num_assets)
+            request = np.ascontiguousarray(player.loop(self._past.start + k, view, last), dtype=np.float64)
+            env.run(request[None], last, books)
+            tally.add_books(books)
+            if self._with_costs:
+                tally.add_step(Step._make(field[None] for field in last))
+
+    def _bars(self, ground: Ground, chunk: Chunk, num_worlds: int) -> dict[str, Any]:
+        """This thread's memory for worlds on this ground, made anew only where it is too small."""
+        held = getattr(self._memory, "bars", {})
+        if chunk.looped not in held or held[chunk.looped]["close"].shape[1] < num_worlds * ground.mark_N.size:
+            held[chunk.looped] = empty_bars(ground, num_worlds)
+            self._memory.bars = held
+        return dict(held[chunk.looped])
