@@ -13,7 +13,7 @@ from plusultra_core.clock import iso
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting.tables import plain
 
-Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging"]
+Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging", "fills"]
 
 COLOURS = {
     "policy": "#2f6fed",
@@ -53,6 +53,11 @@ class Series:
     dashed: bool = False
     low: Float32Array | None = None
     high: Float32Array | None = None
+    open: Float32Array | None = None
+    size: Float32Array | None = None
+    """Of each marker, in pixels."""
+    notes: tuple[str, ...] = ()
+    """What is said of each point when one points at it; lines end in a line break."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 def figure(chart: Chart) -> go.Figure:
     """The chart for the page. Names are data: they are escaped, and never read as markup, numbers or dates."""
-    traces = {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "diverging": _diverging}[
-        chart.kind
-    ](chart)
-    return go.Figure(data=traces, layout=_layout(chart))
+    draw = {
+        "line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "diverging": _diverging,
+        "fills": _fills,
+    }[chart.kind]  # fmt: skip
+    return go.Figure(data=draw(chart), layout=_layout(chart))
 
 
 def _lines(chart: Chart) -> list[Any]:
@@ -135,6 +136,58 @@ def _diverging(chart: Chart) -> list[Any]:
     ]
 
 
+def _fills(chart: Chart) -> list[Any]:
+    """Bars (a line where they have no open), fills on them, and the position below. Series: price, position, then one a kind of marker."""
+    price, position, *markers = chart.series
+    if price.open is None:
+        line = {"color": price.colour, "width": 1.4}
+        drawn: Any = go.Scatter(x=list(price.x), y=price.y, name=_safe(price.name), mode="lines", line=line, hovertemplate="%{y:.6~g}")
+    else:
+        drawn = go.Candlestick(
+            x=list(price.x),
+            open=price.open,
+            high=price.high,
+            low=price.low,
+            close=price.y,
+            name=_safe(price.name),
+            increasing={"line": {"color": "#6f9c8e", "width": 1.2}, "fillcolor": "#6f9c8e"},
+            decreasing={"line": {"color": "#a9858b", "width": 1.2}, "fillcolor": "#a9858b"},
+            whiskerwidth=0,
+        )
+    held = go.Scatter(
+        x=list(position.x),
+        y=position.y,
+        name=_safe(position.name),
+        yaxis="y2",
+        mode="lines",
+        line={"color": position.colour, "width": 1.2, "shape": "hv"},
+        fill="tozeroy",
+        fillcolor="rgba(47,111,237,0.14)",
+        hovertemplate="%{y:,.6~g}",
+    )
+    return [drawn, held, *(_marked(series) for series in markers)]
+
+
+def _marked(series: Series) -> Any:
+    """Fills as triangles, up where they bought, each with its whole story."""
+    up = series.name == "buy"
+    return go.Scatter(
+        x=list(series.x),
+        y=series.y,
+        name=_safe(series.name),
+        mode="markers",
+        marker={
+            "symbol": "triangle-up" if up else "triangle-down",
+            "color": series.colour,
+            "size": series.size,
+            "opacity": 0.85,
+            "line": {"width": 1, "color": "rgba(255,255,255,0.8)"},
+        },
+        text=[_safe(note).replace("\n", "<br>") for note in series.notes],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
 def _layout(chart: Chart) -> dict[str, Any]:
     sideways = chart.kind == "interval" or (chart.kind == "bar" and len(chart.series) == 1)
     rows = len(chart.series) if chart.kind == "interval" else len(chart.series[0].x)
@@ -169,7 +222,13 @@ def _layout(chart: Chart) -> dict[str, Any]:
         line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
         at = {"y0": chart.reference, "y1": chart.reference, "x0": 0, "x1": 1}
         layout["shapes"] = [{"type": "line", "xref": "paper", "line": line, **at}]
-    layout["showlegend"] = chart.kind == "line" or (chart.kind == "bar" and len(chart.series) > 1)
+    if chart.kind == "fills":
+        layout["height"] = 430
+        layout["xaxis"] |= {"rangeslider": {"visible": False}, "anchor": "y2"}
+        layout["yaxis"] |= {"domain": [0.3, 1.0], "tickformat": ",.6~g"}
+        layout["yaxis2"] = {**layout["yaxis"], "domain": [0.0, 0.22], "tickformat": "~s", "nticks": 4}
+        layout["yaxis2"]["title"] = {"text": "position", "font": {"size": 12}}
+    layout["showlegend"] = chart.kind == "fills" or (chart.kind in ("line", "bar") and len(chart.series) > 1)
     return layout
 
 

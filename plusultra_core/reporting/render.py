@@ -14,6 +14,7 @@ from plusultra_core.artifacts import write_atomic
 from plusultra_core.errors import ConfigError
 from plusultra_core.reporting import figures, performance, sections, words
 from plusultra_core.reporting.markdown import escape, png
+from plusultra_core.reporting.pages.blocks import ExecutionPageConfig
 from plusultra_core.reporting.sections import Evidence, Section
 from plusultra_core.reporting.tables import DASH, interval, number, percent, plain, signed
 
@@ -32,6 +33,7 @@ class ReportingConfig:
     """Rows of the tables that grow with the dump: symbols, findings."""
     png_dpi: int
     """Resolution of the Markdown's pictures."""
+    execution: ExecutionPageConfig
 
     def __post_init__(self) -> None:
         for name, least in (("max_points", 50), ("max_rows", 5), ("png_dpi", 50)):
@@ -55,6 +57,7 @@ def render_report(evidence: Evidence, out_dir: Path, cfg: ReportingConfig) -> No
         "facts": _facts(card),
         "warnings": card["warnings"],
         "sections": parts,
+        "links": evidence.links,
         "folder": PICTURES,
     }
     write_atomic(out_dir / HTML, page(context, parts).encode())
@@ -82,11 +85,12 @@ def build_sections(evidence: Evidence, cfg: ReportingConfig) -> tuple[Section, .
     )
 
 
-def page(context: Mapping[str, Any], parts: tuple[Section, ...]) -> str:
-    """A self-contained HTML page of sections under a verdict."""
+def page(context: Mapping[str, Any], parts: tuple[Section, ...], template: str = "report.html.j2") -> str:
+    """A self-contained HTML page of sections under a verdict, drawn by a template that knows what else is in `context`."""
     environment = Environment(loader=PackageLoader("plusultra_core.reporting"), autoescape=True, undefined=StrictUndefined)
     drawn = {chart.identifier: _embedded(figures.figure(chart)) for section in parts for chart in section.charts}
-    return environment.get_template("report.html.j2").render(context, drawn=drawn, plotly=Markup(get_plotlyjs()))
+    whole = {"links": (), "overline": "PlusUltra report", **context}
+    return environment.get_template(template).render(whole, drawn=drawn, plotly=Markup(get_plotlyjs()))
 
 
 def _embedded(figure: Any) -> Markup:

@@ -43,6 +43,8 @@ class Evidence:
     checks: Sequence[Mapping[str, Any]] = ()
     history: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
     decision: Mapping[str, Any] | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    """Pages beside this one: what they show, and where they lie from here."""
 
 
 def forecasts(card: Mapping[str, Any]) -> Section:

@@ -13,6 +13,7 @@ from plusultra_core.evaluation.execution.money import PARTS, REFUSED, priced, sh
 from plusultra_core.evaluation.execution.orders import endings, filled_bars, latencies, sizes, worst_fills
 
 EXECUTIONS = "executions"
+MARKET = "market.parquet"
 TABLES = ("strategies", "waterfall", "shortfall", "latencies", "endings", "sizes", "worst")
 _ORDERS = ("order_id", "symbol", "side", "decision_price", "arrival_price", "end_price", *PARTS)
 _EXECUTIONS = ("order_id", "symbol", "ts_ns", "side", "qty_filled", "price", "reference", "participation", "status", "reason", "proxy")
@@ -24,6 +25,8 @@ class Tape:
 
     trace: Trace
     executions: pl.DataFrame
+    market: pl.DataFrame
+    """The bars that the kernel met, by symbol and time."""
     rules: dict[str, Any]
     """latency_ms, latency_prob, participation, time_in_force, order_type."""
 
@@ -51,14 +54,15 @@ def load_tape(directory: Path) -> Tape:
     Raises  ArtifactError when a file is missing; ContractError for missing columns or money that does not add up.
     """
     trace, folder = load_trace(directory), directory / EXECUTIONS
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: expected the bars of every order, found none; run the trace task again")
+    for path in (folder, directory / MARKET):
+        if not path.exists():
+            raise ArtifactError(f"{path}: expected the bars of every order and of the market, found none; run the trace task again")
     executions = pl.read_parquet(folder, hive_partitioning=True).sort("strategy", "order_id", "ts_ns")
     for name, frame, columns in (("orders", trace.orders, _ORDERS), (EXECUTIONS, executions, _EXECUTIONS)):
         if missing := sorted(set(columns) - set(frame.columns)):
             raise ContractError(f"{name}: missing column {missing[0]!r}; run the trace task again")
     summary = json.loads((directory / "trace.json").read_text(encoding="utf-8"))
-    return Tape(trace, executions, summary["execution"])
+    return Tape(trace, executions, pl.read_parquet(directory / MARKET), summary["execution"])
 
 
 def build_execution(tape: Tape, num_worst: int) -> ExecutionSheet:
