@@ -3,6 +3,7 @@
 Calendars are known ahead, so nothing here looks at prices and no count at t depends on what follows t.
 """
 
+import datetime
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ from plusultra_core.market import MarketConfig
 CONTINUOUS = ("24/7", "24/5")
 """Calendars without an exchange; 24/5 is the week of currencies, Sunday 17:00 to Friday 17:00 in New York."""
 
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _WEEK_NS = 7 * NS_PER_DAY
 _WEEK_OFFSET_NS = 4 * NS_PER_DAY  # 1970-01-01 was a Thursday; weeks end on Monday 00:00 UTC
 _HOLIDAYS_NS = 15 * NS_PER_DAY  # no exchange closes for longer, storms and golden weeks included
@@ -34,15 +36,16 @@ def sessions(calendar: str, first_ns: int, last_ns: int) -> pl.DataFrame:
         frame = pl.DataFrame({"session": days.cast(pl.Int32).cast(pl.Date), "open_ns": days * NS_PER_DAY})
         frame = frame.with_columns(close_ns=pl.col("open_ns") + NS_PER_DAY, early_close=False)
     elif calendar == "24/5":
-        frame = _fx_sessions(first_ns, last_ns)
+        frame = _fx_sessions(*_decades(first_ns, last_ns))
     else:
         frame = _exchange(calendar, *_decades(first_ns, last_ns))
     return frame.filter((pl.col("close_ns") >= first_ns) & (pl.col("open_ns") <= last_ns)).select(*_SESSION)
 
 
-def _fx_sessions(first_ns: int, last_ns: int) -> pl.DataFrame:
-    """Days of the currencies' week: from 17:00 in New York to 17:00, under the date of their end."""
-    days = pl.Series(range(first_ns // NS_PER_DAY - 1, last_ns // NS_PER_DAY + 2), dtype=pl.Int32).cast(pl.Date)
+@lru_cache(maxsize=32)
+def _fx_sessions(first_year: int, last_year: int) -> pl.DataFrame:
+    """Days of the currencies' week: from 17:00 in New York to 17:00, under the date of their end; with a year to spare at both ends."""
+    days = pl.date_range(datetime.date(first_year - 1, 1, 1), datetime.date(last_year + 1, 12, 31), eager=True)
     frame = pl.DataFrame({"session": days}).filter(pl.col("session").dt.weekday() <= 5)
     end = pl.col("session").cast(pl.Datetime("ns")) + pl.duration(hours=_FX_HOUR)
     frame = frame.with_columns(
@@ -61,7 +64,7 @@ def _is_fx_holiday(date: str) -> pl.Expr:
 
 def _decades(first_ns: int, last_ns: int) -> tuple[int, int]:
     """First and last year of the decades that a span touches: a history that grows asks for the same again."""
-    first, last = pl.from_epoch(pl.Series([first_ns, last_ns]), time_unit="ns").dt.year().to_list()
+    first, last = (datetime.date.fromordinal(_EPOCH + ns // NS_PER_DAY).year for ns in (first_ns, last_ns))
     return first // 10 * 10, last // 10 * 10 + 9
 
 

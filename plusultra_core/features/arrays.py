@@ -1,12 +1,14 @@
-"""What a feature reads: the bars of a class as arrays, symbols end to end."""
+"""What a feature reads: the bars of a class as arrays, symbols end to end; and a frame of what features say."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
-from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.features import ranks
 from plusultra_core.features.recursions import Recursions
 
@@ -109,3 +111,16 @@ def groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(starts, starts[first] + GROUP_ROWS, side="right")) - 1)
         yield first, last
         first = last
+
+
+def columns_of(columns: Mapping[str, Float32Array]) -> pl.DataFrame:
+    """Columns as a frame, all at once, NaN as null."""
+    arrays = [_array(value) for value in columns.values()]
+    made: pl.DataFrame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(columns)))  # type: ignore[assignment]
+    return made
+
+
+def _array(value: Float32Array) -> pa.Array:
+    missing = np.isnan(value)
+    present = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    return pa.Array.from_buffers(pa.from_numpy_dtype(value.dtype), value.size, [present, pa.py_buffer(value)])

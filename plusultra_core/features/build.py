@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.features import joins, ranks, sides
-from plusultra_core.features.arrays import BarArrays, Waiting, groups
+from plusultra_core.features.arrays import BarArrays, Waiting, columns_of, groups
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
 from plusultra_core.features.recursions import Recursions, Trace, join_traces, last_rows, part_of_traces
@@ -220,16 +219,9 @@ def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
     return Span(bars, keys, starts, np.zeros(starts.size - 1, dtype=np.int64), {}, np.diff(starts))
 
 
-def frame_of(keys: pl.DataFrame, columns: dict[str, Float32Array]) -> pl.DataFrame:
+def frame_of(keys: pl.DataFrame, columns: Mapping[str, Float32Array]) -> pl.DataFrame:
     """Keys and columns as a frame, NaN as null, in the memory where the columns are."""
-    return keys.hstack([_column(name, value) for name, value in columns.items()])
-
-
-def _column(name: str, value: Float32Array) -> pl.Series:
-    missing = np.isnan(value)
-    present = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
-    column: pl.Series = pl.from_arrow(pa.Array.from_buffers(pa.from_numpy_dtype(value.dtype), value.size, [present, pa.py_buffer(value)]))  # type: ignore[assignment]
-    return column.alias(name)
+    return keys.hstack(columns_of(columns))
 
 
 def compute(

@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
+from plusultra_core.data.increments.unchanged import mark_changed, same_until
 from plusultra_core.errors import ContractError
+from plusultra_core.features.arrays import columns_of
 from plusultra_core.features.build import (
     ACROSS,
     KEYS,
@@ -26,7 +28,6 @@ from plusultra_core.features.build import (
     keys_of,
     span_of,
 )
-from plusultra_core.features.joins import mark_changed, same_until
 from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, Trace
 from plusultra_core.features.sides import segments
@@ -114,7 +115,7 @@ def extend(
     plan = _plan(previous, bars, keys, indicators, side_tables, cfg.windows)
     span = _span(plan, previous, bars, keys, cfg.windows)
     across = [spec for spec in specs if plan.late and ACROSS in spec.tags]
-    made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if spec not in across])
+    made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if not (plan.late and ACROSS in spec.tags)])
     names = [*dict.fromkeys([*(spec.name for spec in specs), *made.columns])]
     if previous is None or not plan.taken.any():
         features = frame_of(keys, made.columns)
@@ -126,7 +127,7 @@ def extend(
         whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
         features = features.with_columns(frame_of(keys, whole.columns).drop(KEYS))
     return Extended(
-        features=features.select(*KEYS, *names),
+        features=features if features.columns == [*KEYS, *names] else features.select(*KEYS, *names),
         state=_state(plan, previous, keys, made.traces, cfg.windows),
         num_symbols_taken=int((plan.taken > 0).sum()),
         num_rows_taken=int(plan.taken.sum()),
@@ -199,15 +200,16 @@ def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str
     lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
     ends = np.cumsum(num_new)
     rows = np.arange(ends[-1]) + np.repeat(np.cumsum(lengths) - ends, num_new)
-    new = frame_of(pl.DataFrame({"row": rows}), {name: value[rows] for name, value in made.items()}).drop("row")
-    old = previous.features.select(new.columns)
+    new = columns_of({name: value[rows] for name, value in made.items()})
+    there = previous.features.columns[len(KEYS) :] == new.columns
+    old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
     pieces = [old.clear()]
     for old_first, taken, end, num in zip(
         plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), ends.tolist(), num_new.tolist(), strict=True
     ):
         pieces += [old.slice(old_first, taken)] if taken else []
         pieces += [new.slice(end - num, num)] if num else []
-    return pl.concat([keys.select(KEYS), pl.concat(pieces)], how="horizontal")
+    return keys.hstack(pl.concat(pieces))
 
 
 def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:

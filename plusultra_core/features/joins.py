@@ -1,12 +1,12 @@
 """Which row of a table beside the bars counted at each bar: the rule of `data.side_tables.as_of`, in one pass.
 
 Bars lie symbol after symbol with rising known_ns; rows are put in the order (symbol, known_ns, ts_ns) once, and
-walked along with the bars. And whether such a table still says what it said, compared where its values lie.
+walked along with the bars.
 """
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,8 +22,7 @@ else:
     from numba import njit
 
 NEVER_NS = np.iinfo(np.int64).max
-_INLINE = 12  # bytes of a text that lie in its view: a longer one has four there, and where all of them are
-_LOW = 0xFFFFFFFF
+NOBODY, STRANGER = -1, -2
 
 
 class Keys(NamedTuple):
@@ -51,33 +50,89 @@ def keys_of(frame: pl.DataFrame) -> Keys:
     return Keys(frame["symbol"].gather(starts[:-1]), starts, frame["known_ns"].to_numpy())
 
 
-def own_rows(keys: Keys, frame: pl.DataFrame) -> Rows:
-    """Rows with a value that belong to a symbol of the keys, in the order of the symbols."""
-    runs = frame.select(pl.col("symbol").rle()).unnest("symbol")  # most tables lie symbol after symbol
-    place = runs["value"].cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
-    owner = np.repeat(place, runs["len"].to_numpy())
-    if frame["value"].null_count() or (place < 0).any():
-        there = (owner >= 0) & frame["value"].is_not_null().to_numpy()
-        frame, owner = frame.filter(there), owner[there]
-    return _ordered(owner, frame, len(keys.symbols))
+class Beside(NamedTuple):
+    """A table beside the bars, those of its rows that may count, as arrays: (N,) each."""
+
+    keys: Keys
+    frame: pl.DataFrame
+    owner: Int64Array
+    """Place of the row's symbol among those of the keys, NOBODY for a row without symbol, STRANGER for another's."""
+    ts_ns: Int64Array
+    known_ns: Int64Array
+    expires_ns: Int64Array | None
+    value: Float64Array
 
 
-def wide_rows(frame: pl.DataFrame) -> Rows:
-    """Rows with a value, whatever their symbol, as one series for every symbol."""
-    frame = frame.filter(pl.col("value").is_not_null()) if frame["value"].null_count() else frame
-    return _ordered(np.zeros(frame.height, dtype=np.int64), frame, 1)
-
-
-def _ordered(owner: Int64Array, frame: pl.DataFrame, num_owners: int) -> Rows:
-    ts_ns, known_ns = frame["ts_ns"].to_numpy(), frame["known_ns"].to_numpy()
-    expires_ns = np.full(frame.height, NEVER_NS)
+def beside(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int | None) -> Beside:
+    """The rows with a value of one table or several that can count at the keys within that age (null: at any)."""
+    if frame["value"].null_count():
+        frame = frame.filter(pl.col("value").is_not_null())
+    if max_staleness_ns is not None and not (counting := _counting(keys, frame, max_staleness_ns)).all():
+        frame = frame.filter(pl.Series(counting))
+    runs = frame["symbol"].rle()  # most tables lie symbol after symbol
+    symbols = runs.struct.field("value")
+    place = symbols.cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64).fill_null(STRANGER).to_numpy()
+    if symbols.null_count():
+        place = np.where(symbols.is_null().to_numpy(), NOBODY, place)
+    expires_ns = None
     if "expires_ns" in frame.columns and frame["expires_ns"].null_count() < frame.height:
         expires_ns = frame["expires_ns"].fill_null(NEVER_NS).to_numpy()
-    columns = [ts_ns, known_ns, expires_ns, frame["value"].cast(pl.Float64).to_numpy()]
+    value = frame["value"] if frame["value"].dtype == pl.Float64 else frame["value"].cast(pl.Float64)
+    owner = np.repeat(place, runs.struct.field("len").to_numpy())
+    return Beside(keys, frame, owner, frame["ts_ns"].to_numpy(), frame["known_ns"].to_numpy(), expires_ns, value.to_numpy())
+
+
+def _counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> BoolArray:
+    """Rows but for those of symbols that count at no key: too old for the first one, and of earlier times than all known since.
+
+    A row that goes could only have been displaced by those that stay, so that `newest` finds the same without it.
+    """
+    late: BoolArray = frame["known_ns"].to_numpy() >= int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
+    if late.all():
+        return late
+    ts_ns = frame["ts_ns"].to_numpy()
+    own: BoolArray = frame["symbol"].is_not_null().to_numpy() if frame["symbol"].null_count() else np.ones(frame.height, dtype=np.bool_)
+    recent: BoolArray = ts_ns >= ts_ns[late & own].min(initial=NEVER_NS)
+    return late | ~own | recent
+
+
+def own_rows(table: Beside, rows: Int64Array, scale: float = 1.0) -> Rows:
+    """Of some rows those that belong to a symbol of the keys, in the order of the symbols; values times `scale`."""
+    owner = table.owner[rows]
+    if (owner < 0).any():
+        rows, owner = rows[owner >= 0], owner[owner >= 0]
+    return _ordered(owner, table, rows, len(table.keys.symbols), scale)
+
+
+def wide_rows(table: Beside, rows: Int64Array, scale: float = 1.0) -> Rows:
+    """Some rows, whatever their symbol, as one series for every symbol; values times `scale`."""
+    return _ordered(np.zeros(rows.size, dtype=np.int64), table, rows, 1, scale)
+
+
+def aligned(table: Beside, rows: Int64Array, scale: float, max_staleness_ns: int) -> Float64Array:
+    """The value of some rows that counts at each key: a symbol's own, else that of rows without symbol."""
+    wide = table.owner[rows] == NOBODY
+    if wide.all():
+        return _at(table.keys, wide_rows(table, rows, scale), max_staleness_ns)
+    out = _at(table.keys, own_rows(table, rows, scale), max_staleness_ns)
+    return fill(out, _at(table.keys, wide_rows(table, rows[wide], scale), max_staleness_ns)) if wide.any() else out
+
+
+def _at(keys: Keys, rows: Rows, max_staleness_ns: int) -> Float64Array:
+    return take(rows.value, newest(keys, rows, max_staleness_ns))
+
+
+def _ordered(owner: Int64Array, table: Beside, rows: Int64Array, num_owners: int, scale: float) -> Rows:
+    whole = rows.size == table.owner.size  # then they are all of it, as they lie
+    ts_ns, known_ns = (x if whole else x[rows] for x in (table.ts_ns, table.known_ns))
+    value = table.value if whole else table.value[rows]
+    expires_ns = np.full(rows.size, NEVER_NS) if table.expires_ns is None else table.expires_ns[rows]
+    value = value if scale == 1.0 else value * scale
     if not in_order(owner, known_ns, ts_ns):
         order = np.lexsort((ts_ns, known_ns, owner))
-        owner, columns = owner[order], [column[order] for column in columns]
-    return Rows(np.searchsorted(owner, np.arange(num_owners + 1)).astype(np.int64), *columns)
+        owner, ts_ns, known_ns, expires_ns = (x[order] for x in (owner, ts_ns, known_ns, expires_ns))
+        value = value[order]
+    return Rows(np.searchsorted(owner, np.arange(num_owners + 1)).astype(np.int64), ts_ns, known_ns, expires_ns, value)
 
 
 @njit(cache=True)
@@ -93,19 +148,6 @@ def in_order(owner: Int64Array, known_ns: Int64Array, ts_ns: Int64Array) -> bool
         elif ts_ns[i] < ts_ns[i - 1]:
             return False
     return True
-
-
-def still_counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> pl.DataFrame:
-    """Rows without those of symbols that count at no key: too old for the first one, and of earlier times than all known since.
-
-    A row that goes could only have been displaced by those that stay, so that `newest` finds the same without it.
-    """
-    since_ns = int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
-    late, own = frame["known_ns"] >= since_ns, frame["symbol"].is_not_null()
-    if late.all():
-        return frame
-    first_ns = frame["ts_ns"].filter(late & own).min()
-    return frame.filter(late | ~own if first_ns is None else late | ~own | (frame["ts_ns"] >= first_ns))
 
 
 def newest(keys: Keys, rows: Rows, max_staleness_ns: int) -> Int64Array:
@@ -187,132 +229,38 @@ def fill(out: Float64Array, value: Float64Array) -> Float64Array:
     return np.where(missing, value, out) if missing.any() else out
 
 
-class _Texts(NamedTuple):
-    """A column of texts as Arrow lays it out."""
+@njit(cache=True)
+def surprises(
+    event: Int64Array, ts_ns: Int64Array, known_ns: Int64Array, is_actual: BoolArray, value: Float64Array, min_count: int
+) -> Float64Array:
+    """Change of each actual value in root mean squares of the event's changes so far; NaN at other rows.
 
-    views: Int64Array
-    """(2 N,), in 32 bits each: length, and the text; or length, its first four bytes, buffer, place there."""
-    content: Any
-    """uint8, all buffers end to end."""
-    begin: Int64Array
-    """Where each buffer begins."""
-    there: BoolArray
-    """(N,), or empty where nothing is null; the view of a null may say anything."""
-
-
-def same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
-    """Whether both have the same rows known by then, in whatever order."""
-    if old.schema != new.schema:
-        return False
-    old_known, new_known = (frame["known_ns"] <= end_ns for frame in (old, new))
-    if old_known.sum() != new_known.sum():
-        return False
-    old = old if old_known.all() else old.filter(old_known)
-    if _same_in_order(old, new, new_known):
-        return True
-    new = new.filter(new_known)
-    return old.sort(old.columns).equals(new.sort(new.columns))
-
-
-def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: pl.Series) -> bool:
-    """Whether the rows of `new` that are known are those of `old`."""
-    bounded = np.concatenate([[False], known.to_numpy(), [False]])
-    edges = np.flatnonzero(bounded[1:] != bounded[:-1])
-    first, lengths = edges[::2], edges[1::2] - edges[::2]
-    same = np.ones(first.size, dtype=np.bool_)
-    for name, dtype in old.schema.items():
-        one, two = old[name], new[name]
-        if one.null_count() == one.len() and two.null_count() == two.len():
-            continue
-        if not (dtype.is_numeric() or dtype == pl.String):
-            if not one.equals(two.filter(known), null_equal=True):
-                return False
-            continue
-        if one.null_count() or two.null_count():
-            if not one.is_null().equals(two.is_null().filter(known)):
-                return False
-            one, two = (one, two) if dtype == pl.String else (one.fill_null(0), two.fill_null(0))
-        mark_changed(one, np.cumsum(lengths) - lengths, two, first, lengths, same)
-    return bool(same.all())
-
-
-def mark_changed(
-    old: pl.Series, old_first: Int64Array, new: pl.Series, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
-) -> None:
-    """Clear `same` of each run whose `num_rows` rows from old_first are not, bit for bit, those from new_first.
-
-    Both columns are numbers, a missing one NaN, or both are texts whose nulls are at the same rows.
+    Rows lie by event, known_ns, ts_ns; what they call the value before stands before the value. Without it that is what stood
+    last when the row's time was news.
     """
-    if old.dtype == pl.String:
-        mark_changed_texts(*_texts(old), old_first, *_texts(new), new_first, num_rows, same)
-    else:
-        mark_changed_bits(_bits(old), old_first, _bits(new), new_first, num_rows, same)
-
-
-def _bits(column: pl.Series) -> Int64Array:
-    """Values as integers that are equal where the values are, to the last bit."""
-    if column.dtype.is_float():
-        return column.cast(pl.Float64).to_numpy().view(np.int64)
-    return column.cast(pl.Int64).to_numpy()
-
-
-def _texts(column: pl.Series) -> _Texts:
-    there = column.is_not_null().to_numpy() if column.null_count() else np.zeros(0, dtype=np.bool_)
-    array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    _, views, *parts = array.buffers()
-    content = [np.frombuffer(part, dtype=np.uint8) for part in parts]
-    begin = np.cumsum([0, *(part.size for part in content)])
-    joined = content[0] if len(content) == 1 else np.concatenate([np.zeros(0, dtype=np.uint8), *content])
-    return _Texts(np.frombuffer(views, dtype=np.int64)[2 * array.offset :], joined, begin, there)
-
-
-@njit(cache=True)
-def mark_changed_bits(
-    old: Int64Array, old_first: Int64Array, new: Int64Array, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
-) -> None:
-    """The kernel of `mark_changed` for numbers."""
-    for s in range(num_rows.size):
-        if same[s]:
-            for i in range(num_rows[s]):
-                if old[old_first[s] + i] != new[new_first[s] + i]:
-                    same[s] = False
-                    break
-
-
-@njit(cache=True)
-def mark_changed_texts(
-    old: Int64Array,
-    old_content: Any,
-    old_begin: Int64Array,
-    there: BoolArray,
-    old_first: Int64Array,
-    new: Int64Array,
-    new_content: Any,
-    new_begin: Int64Array,
-    _: BoolArray,
-    new_first: Int64Array,
-    num_rows: Int64Array,
-    same: BoolArray,
-) -> None:
-    """The kernel of `mark_changed` for texts; of long ones that lie in the same place as those of the row before, nothing is read again."""
-    seen, old_seen, new_seen = 0, 0, 0
-    for s in range(num_rows.size):
-        i, j = 2 * old_first[s], 2 * new_first[s]
-        end = i + 2 * num_rows[s] if same[s] else i
-        while i < end:
-            if there.size and not there[i // 2]:
-                i, j = i + 2, j + 2
-                continue
-            head, one, two = old[i], old[i + 1], new[j + 1]
-            num_bytes = head & _LOW
-            if head != new[j] or (num_bytes <= _INLINE and one != two):
-                same[s] = False
-                break
-            if num_bytes > _INLINE and (head != seen or one != old_seen or two != new_seen):
-                old_at, new_at = old_begin[one & _LOW] + (one >> 32), new_begin[two & _LOW] + (two >> 32)
-                for k in range(num_bytes):
-                    same[s] &= old_content[old_at + k] == new_content[new_at + k]
-                if not same[s]:
-                    break
-                seen, old_seen, new_seen = head, one, two
-            i, j = i + 2, j + 2
+    out = np.full(value.size, math.nan)
+    newest, stood, last, num, total, told = 0, math.nan, math.nan, 0, 0.0, math.nan
+    fresh = True
+    for i in range(value.size):
+        if i > 0 and event[i] != event[i - 1]:
+            stood, last, num, total, fresh = math.nan, math.nan, 0, 0.0, True
+        if not is_actual[i]:
+            told = value[i]
+            continue
+        if i == 0 or is_actual[i - 1] or event[i] != event[i - 1] or known_ns[i] != known_ns[i - 1] or ts_ns[i] != ts_ns[i - 1]:
+            told = math.nan
+        news = fresh or ts_ns[i] > newest
+        newest = ts_ns[i] if news else newest
+        if news and not fresh:
+            last = stood
+        if ts_ns[i] >= newest:
+            stood = value[i]
+        fresh = False
+        change = value[i] - (last if math.isnan(told) else told)
+        if news and not math.isnan(change):
+            num += 1
+            total += change * change
+        typical = math.sqrt(total / num) if num >= max(1, min_count) else math.nan
+        if typical > 0.0:
+            out[i] = change / typical
+    return out

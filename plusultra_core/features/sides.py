@@ -5,7 +5,7 @@ the dump does not have leaves its columns null.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -17,11 +17,11 @@ from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import joins, kernels
-from plusultra_core.features.joins import Keys, Rows
+from plusultra_core.features.joins import Beside, Keys, Rows
 from plusultra_core.features.kernels import ratio
 
 _HOURS_PER_YEAR = 8760.0
-_EVENT = r"^(.*)\.([^.]*)$"  # <event>.<part>; an event, or its several keys, may hold dots itself
+_EVENT = re.compile(r"(.*)\.([^.]*)")  # <event>.<part>; an event, or its several keys, may hold dots itself
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")
 
 
@@ -117,34 +117,16 @@ def as_of(keys: pl.DataFrame, rows: pl.DataFrame, max_staleness_ns: int, by_symb
     ts_ns, known_ns, value. A late revision of an older row does not displace a newer one.
     """
     order = np.lexsort((keys["known_ns"].to_numpy(), keys["symbol"].rank("dense").to_numpy()))
-    found = _joined(joins.keys_of(keys.select("symbol", "known_ns")[order]), rows, max_staleness_ns, by_symbol)
-    out = np.empty(found.size)
-    out[order] = found
+    at = joins.keys_of(keys.select("symbol", "known_ns")[order])
+    table = joins.beside(at, rows, None)
+    some = (joins.own_rows if by_symbol else joins.wide_rows)(table, np.arange(table.owner.size))
+    out = np.empty(order.size)
+    out[order] = joins.take(some.value, joins.newest(at, some, max_staleness_ns))
     return out
 
 
-def _joined(keys: Keys, rows: pl.DataFrame, max_staleness_ns: int, by_symbol: bool) -> Float64Array:
-    ordered = joins.own_rows(keys, rows) if by_symbol else joins.wide_rows(rows)
-    return joins.take(ordered.value, joins.newest(keys, ordered, max_staleness_ns))
-
-
-def _fields(side: pl.DataFrame, source: SourceConfig) -> list[pl.DataFrame]:
-    needed = [name for name in ("symbol", "ts_ns", "known_ns", "expires_ns") if name in side.columns]
-    mine = side.lazy().filter(pl.col("table") == source.table)
-    fields = [mine.filter(pl.col("field") == field).select(*needed, pl.col("value") * source.scale).collect() for field in source.fields]
-    return [rows for rows in fields if rows.height]
-
-
-def _aligned(keys: Keys, rows: pl.DataFrame, source: SourceConfig) -> Float64Array:
-    limit, num_wide = int(source.max_staleness_hours * NS_PER_HOUR), rows["symbol"].null_count()
-    if num_wide == rows.height:
-        return _joined(keys, rows, limit, by_symbol=False)
-    out = _joined(keys, rows, limit, by_symbol=True)
-    return joins.fill(out, _joined(keys, rows.filter(pl.col("symbol").is_null()), limit, by_symbol=False)) if num_wide else out
-
-
-def _source(keys: Keys, side: pl.DataFrame, source: SourceConfig) -> Float64Array:
-    return _first_there(keys, [_aligned(keys, rows, source) for rows in _fields(side, source)])
+def _limit(source: SourceConfig) -> int:
+    return int(source.max_staleness_hours * NS_PER_HOUR)
 
 
 def _first_there(keys: Keys, found: list[Float64Array]) -> Float64Array:
@@ -152,18 +134,64 @@ def _first_there(keys: Keys, found: list[Float64Array]) -> Float64Array:
     return reduce(joins.fill, found) if found else nothing
 
 
-def _funding(keys: Keys, side: pl.DataFrame, cfg: AlternativeConfig) -> Float64Array:
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Where the fields that sources name lie: the tables beside the bars, and the rows of each (table, field)."""
+
+    keys: Keys
+    rows: dict[tuple[str, str], tuple[Beside, Int64Array]]
+
+    @classmethod
+    def find(cls, keys: Keys, side: pl.DataFrame, indicators: pl.DataFrame, named: Sequence[tuple[str, str]], limit_ns: int) -> "_Fields":
+        """Rows of the fields named that may count at the keys; `indicators` are a table by that name, and never expire."""
+        found = {}
+        here = [pair for pair in named if pair[0] != "indicators"]
+        there = [pair for pair in named if pair[0] == "indicators"]
+        for frame, pairs, table, field in ((side, here, "table", "field"), (indicators, there, None, "name")):
+            if not pairs or frame.is_empty():
+                continue
+            beside = joins.beside(keys, frame, limit_ns)
+            marks = [(pl.col(field) == name) & (True if table is None else pl.col(table) == of) for of, name in pairs]
+            for pair, mark in zip(pairs, beside.frame.select(mark.alias(str(i)) for i, mark in enumerate(marks)), strict=True):
+                if mark.any():
+                    found[pair] = beside, np.flatnonzero(mark.to_numpy())
+        return cls(keys, found)
+
+    def of(self, source: SourceConfig) -> list[tuple[Beside, Int64Array]]:
+        """Rows of a source's fields, one after the other, those that are there."""
+        return [self.rows[source.table, field] for field in source.fields if (source.table, field) in self.rows]
+
+    def value(self, source: SourceConfig) -> Float64Array:
+        """What counts at each key: the first of the fields that says something."""
+        found = [joins.aligned(beside, rows, source.scale, _limit(source)) for beside, rows in self.of(source)]
+        return _first_there(self.keys, found)
+
+
+def _funding(fields: _Fields, cfg: AlternativeConfig) -> Float64Array:
     """Funding rate a year: the rate of one payment times the payments in a year."""
-    row = ["symbol", "ts_ns", "known_ns"]  # of one vintage: an interval that was corrected later was not that of the rate before
-    hours = side.filter((pl.col("table") == cfg.funding.table) & (pl.col("field") == "interval_hours"))
-    hours = hours.select(*row, pl.col("value").alias("hours")).unique(row, keep="last", maintain_order=True)
     found = []
-    for rows in _fields(side, cfg.funding):
-        rows = rows.join(hours, on=row, how="left", maintain_order="left", nulls_equal=True) if hours.height else rows
-        every = pl.col("hours").fill_null(cfg.funding_interval_hours) if hours.height else pl.lit(cfg.funding_interval_hours)
-        yearly = rows.with_columns(pl.when(every > 0).then(pl.col("value") * _HOURS_PER_YEAR / every).alias("value"))
-        found.append(_aligned(keys, yearly, cfg.funding))
-    return _first_there(keys, found)
+    beside, intervals = fields.rows.get((cfg.funding.table, "interval_hours"), (None, np.zeros(0, dtype=np.int64)))
+    for table, rows in fields.of(cfg.funding):
+        hours = np.full(rows.size, cfg.funding_interval_hours)
+        if beside is not None:  # of one vintage: an interval that was corrected later was not that of the rate before
+            hours = _of_same_row(table, rows, intervals, hours)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            yearly = table.value[rows] * cfg.funding.scale * _HOURS_PER_YEAR / hours
+        value = np.full(table.value.size, np.nan)
+        value[rows] = yearly
+        paid = rows[hours > 0]
+        found.append(joins.aligned(table._replace(value=value), paid, 1.0, _limit(cfg.funding)))
+    return _first_there(fields.keys, found)
+
+
+def _of_same_row(table: Beside, rows: Int64Array, others: Int64Array, otherwise: Float64Array) -> Float64Array:
+    """The value of that one of the others that has the same symbol and times, for each row."""
+    if rows.size == others.size and all(np.array_equal(x[rows], x[others]) for x in (table.owner, table.ts_ns, table.known_ns)):
+        return table.value[others]
+    keys = ["symbol", "ts_ns", "known_ns"]
+    told = table.frame[others].select(*keys, hours=pl.col("value").cast(pl.Float64)).unique(keys, keep="last", maintain_order=True)
+    hours = table.frame[rows].select(keys).join(told, on=keys, how="left", maintain_order="left", nulls_equal=True)["hours"].to_numpy()
+    return np.where(np.isnan(hours), otherwise, hours)
 
 
 def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
@@ -172,48 +200,40 @@ def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Arr
     A change is counted once for each time of the event, when it is news, and is from what was said last of the time
     before. A revision of the newest one is held against the same, and against the changes counted so far.
     """
-    events = _events(side, cfg)
-    key = ["event", "ts_ns", "known_ns"]
-    actual = events.filter(pl.col("part") == "actual").select(*key, pl.col("value").alias("actual"))
-    before = events.filter(pl.col("part") == "previous").select(*key, pl.col("value").alias("previous"))
-    rows = actual.join(before, on=key, how="left").sort("event", "known_ns", "ts_ns")
-    newest = pl.col("ts_ns").cum_max()
-    news = (pl.col("ts_ns") > newest.shift()).fill_null(True).over("event")
-    stood = pl.when(pl.col("ts_ns") >= newest).then("actual").forward_fill().shift().over("event")
-    last = pl.when(news).then(stood).forward_fill().over("event")
-    change = pl.col("actual") - pl.coalesce("previous", last)
-    rows = rows.with_columns(change=change, counted=pl.when(news).then(change))
-    num = pl.col("counted").cum_count()
-    past = ((pl.col("counted") * pl.col("counted")).cum_sum().forward_fill() / num).sqrt()
-    typical = pl.when(num >= cfg.min_count).then(past).over("event")
-    surprise = pl.when(typical > 0).then(pl.col("change") / typical)
-    rows = rows.with_columns(value=surprise.fill_null(np.nan), symbol=pl.lit(None, dtype=pl.String)).sort("known_ns", "ts_ns", "event")
-    place = joins.newest(keys, ordered := joins.wide_rows(rows), int(cfg.max_staleness_hours * NS_PER_HOUR))
-    age = joins.take(ordered.known_ns.astype(np.float64), place)
+    events = _events(side, cfg).filter(pl.col("part").is_in(["actual", "previous"]))
+    if events.is_empty():
+        nothing = np.full(keys.known_ns.size, np.nan)
+        return nothing, nothing
+    event, ts_ns, known_ns = (events[name].to_numpy() for name in ("event", "ts_ns", "known_ns"))
+    is_actual, value = (events["part"] == "actual").to_numpy(), events["value"].cast(pl.Float64).to_numpy()
+    order = np.lexsort((is_actual, ts_ns, known_ns, event))  # what was before, then what is
+    surprise = joins.surprises(event[order], ts_ns[order], known_ns[order], is_actual[order], value[order], cfg.min_count)
+    told = np.lexsort((event[order], ts_ns[order], known_ns[order]))
+    told = told[is_actual[order][told]]
+    known_ns, ts_ns = known_ns[order][told], ts_ns[order][told]
+    rows = Rows(np.array([0, told.size]), ts_ns, known_ns, np.full(told.size, joins.NEVER_NS), surprise[told])
+    place = joins.newest(keys, rows, int(cfg.max_staleness_hours * NS_PER_HOUR))
+    age = joins.take(rows.known_ns.astype(np.float64), place)
     np.subtract(keys.known_ns, age, out=age)
     age /= NS_PER_DAY
-    return age, joins.take(ordered.value, place)
+    return age, joins.take(rows.value, place)
 
 
 def _events(side: pl.DataFrame, cfg: MacroConfig) -> pl.DataFrame:
-    """Rows of the events that count, with their event and part; those of a single symbol are nobody else's news."""
-    event, part = (pl.col("field").str.extract(_EVENT, group) for group in (1, 2))
+    """Rows of the events that count: event (its place among their names), part; those of a single symbol are nobody else's news."""
     mine = (pl.col("table") == cfg.table) & pl.col("value").is_not_null() & pl.col("symbol").is_null()
-    events = side.filter(mine).with_columns(event=event, part=part)
-    return events if "*" in cfg.events else events.filter(pl.col("event").is_in(list(cfg.events)))
-
-
-def _with_indicators(side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> pl.DataFrame:
-    """Side tables, and the indicators that a source names by `table: indicators`."""
-    sources = (cfg.implied_vol, cfg.market_vol, cfg.rate_short, cfg.rate_long, cfg.open_interest, cfg.onchain)
-    names = sorted({field for source in sources if source.table == "indicators" for field in source.fields})
-    rows = indicators.filter(pl.col("name").is_in(names))
-    if rows.is_empty():
-        return side
-    beside = rows.select(
-        pl.lit("indicators").alias("table"), "symbol", pl.col("name").alias("field"), "ts_ns", "known_ns", pl.col("value").cast(pl.Float64)
-    )
-    return pl.concat([side, beside], how="diagonal_relaxed")  # indicators never expire
+    rows = side.filter(mine).select("field", "ts_ns", "known_ns", "value")
+    fields = rows["field"].unique().sort()
+    split = {
+        field: found.groups() for field in fields if (found := _EVENT.fullmatch(field)) and ("*" in cfg.events or found[1] in cfg.events)
+    }
+    number = {event: place for place, event in enumerate(sorted({event for event, _ in split.values()}))}
+    if len(split) < len(fields):
+        rows = rows.filter(pl.col("field").is_in(list(split)))
+    code = rows["field"].cast(pl.Enum(list(split))).to_physical()
+    event = pl.Series("event", [number[event] for event, _ in split.values()], dtype=pl.Int64)
+    part = pl.Series("part", [part for _, part in split.values()], dtype=pl.String)
+    return rows.with_columns(event.gather(code), part.gather(code))
 
 
 def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> dict[str, Float64Array]:
@@ -222,21 +242,14 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
     keys has symbol and known_ns of the bars. Columns of tables that are not there are all NaN.
     """
     at = joins.keys_of(keys)
-    age_days, surprise = _macro(at, side.filter(pl.col("symbol").is_null()), cfg.macro)
-    sources = (cfg.funding, cfg.implied_vol, cfg.market_vol, cfg.rate_short, cfg.rate_long, cfg.open_interest, cfg.onchain)
-    limit = int(max(source.max_staleness_hours for source in sources) * NS_PER_HOUR)
-    side = _with_indicators(joins.still_counting(at, side, limit), joins.still_counting(at, indicators, limit), cfg)
-    return {
-        "funding": _funding(at, side, cfg),
-        "implied_vol": _source(at, side, cfg.implied_vol),
-        "market_vol": _source(at, side, cfg.market_vol),
-        "rate_short": _source(at, side, cfg.rate_short),
-        "rate_long": _source(at, side, cfg.rate_long),
-        "open_interest": _source(at, side, cfg.open_interest),
-        "onchain": _source(at, side, cfg.onchain),
-        "macro_age_days": age_days,
-        "macro_surprise": surprise,
-    }
+    age_days, surprise = _macro(at, side, cfg.macro)
+    names = ("implied_vol", "market_vol", "rate_short", "rate_long", "open_interest", "onchain")
+    sources: dict[str, SourceConfig] = {name: getattr(cfg, name) for name in names}
+    named = [(source.table, field) for source in (cfg.funding, *sources.values()) for field in source.fields]
+    limit_ns = max(_limit(source) for source in (cfg.funding, *sources.values()))
+    fields = _Fields.find(at, side, indicators, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
+    found = {name: fields.value(source) for name, source in sources.items()}
+    return {"funding": _funding(fields, cfg), **found, "macro_age_days": age_days, "macro_surprise": surprise}
 
 
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
@@ -302,7 +315,8 @@ def indicator_columns(keys: pl.DataFrame, indicators: pl.DataFrame, cfg: Indicat
     columns: dict[str, Float64Array] = {}
     limit, at = int(cfg.max_staleness_hours * NS_PER_HOUR), joins.keys_of(keys)
     for name in sorted(chosen):
-        rows = joins.own_rows(at, indicators.filter(pl.col("name") == name) if len(present) > 1 or name not in present else indicators)
+        table = joins.beside(at, indicators.filter(pl.col("name") == name) if len(present) > 1 or name not in present else indicators, None)
+        rows = joins.own_rows(table, np.arange(table.owner.size))
         place = joins.newest(at, rows, limit)
         columns[column_name(name)] = _z_of_found(rows, place, at.starts, cfg)
         columns[f"{column_name(name)}_raw"] = np.arcsinh(joins.take(rows.value, place))
@@ -317,9 +331,14 @@ def extra_columns(
     at = joins.keys_of(keys)
     for name, source in sorted(extra.items()):
         out = np.full(keys.height, np.nan)
-        for rows in _fields(side, source):
-            ordered = rows.drop_nulls("value").sort("symbol", "known_ns", "ts_ns", maintain_order=True)
-            z = _own_z(ordered["value"].to_numpy().astype(np.float64), segments(ordered, ["symbol"]), scaling)
-            out = joins.fill(out, _aligned(at, ordered.with_columns(pl.Series("value", z)), source))
+        for field in source.fields:
+            mine = side.filter((pl.col("table") == source.table) & (pl.col("field") == field) & pl.col("value").is_not_null())
+            ordered = mine.sort("symbol", "known_ns", "ts_ns", maintain_order=True)
+            if ordered.is_empty():
+                continue
+            value = ordered["value"].to_numpy().astype(np.float64) * source.scale
+            z = _own_z(value, segments(ordered, ["symbol"]), scaling)
+            table = joins.beside(at, ordered.with_columns(pl.Series("value", z)), None)
+            out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), 1.0, _limit(source)))
         columns[f"side_{name}"] = out
     return columns

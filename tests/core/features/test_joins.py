@@ -25,7 +25,8 @@ def test_a_walk_finds_what_the_as_of_join_finds(by_symbol: bool, shuffled: bool)
     ).unique(["symbol", "ts_ns", "known_ns"], maintain_order=True)
     rows = rows.sample(fraction=1.0, shuffle=True, seed=1) if shuffled else rows.sort("symbol", "known_ns", "ts_ns")
     at = joins.keys_of(keys)
-    mine = joins.own_rows(at, rows) if by_symbol else joins.wide_rows(rows)
+    table = joins.beside(at, rows, None)
+    mine = (joins.own_rows if by_symbol else joins.wide_rows)(table, np.arange(table.owner.size))
     found = joins.take(mine.value, joins.newest(at, mine, 45))
     expected = side_tables.as_of(keys, rows, by_symbol, 45)["value"].to_numpy()
     np.testing.assert_array_equal(found, expected)
@@ -40,10 +41,11 @@ def test_what_no_longer_counts_can_be_left_out(seed: int) -> None:
     known_ns = ts_ns + np.where(rng.random(80) < 0.9, 3, rng.integers(0, 120, 80))  # now and then a late revision
     rows = pl.DataFrame({"symbol": rng.choice(["A", "B"], 80), "ts_ns": ts_ns, "known_ns": known_ns, "value": rng.standard_normal(80)})
     rows = rows.unique(["symbol", "ts_ns", "known_ns"], maintain_order=True)
-    some = joins.still_counting(keys, rows, 30)
-    found = [joins.take(mine.value, joins.newest(keys, mine, 30)) for mine in (joins.own_rows(keys, rows) for rows in (rows, some))]
-    np.testing.assert_array_equal(*found)
-    assert some.height <= rows.height and np.isfinite(found[0]).any()
+    tables = [joins.beside(keys, rows, limit) for limit in (None, 30)]
+    found = [joins.own_rows(table, np.arange(table.owner.size)) for table in tables]
+    values = [joins.take(mine.value, joins.newest(keys, mine, 30)) for mine in found]
+    np.testing.assert_array_equal(*values)
+    assert found[1].value.size <= found[0].value.size and np.isfinite(values[0]).any()
 
 
 def test_kernels_say_what_their_sources_say() -> None:

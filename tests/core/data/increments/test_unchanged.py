@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plusultra_core.features import joins
-from plusultra_core.features.joins import same_until
+from plusultra_core.data.increments import unchanged
+from plusultra_core.data.increments.unchanged import same_until
 
 TEXTS = st.sampled_from([None, "", "A", "twelve bytes", "thirteen byte", "thirteen bytes", "thirteen bits!"])
 ROWS = st.lists(st.tuples(st.booleans(), TEXTS, st.sampled_from([None, 1.0, 2.0])), max_size=12)
@@ -18,7 +18,7 @@ def test_a_history_that_differs_in_one_bit_is_marked() -> None:
     new = np.concatenate([old[:4], [100], old[4:8], [101], old[8:12]])
     new[7] += 1
     first, later, num_rows = np.array([0, 4, 8]), np.array([0, 5, 10]), np.array([4, 4, 4])
-    for kernel in (joins.mark_changed_bits, getattr(joins.mark_changed_bits, "py_func", joins.mark_changed_bits)):
+    for kernel in (unchanged.mark_changed_bits, getattr(unchanged.mark_changed_bits, "py_func", unchanged.mark_changed_bits)):
         same = np.array([True, True, False])
         kernel(old, first, new, later, num_rows, same)
         assert same.tolist() == [True, False, False]
@@ -40,9 +40,9 @@ def test_rows_that_were_known_are_the_same_whatever_came_between_and_not_when_on
     revised = [(late, instead if i == at else text, value) for i, (late, text, value) in enumerate(rows)]
     old, new = table([row for row in rows if not row[0]]), table(revised)
     known = new["known_ns"] <= 1
-    plain = getattr(joins.mark_changed_texts, "py_func", joins.mark_changed_texts)
-    for kernel in (joins.mark_changed_texts, plain):
+    plain = getattr(unchanged.mark_changed_texts, "py_func", unchanged.mark_changed_texts)
+    for kernel in (unchanged.mark_changed_texts, plain):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(joins, "mark_changed_texts", kernel)
-            assert joins._same_in_order(old, new, known) == old.equals(new.filter(known))
+            patch.setattr(unchanged, "mark_changed_texts", kernel)
+            assert unchanged._same_in_order(old, new, known) == old.equals(new.filter(known))
     assert same_until(old, new, 1) == old.sort(old.columns).equals(new.filter(known).sort(old.columns))

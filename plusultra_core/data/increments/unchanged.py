@@ -1,0 +1,151 @@
+"""Whether a table still says what it said: rows compared where their values lie, to the last bit."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import polars as pl
+
+from plusultra_core.arrays import BoolArray, Int64Array
+
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=Callable[..., object])
+
+    def njit(*, cache: bool) -> Callable[[F], F]:
+        """numba.njit, as a type checker should see it."""
+else:
+    from numba import njit
+
+_INLINE = 12  # bytes of a text that lie in its view: a longer one has four there, and where all of them are
+_LOW = 0xFFFFFFFF
+
+
+class _Texts(NamedTuple):
+    """A column of texts as Arrow lays it out."""
+
+    views: Int64Array
+    """(2 N,), in 32 bits each: length, and the text; or length, its first four bytes, buffer, place there."""
+    content: Any
+    """uint8, all buffers end to end."""
+    begin: Int64Array
+    """Where each buffer begins."""
+    there: BoolArray
+    """(N,), or empty where nothing is null; the view of a null may say anything."""
+
+
+def same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
+    """Whether both have the same rows known by then, in whatever order."""
+    if old.schema != new.schema:
+        return False
+    old_known, new_known = (frame["known_ns"] <= end_ns for frame in (old, new))
+    if old_known.sum() != new_known.sum():
+        return False
+    old = old if old_known.all() else old.filter(old_known)
+    if _same_in_order(old, new, new_known):
+        return True
+    new = new.filter(new_known)
+    return old.sort(old.columns).equals(new.sort(new.columns))
+
+
+def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: pl.Series) -> bool:
+    """Whether the rows of `new` that are known are those of `old`."""
+    bounded = np.concatenate([[False], known.to_numpy(), [False]])
+    edges = np.flatnonzero(bounded[1:] != bounded[:-1])
+    first, lengths = edges[::2], edges[1::2] - edges[::2]
+    same = np.ones(first.size, dtype=np.bool_)
+    for name, dtype in old.schema.items():
+        one, two = old[name], new[name]
+        if one.null_count() == one.len() and two.null_count() == two.len():
+            continue
+        if not (dtype.is_numeric() or dtype == pl.String):
+            if not one.equals(two.filter(known), null_equal=True):
+                return False
+            continue
+        if one.null_count() or two.null_count():
+            if not one.is_null().equals(two.is_null().filter(known)):
+                return False
+            one, two = (one, two) if dtype == pl.String else (one.fill_null(0), two.fill_null(0))
+        mark_changed(one, np.cumsum(lengths) - lengths, two, first, lengths, same)
+    return bool(same.all())
+
+
+def mark_changed(
+    old: pl.Series, old_first: Int64Array, new: pl.Series, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
+) -> None:
+    """Clear `same` of each run whose `num_rows` rows from old_first are not, bit for bit, those from new_first.
+
+    Both columns are numbers, a missing one NaN, or both are texts whose nulls are at the same rows.
+    """
+    if old.dtype == pl.String:
+        mark_changed_texts(*_texts(old), old_first, *_texts(new), new_first, num_rows, same)
+    else:
+        mark_changed_bits(_bits(old), old_first, _bits(new), new_first, num_rows, same)
+
+
+def _bits(column: pl.Series) -> Int64Array:
+    """Values as integers that are equal where the values are, to the last bit."""
+    if column.dtype.is_float():
+        return column.cast(pl.Float64).to_numpy().view(np.int64)
+    return column.cast(pl.Int64).to_numpy()
+
+
+def _texts(column: pl.Series) -> _Texts:
+    there = column.is_not_null().to_numpy() if column.null_count() else np.zeros(0, dtype=np.bool_)
+    array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    _, views, *parts = array.buffers()
+    content = [np.frombuffer(part, dtype=np.uint8) for part in parts]
+    begin = np.cumsum([0, *(part.size for part in content)])
+    joined = content[0] if len(content) == 1 else np.concatenate([np.zeros(0, dtype=np.uint8), *content])
+    return _Texts(np.frombuffer(views, dtype=np.int64)[2 * array.offset :], joined, begin, there)
+
+
+@njit(cache=True)
+def mark_changed_bits(
+    old: Int64Array, old_first: Int64Array, new: Int64Array, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
+) -> None:
+    """The kernel of `mark_changed` for numbers."""
+    for s in range(num_rows.size):
+        if same[s]:
+            for i in range(num_rows[s]):
+                if old[old_first[s] + i] != new[new_first[s] + i]:
+                    same[s] = False
+                    break
+
+
+@njit(cache=True)
+def mark_changed_texts(
+    old: Int64Array,
+    old_content: Any,
+    old_begin: Int64Array,
+    there: BoolArray,
+    old_first: Int64Array,
+    new: Int64Array,
+    new_content: Any,
+    new_begin: Int64Array,
+    _: BoolArray,
+    new_first: Int64Array,
+    num_rows: Int64Array,
+    same: BoolArray,
+) -> None:
+    """The kernel of `mark_changed` for texts; of long ones that lie in the same place as those of the row before, nothing is read again."""
+    seen, old_seen, new_seen = 0, 0, 0
+    for s in range(num_rows.size):
+        i, j = 2 * old_first[s], 2 * new_first[s]
+        end = i + 2 * num_rows[s] if same[s] else i
+        while i < end:
+            if there.size and not there[i // 2]:
+                i, j = i + 2, j + 2
+                continue
+            head, one, two = old[i], old[i + 1], new[j + 1]
+            num_bytes = head & _LOW
+            if head != new[j] or (num_bytes <= _INLINE and one != two):
+                same[s] = False
+                break
+            if num_bytes > _INLINE and (head != seen or one != old_seen or two != new_seen):
+                old_at, new_at = old_begin[one & _LOW] + (one >> 32), new_begin[two & _LOW] + (two >> 32)
+                for k in range(num_bytes):
+                    same[s] &= old_content[old_at + k] == new_content[new_at + k]
+                if not same[s]:
+                    break
+                seen, old_seen, new_seen = head, one, two
+            i, j = i + 2, j + 2
