@@ -134,3 +134,38 @@ def bootstrap_all(
 def _resampled(statistic: metrics.Statistic, ret_T: Float64Array, index_RT: Int64Array, periods_per_year: float) -> Float64Array:
     chunks = [statistic(ret_T[index_RT[start : start + _CHUNK]], periods_per_year) for start in range(0, len(index_RT), _CHUNK)]
     return np.concatenate(chunks) if chunks else np.empty(0)
+
+
+def repeated_sharpe(run: Sequence[Float64Array], periods_per_year: float) -> float:
+    """Sharpe of one strategy over several folds, trained with several seeds: that of the joined folds, the mean over seeds.
+
+    A seed that never traded counts as 0. Shapes  run: one array (S, T_k) a fold, S seeds in the same order.
+    """
+    return float(metrics.sharpe_or_zero(np.concatenate(list(run), axis=1), periods_per_year).mean())
+
+
+def repeated_draws(
+    runs: Mapping[str, Sequence[Float64Array]], periods_per_year: float, cfg: BootstrapConfig, seed: int
+) -> dict[str, Float64Array]:
+    """Draws of `repeated_sharpe` for strategies over the same folds: dates and seeds are both left to chance.
+
+    Within each fold dates are drawn in blocks (stationary bootstrap), the same for all strategies and seeds, and folds keep their length;
+    of a strategy with S seeds, S are drawn with replacement, anew in each fold, because each fold is a training of its own. Folds
+    themselves are not drawn: they are too few.
+    Shapes  runs[name][k] (S, T_k), S may differ between strategies; result[name] (reps,), to be subtracted draw by draw.
+    Raises  ContractError when strategies differ in the bars of a fold.
+    """
+    names = sorted(runs)
+    lengths = {name: tuple(fold_ST.shape[1] for fold_ST in runs[name]) for name in names}
+    if len(set(lengths.values())) != 1:
+        raise ContractError(f"repeated runs: expected the same bars a fold, found {lengths}; run all strategies on one span")
+    parts: dict[str, list[Float64Array]] = {name: [] for name in names}
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, 1))))
+    for fold in range(len(runs[names[0]])):
+        block = block_length([ret_T for name in names for ret_T in runs[name][fold]])
+        index_RT = resample_indices(lengths[names[0]][fold], block, cfg.reps, seed + fold)
+        for name in names:
+            fold_ST = runs[name][fold]
+            drawn_RS = rng.integers(0, len(fold_ST), (cfg.reps, len(fold_ST)))
+            parts[name].append(fold_ST[drawn_RS[:, :, None], index_RT[:, None, :]])
+    return {name: metrics.sharpe_or_zero(np.concatenate(parts[name], axis=2), periods_per_year).mean(axis=1) for name in names}

@@ -13,6 +13,8 @@ from plusultra_core.evaluation.bootstrap import (
     bootstrap_all,
     intervals,
     paired_differences,
+    repeated_draws,
+    repeated_sharpe,
     resample_indices,
 )
 
@@ -92,6 +94,48 @@ def test_series_of_other_lengths_are_not_paired() -> None:
 def test_a_config_that_makes_no_sense_is_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         BootstrapConfig(**{"reps": 400, "confidence": 0.95, "min_bars": 10, key: value})
+
+
+def folds_of(seeds: int, spread: float, start: int = 20) -> list[np.ndarray]:
+    """Two folds of 150 and 200 bars; seeds share the market of a fold and add `spread` of their own to its mean."""
+    own = np.random.default_rng(start).normal(size=(2, seeds, 1)) * spread
+    return [0.01 * (ar1(0.0, num, start + fold) + 0.1 + own[fold]) for fold, num in enumerate((150, 200))]
+
+
+def test_the_sharpe_of_repeated_runs_is_the_mean_over_seeds_of_the_joined_folds() -> None:
+    run = folds_of(3, 0.5)
+    each = [float(metrics.sharpe(np.concatenate([fold[s] for fold in run]), 252.0)) for s in range(3)]
+    assert repeated_sharpe(run, 252.0) == pytest.approx(np.mean(each))
+    assert repeated_sharpe([*run[:1], run[1] * 0.0], 252.0) != repeated_sharpe(run, 252.0)
+    assert repeated_sharpe([fold * 0.0 for fold in run], 252.0) == 0.0
+
+
+def test_without_seeds_the_draws_are_those_of_the_dates_alone() -> None:
+    run = folds_of(1, 0.0)
+    found = repeated_draws({"model": run}, 252.0, CFG, 7)["model"]
+    index = [resample_indices(fold.shape[1], block_length([fold[0]]), CFG.reps, 7 + k) for k, fold in enumerate(run)]
+    joined = np.concatenate([fold[0][rows] for fold, rows in zip(run, index, strict=True)], axis=1)
+    assert found == pytest.approx(metrics.sharpe(joined, 252.0))
+
+
+def test_seeds_that_differ_widen_the_interval_and_seeds_that_agree_do_not() -> None:
+    alike, unlike = (repeated_draws({"model": folds_of(5, spread)}, 252.0, CFG, 7)["model"] for spread in (0.0, 0.5))
+    assert alike == pytest.approx(repeated_draws({"model": folds_of(1, 0.0)}, 252.0, CFG, 7)["model"])
+    assert np.std(unlike) > 1.3 * np.std(alike)
+
+
+def test_dates_are_drawn_jointly_for_strategies_with_and_without_seeds() -> None:
+    market = folds_of(1, 0.0)
+    draws = repeated_draws({"market": market, "better": [np.repeat(fold, 5, axis=0) + 0.001 for fold in market]}, 252.0, CFG, 7)
+    assert np.std(draws["better"] - draws["market"]) < 0.2 * np.std(draws["market"])
+    again = repeated_draws({"market": market, "better": [np.repeat(fold, 5, axis=0) + 0.001 for fold in market]}, 252.0, CFG, 7)
+    assert all(np.array_equal(draws[name], again[name]) for name in draws)
+
+
+def test_repeated_runs_over_other_bars_are_refused() -> None:
+    run = folds_of(1, 0.0)
+    with pytest.raises(ContractError, match="expected the same bars a fold"):
+        repeated_draws({"a": run, "b": [run[0], run[1][:, 1:]]}, 252.0, CFG, 7)
 
 
 @pytest.mark.slow
