@@ -65,6 +65,14 @@ def factors(found: pl.DataFrame) -> dict[str, Any]:
     return {"surest": table(found.select(shown).head(_ROWS).to_dicts()), **finite(plain)}
 
 
+def execution(found: pl.DataFrame) -> dict[str, Any]:
+    """Orders, fills and shortfall of every strategy; its basis points and fill ratios are plotted."""
+    shown = ("strategy", "num_orders", "num_refused", "fill_ratio", "shortfall", "bps", "latency_ms_median", "time_in_market")
+    rows = found.select(shown).rename({"bps": "shortfall_bps"}).to_dicts()
+    plain = {f"{row['strategy']}.{name}": row[name] for row in rows for name in ("shortfall_bps", "fill_ratio")}
+    return {"strategies": table(rows), **finite(plain)}
+
+
 def station(task: str, metrics: Metrics, history: History) -> dict[str, Any]:
     """The same of what a child process made, by its task."""
     match task:

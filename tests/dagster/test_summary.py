@@ -99,3 +99,12 @@ def test_a_column_says_what_it_means_and_what_may_stand_there() -> None:
     assert columns["volatility_state"].constraints.other == ["one of 0, 1, 2, 3"]
     assert not columns["symbol"].constraints.nullable
     assert columns["other"].constraints.nullable
+
+
+def test_execution_shows_every_strategy_and_plots_what_orders_lost() -> None:
+    row = {"num_orders": 3, "num_refused": 1, "fill_ratio": 0.5, "shortfall": 12.5, "bps": 4.25, "latency_ms_median": 250.0}
+    idle = {**dict.fromkeys(row, 0), "fill_ratio": None, "bps": None, "latency_ms_median": None}
+    frame = pl.DataFrame([{"strategy": name, **of, "time_in_market": 1.0} for name, of in (("policy", row), ("no_trade", idle))])
+    found = summary.execution(frame)
+    assert [record["shortfall_bps"] for record in cells(found["strategies"])] == ["4.25", "-"]
+    assert plotted(found) == {"policy.shortfall_bps": 4.25, "policy.fill_ratio": 0.5}

@@ -13,6 +13,9 @@ from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Reporting
 from plusultra_dagster.places import page_url, places
 
+PAGES = {"execution_report": ("execution trace", "execution.html"), "stress_scenarios": ("stress", "stress.html")}
+"""Of an asset the title and the file of its page."""
+
 
 @dg.asset(
     **dressed(
@@ -35,6 +38,8 @@ def report(
     pretrained_checkpoint: Artifact,
     supervised_checkpoint: Artifact,
     policy_checkpoint: Artifact,
+    execution_report: Artifact,
+    stress_scenarios: Artifact,
     config: Reporting,
 ) -> dg.MaterializeResult:
     """One self-contained HTML page and the same in Markdown: data, regimes, forecasts, equity, costs, baselines, lineage."""
@@ -52,11 +57,22 @@ def report(
             checks=_checks(context.instance, record.partition.key),
             history={name: read(artifact, "history.json") for name, artifact in stages.items()},
             decision=read(champion, "decision.json")["decision"],
+            links=beside(execution_report, stress_scenarios),
         )
         publish(record.store, record.provenance, partial(_fill, evidence, config.load(ReportingConfig), render_report), record.lineage)
     artifact = record.published()
     page = dg.MetadataValue.path(str(artifact.path / "report.html"))
     return record.artifact(artifact, page=page, report=dg.MetadataValue.url(page_url("report", artifact.path.name, "report.html")))
+
+
+def beside(*artifacts: Artifact) -> tuple[tuple[str, str], ...]:
+    """Pages of other artifacts as seen from an artifact's own folder: what they show, and where they lie; those that are there."""
+    found = [(artifact, *PAGES[artifact.path.parent.name]) for artifact in artifacts]
+    return tuple(
+        (title, f"../../{artifact.path.parent.name}/{artifact.path.name}/{page}")
+        for artifact, title, page in found
+        if (artifact.path / page).is_file()
+    )
 
 
 def _fill(evidence: Any, cfg: Any, render: Any, folder: Path) -> None:
