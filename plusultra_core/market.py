@@ -1,4 +1,4 @@
-"""Facts of a market: bar, calendar, periods per year, costs. One YAML per asset class in configs/markets/."""
+"""Facts of a market: bar, calendar, periods per year, money, costs and quotes. One YAML per asset class in configs/markets/."""
 
 import re
 from dataclasses import dataclass
@@ -39,6 +39,97 @@ class CostsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExchangeConfig:
+    """How money of another currency becomes the account's."""
+
+    settlement: Literal["cash", "margin"]
+    """cash: what is bought is paid for in its currency, so that its value moves with the rate; margin: only results are exchanged."""
+    cost_bps: float
+    """Cost of exchanging the money of a fill settled in cash, basis points of its notional."""
+    max_staleness_hours: float
+    """A rate is used for so long after it was known and no longer; a bar without one is not traded."""
+    via: tuple[str, ...]
+    """Currencies over which a rate is crossed that no pair of the dump quotes."""
+    at_par: tuple[str, ...]
+    """Currencies that are taken as the account's, one for one."""
+
+    def __post_init__(self) -> None:
+        if self.cost_bps < 0 or self.max_staleness_hours <= 0:
+            raise ConfigError(
+                f"exchange: expected cost_bps >= 0 and max_staleness_hours > 0, found {self.cost_bps}, {self.max_staleness_hours}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadColumn:
+    """Where a dump may quote the spread."""
+
+    table: str
+    """indicators, or a side table."""
+    field: str
+    ask_field: str | None
+    """With it `field` is the bid and this the ask, both prices; null: `field` is the spread."""
+    unit: Literal["price", "bps", "fraction"]
+    """Of the spread: in the price's own unit, or in basis points or as a fraction of the price."""
+    half: bool
+    """Whether it is half the spread already."""
+
+    def __post_init__(self) -> None:
+        if self.ask_field is not None and (self.unit != "price" or self.half):
+            raise ConfigError(f"spread.columns.{self.field}: a bid and an ask are prices; expected unit price and half false")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadConfig:
+    """Where half spreads come from."""
+
+    source: Literal["data", "proxy", "config"]
+    """data: quoted where the dump quotes, else `costs.half_spread_bps`; proxy: else estimated from bars; config: never looked for."""
+    columns: tuple[SpreadColumn, ...]
+    """The first that has a value counts; a dump need not have any."""
+    max_staleness_hours: float
+    """A quoted spread is used for so long after it was known and no longer."""
+    cap_bps: float
+    """Most that half a spread is taken to be."""
+    estimator: Literal["roll", "corwin_schultz", "abdi_ranaldo", "adv"]
+    """What estimates from bars; the least is `costs.half_spread_bps`."""
+    window_bars: int
+    """Bars that an estimate is made of."""
+    ticket_ccy: float
+    """Notional of one trade of the market, account currency; the estimator adv needs it."""
+
+    def __post_init__(self) -> None:
+        if self.max_staleness_hours <= 0 or self.cap_bps <= 0 or self.ticket_ccy <= 0 or self.window_bars < 4:
+            raise ConfigError(
+                "spread: expected max_staleness_hours, cap_bps, ticket_ccy > 0 and window_bars >= 4, "
+                f"found {self.max_staleness_hours}, {self.cap_bps}, {self.ticket_ccy}, {self.window_bars}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthColumn:
+    """Where a dump may quote the size at its best prices."""
+
+    table: str
+    field: str
+    unit: Literal["units", "money"]
+    """Units of the asset, or money in its currency."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthConfig:
+    """Where quoted sizes come from; where none is quoted the volume of the bar alone bounds a fill."""
+
+    columns: tuple[DepthColumn, ...]
+    """The least of those that have a value counts, as of bid and ask."""
+    max_staleness_hours: float
+
+    def __post_init__(self) -> None:
+        if self.max_staleness_hours <= 0:
+            raise ConfigError(f"depth.max_staleness_hours: expected > 0, found {self.max_staleness_hours}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MarketConfig:
     """One asset class: its grid, its year, its costs."""
 
@@ -53,7 +144,10 @@ class MarketConfig:
     """Bars in a year, for annualising."""
     currency: str
     """Currency of the account."""
+    exchange: ExchangeConfig
     costs: CostsConfig
+    spread: SpreadConfig
+    depth: DepthConfig
     fallback_adv_ccy: float
     """Notional traded per bar where the dump has no volume, account currency."""
     context_classes: tuple[str, ...]
@@ -73,6 +167,8 @@ class MarketConfig:
             raise ConfigError(f"periods_per_year: expected > 0, found {self.periods_per_year}")
         if self.fallback_adv_ccy <= 0:
             raise ConfigError(f"fallback_adv_ccy: expected > 0, found {self.fallback_adv_ccy}")
+        if self.spread.cap_bps < self.costs.half_spread_bps:
+            raise ConfigError(f"spread.cap_bps: expected >= costs.half_spread_bps, found {self.spread.cap_bps}")
         for name in self.context_classes:
             if name not in ASSET_CLASSES:
                 raise ConfigError(f"context_classes: expected names of {ASSET_CLASSES}, found {name!r}")

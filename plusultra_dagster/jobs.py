@@ -10,6 +10,7 @@ TABLES = (
     "trades",
     "side_tables",
     "corporate_actions",
+    "exchange_rates",
     "bars",
     "features",
     "regimes",

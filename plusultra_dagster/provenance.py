@@ -35,6 +35,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "trades": ("contract",),
     "side_tables": ("contract",),
     "corporate_actions": ("contract",),
+    "exchange_rates": ("contract",),
     "bars": ("contract", "truncation", "poison"),
     "features": ("contract", "truncation", "poison"),
     "regimes": ("contract", "truncation", "poison"),

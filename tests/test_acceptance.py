@@ -38,6 +38,7 @@ from plusultra_core.training.tasks import TrainingConfig
 from plusultra_core.views import build as views
 from plusultra_core.windows import build as windows
 from plusultra_core.windows.panel import Panel, publish_panel, replace
+from plusultra_core.windows.quotes import build_quotes
 
 pytestmark = pytest.mark.slow
 
@@ -129,7 +130,10 @@ class Way:
         """The windows, with these targets or those of the dump."""
         f = self.frames
         labels = f["targets"] if labels is None else labels
-        return windows.build(f["bars"], f["features"], f["regimes"], labels, f["view"], f["side_tables"], self.market, self.load("windows"))
+        tables = (f[name] for name in ("bars", "assets", "indicators", "side_tables", "exchange_rates"))
+        quotes = build_quotes(*tables, self.market)
+        own = (f["bars"], f["features"], f["regimes"], labels, f["view"], f["side_tables"])
+        return windows.build(*own, quotes, self.market, self.load("windows"))
 
     def publish(self, panel: Panel, place: str = "store") -> None:
         """Make a panel the input of every job after it."""

@@ -14,6 +14,7 @@ from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract.frames import empty, sort
 from plusultra_core.data.corporate_actions import CorporateActionsConfig
+from plusultra_core.data.fx import build_rates, quote_currency, unit_rate
 from plusultra_core.data.gate.assets import classify
 from plusultra_core.data.gate.connection import GateConfig
 from plusultra_core.data.gate.findings import ValidationConfig
@@ -26,7 +27,7 @@ from plusultra_core.data.universe import UniverseConfig
 from plusultra_core.errors import ArtifactError, ConfigError
 from plusultra_core.market import ASSET_CLASSES, MarketConfig
 
-TABLES = ("assets", "series", "indicators", "benchmarks", "trades", "side_tables", "corporate_actions")
+TABLES = ("assets", "series", "indicators", "benchmarks", "trades", "side_tables", "corporate_actions", "exchange_rates")
 """Frames that `build_table` makes."""
 _BARS = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 _LAYOUT = 1  # of the files of a snapshot; another number makes every older snapshot be taken again
@@ -150,6 +151,8 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
         rows = _side_tables(source, symbols).lazy()
     elif name == "corporate_actions":
         rows = _corporate_actions(source, symbols)
+    elif name == "exchange_rates":
+        rows = _exchange_rates(source, members, markets.get(asset_class)).lazy()
     else:
         rows = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
     rows = rows.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
@@ -247,6 +250,19 @@ def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.LazyFrame:
     rows = source.read(cfg.shape(), cfg.lag_s, symbols)
     there = rows.collect_schema()
     return rows.select(**{name: pl.col(column) for name, column in cfg.columns().items() if column in there})
+
+
+def _exchange_rates(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+    """What the pairs of the snapshot say of the currencies of a class."""
+    if market is None:
+        return empty("exchange_rates")
+    quoted = (quote_currency(*row) for row in members.select("symbol", "asset_class", "currency").iter_rows())
+    foreign = [name for name in quoted if unit_rate(name, market.currency, market.exchange) is None]
+    if not foreign:
+        return empty("exchange_rates")
+    pairs = source.assets.filter(pl.col("asset_class") == "forex")["symbol"].to_list()
+    forex = source.read(SHAPES["series"], source.cfg.lags.of("series"), pairs).collect()
+    return build_rates(foreign, forex, market.currency, market.exchange)
 
 
 def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """The ledger: every step, order and cost of a run, kept as arrays and handed out as columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plusultra_core.arrays import Float64Array, Int8Array, Int64Array
+from plusultra_core.simulation.liquidity.currency import attribute
 from plusultra_core.simulation.records import (
     CANCELLED,
     CARRIED,
@@ -21,6 +23,8 @@ from plusultra_core.simulation.records import (
 )
 
 Columns = dict[str, NDArray[Any]]
+PARTS = ("currency_pnl", "conversion")
+"""What of price_pnl is the exchange rate's, and what of spread was paid to exchange money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Ledger:
     liquidated: bool
     proxy: Int8Array
     """(S, A) what of the bar that was met comes from the market's config."""
+    currency_pnl: Float64Array
+    """(S, A) part of price_pnl that is the exchange rate's alone."""
+    conversion: Float64Array
+    """(S, A) part of spread that was paid for exchanging the money."""
 
     def account(self) -> Columns:
         """One row a close: equity, exposure, and the terms that explain the change since the row before.
@@ -62,6 +70,8 @@ class Ledger:
         }
         for name in (*COSTS, "liquidation"):
             columns[name] = _opened(getattr(steps, name).sum(axis=1))
+        for name in PARTS:
+            columns[name] = _opened(getattr(self, name).sum(axis=1))
         columns["drawdown"] = 1.0 - self.equity / self.peak
         columns["turnover"] = _opened(np.where(before > 0, traded / np.where(before > 0, before, 1.0), 0.0))
         columns["guard_state"] = np.concatenate((np.zeros(1, np.int8), self.guard_state))
@@ -87,7 +97,31 @@ class Ledger:
         }
         for name in ("price_pnl", *COSTS, "liquidation"):
             columns[name] = getattr(steps, name)[row, slot]
+        for name in PARTS:
+            columns[name] = getattr(self, name)[row, slot]
         return columns
+
+    def currencies(self, currency_A: Sequence[str]) -> Columns:
+        """One row a close and currency in which something is held or was earned, `currency_A` those of the slots.
+
+        Units   account currency: `net` and `gross` value of what is quoted in it, the results of the bar in price and in currency
+                (together price_pnl), what was paid to exchange. The cash of the account is in its own currency alone.
+        """
+        steps = self.steps
+        names = sorted(set(currency_A))
+        code_A = np.array([names.index(name) for name in currency_A])
+        value = steps.position * np.nan_to_num(steps.mark)
+        terms = {
+            "net": value,
+            "gross": np.abs(value),
+            "local_pnl": steps.price_pnl - self.currency_pnl,
+            "currency_pnl": self.currency_pnl,
+            "conversion": self.conversion,
+        }
+        sums = {name: np.stack([term[:, code_A == c].sum(axis=1) for c in range(len(names))], axis=1) for name, term in terms.items()}
+        row, code = np.nonzero(np.any([term != 0 for term in sums.values()], axis=0))
+        columns: Columns = {"ts_ns": self.ts_ns[1:][row], "currency": np.array(names)[code]}
+        return columns | {name: term[row, code] for name, term in sums.items()}
 
     def orders(self) -> Columns:
         """One row an order: what was asked, when it met the market, what it got at what cost, how and why it ended.
@@ -206,16 +240,19 @@ class Recorder:
     def ledger(self) -> Ledger:
         """What was recorded so far."""
         rows, start = self._row, self._start
+        found = attribute(Step._make(field[:rows, 0] for field in self._steps), self._market, start, self._accounts.asset_EA[0])
         return Ledger(
             start=start,
             ts_ns=self._market.ts_ns[start : start + rows + 1],
-            steps=Step._make(field[:rows, 0] for field in self._steps),
+            steps=found.steps,
             equity=self._books[: rows + 1, 0, 1].copy(),
             cash=self._books[: rows + 1, 0, 0].copy(),
             peak=self._books[: rows + 1, 0, 2].copy(),
             guard_state=self._books[1 : rows + 1, 0, 3].astype(np.int8),
             liquidated=bool(self._accounts.done_E[0]),
             proxy=self._market.proxy[start + 1 : start + rows + 1][:, self._accounts.asset_EA[0]],
+            currency_pnl=found.currency_pnl,
+            conversion=found.conversion,
         )
 
     def _book(self) -> tuple[float, float, float, float]:

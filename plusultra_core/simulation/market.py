@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
-from plusultra_core.simulation.records import PROXY_DEPTH, PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_SPREAD, PROXY_VOLUME, MarketArrays
+from plusultra_core.simulation.liquidity.currency import conversion_bps, in_account
+from plusultra_core.simulation.liquidity.rolling import carry, rolling_mean
+from plusultra_core.simulation.liquidity.spread import Prices, build_quotes
+from plusultra_core.simulation.records import PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_VOLUME, MarketArrays
 
 HALF_RANGE_SIGMAS = math.sqrt(8.0 / math.pi) / 2.0
 """Half the expected range of a Brownian motion, in its standard deviations."""
-BARS = ("open", "high", "low", "close", "volume", "funding")
+BARS = ("open", "high", "low", "close", "volume", "funding", "half_spread_bps", "depth", "fx")
 """What `market_arrays` takes of a panel, each (N, T)."""
 _WIDE = ("open", "high", "low", "close", "volume", "funding", "sigma", "adv_ccy", "half_spread_bps", "dividend", "translation", "proxy")
 _ADV_FLOOR = 1e-6
@@ -38,48 +41,73 @@ def market_arrays(
 ) -> MarketArrays:
     """Arrays (N, T) of a panel as the time-major market of the kernel.
 
-    `bars_NT` holds open, high, low, close, volume and funding. A bar without volume is given the average
-    notional of the last `adv_bars` bars, before any the market's fallback; a bar without a range gets one
-    from sigma; sigma is carried forward, before any it is `fallback_sigma`.
+    `bars_NT` holds open, high, low, close, volume and funding, and where they are known half_spread_bps and depth (NaN where
+    nothing is quoted) and fx (account currency for one unit of the asset's; a bar without a rate is not traded). Prices become
+    money of the account (`liquidity/currency.py`). A bar without volume is given the average notional of the last `adv_bars`
+    bars, before any the market's fallback; a bar without a range gets one from sigma; sigma is carried forward, before any it is
+    `fallback_sigma`; a bar without a quoted spread gets it as `market.spread` says (`liquidity/spread.py`).
     Looks   back only: row t is made of rows <= t.
     NaN     prices where there is no bar, open where the bar has none; nowhere else.
     Raises  ContractError for prices that are not positive and finite, high < low, or negative volume.
     """
-    tradable = np.ascontiguousarray(tradable_NT.T)
+    rate = bars_NT["fx"].T if "fx" in bars_NT else np.ones(tradable_NT.T.shape)
+    tradable = np.ascontiguousarray(tradable_NT.T & np.isfinite(rate))
+    rate = np.where(tradable, rate, np.nan)
     raw = {name: np.where(tradable, array.T, np.nan) for name, array in bars_NT.items()}
     _check(raw, tradable)
-    proxy: Int8Array = np.where(tradable, PROXY_SPREAD | PROXY_DEPTH, 0).astype(np.int8)
     close = raw["close"]
-    sigma, known = _carry(np.where(sigma_NT.T > 0, sigma_NT.T, np.nan))
+    sigma, known = carry(np.where(sigma_NT.T > 0, sigma_NT.T, np.nan))
     sigma = np.where(known, sigma, fallback_sigma)
-    proxy |= np.where(tradable & ~known, PROXY_SIGMA, 0).astype(np.int8)
-    half_range = HALF_RANGE_SIGMAS * sigma
     ranged = np.isfinite(raw["high"]) & np.isfinite(raw["low"])
-    proxy |= np.where(tradable & ~ranged, PROXY_RANGE, 0).astype(np.int8)
-    proxy |= np.where(tradable & ~np.isfinite(raw["open"]), PROXY_OPEN, 0).astype(np.int8)
-    high = np.where(ranged, raw["high"], close * np.exp(half_range))
-    low = np.where(ranged, raw["low"], close * np.exp(-half_range))
-    mean = _rolling_mean(raw["volume"] * close, adv_bars)
-    adv = np.maximum(np.where(np.isnan(mean), market.fallback_adv_ccy, mean), _ADV_FLOOR * market.fallback_adv_ccy)
-    voluminous = np.isfinite(raw["volume"])
-    proxy |= np.where(tradable & ~voluminous, PROXY_VOLUME, 0).astype(np.int8)
-    volume = np.where(voluminous, raw["volume"], np.where(tradable, adv / close, 0.0))
-    half_spread = np.full(tradable.shape, float(market.costs.half_spread_bps))
+    high = np.where(ranged, raw["high"], close * np.exp(HALF_RANGE_SIGMAS * sigma))
+    low = np.where(ranged, raw["low"], close * np.exp(-HALF_RANGE_SIGMAS * sigma))
+    margin = market.exchange.settlement == "margin"
+    money = in_account(raw["open"], high, low, close, rate, margin)
+    volume, adv = _volumes(raw["volume"], money.close, market.fallback_adv_ccy, adv_bars)
+    exchange_bps = conversion_bps(rate, 0.0 if margin else market.exchange.cost_bps)
+    none = np.full(tradable.shape, np.nan)
+    prices = Prices(raw["high"], raw["low"], close)
+    quotes = build_quotes(raw.get("half_spread_bps", none), raw.get("depth", none), prices, sigma, adv, market)
+    lacks = (
+        (PROXY_SIGMA, ~known),
+        (PROXY_RANGE, ~ranged),
+        (PROXY_OPEN, ~np.isfinite(raw["open"])),
+        (PROXY_VOLUME, ~np.isfinite(raw["volume"])),
+    )
+    met = np.concatenate((quotes.source[:1], quotes.source[:-1]))  # by the bar that comes
+    proxy = sum((np.where(lacking, bit, 0) for bit, lacking in lacks), met.astype(np.int64))
     return MarketArrays(
         ts_ns=np.ascontiguousarray(ts_ns_T, dtype=np.int64),
-        open=np.ascontiguousarray(raw["open"]),
-        high=np.ascontiguousarray(high),
-        low=np.ascontiguousarray(low),
-        close=np.ascontiguousarray(close),
+        open=np.ascontiguousarray(money.open),
+        high=np.ascontiguousarray(money.high),
+        low=np.ascontiguousarray(money.low),
+        close=np.ascontiguousarray(money.close),
         volume=np.ascontiguousarray(volume),
         funding=np.ascontiguousarray(np.nan_to_num(bars_NT["funding"].T, nan=0.0)),
         sigma=np.ascontiguousarray(sigma),
         adv_ccy=np.ascontiguousarray(adv),
-        half_spread_bps=half_spread,
+        half_spread_bps=np.ascontiguousarray(quotes.half_spread_bps + exchange_bps),
         tradable=tradable,
-        proxy=proxy,
-        **plain_terms(ts_ns_T, tradable.shape[1]),
-    )
+        proxy=np.where(tradable, proxy, 0).astype(np.int8),
+        **plain_terms(ts_ns_T, tradable.shape[1]) | foreign_terms(money.translation, exchange_bps, margin),
+    )._replace(depth=quotes.depth)
+
+
+def foreign_terms(translation: Float64Array, exchange_bps: Float64Array, margin: bool) -> dict[str, Any]:
+    """Terms of assets quoted abroad: where only results are exchanged, the translation of what is held is given back bar by bar."""
+    return {
+        "dividend": np.ascontiguousarray(0.0 - translation) if margin else np.zeros(translation.shape),
+        "translation": np.ascontiguousarray(translation),
+        "conversion_bps": exchange_bps,
+        "margined": np.full(translation.shape[1], margin),
+    }
+
+
+def _volumes(volume: Float64Array, close: Float64Array, fallback_ccy: float, num_bars: int) -> tuple[Float64Array, Float64Array]:
+    """Units that a bar trades, and the average notional of the last bars, both made up where the dump has no volume."""
+    mean = np.maximum(rolling_mean(volume * close, num_bars), 0.0)
+    adv = np.maximum(np.where(np.isnan(mean), fallback_ccy, mean), _ADV_FLOOR * fallback_ccy)
+    return np.where(np.isfinite(volume), volume, np.where(np.isfinite(close), adv / close, 0.0)), adv
 
 
 def plain_terms(ts_ns_T: Int64Array, num_assets: int) -> dict[str, Any]:
@@ -105,7 +133,7 @@ def with_terms(market: MarketArrays, lot_N: Float64Array, tick_N: Float64Array, 
 
     `tick_N` is in quoted prices. Volume is taken to count contracts already; the average notional follows the prices.
     """
-    priced = {name: getattr(market, name) * multiplier_N for name in ("open", "high", "low", "close", "dividend", "adv_ccy")}
+    priced = {name: getattr(market, name) * multiplier_N for name in ("open", "high", "low", "close", "dividend", "translation", "adv_ccy")}
     return market._replace(**priced, lot=lot_N.astype(np.float64), tick=tick_N * multiplier_N)
 
 
@@ -113,7 +141,7 @@ def with_delisting(market: MarketArrays, end_N: Int64Array, terminal_ret_N: Floa
     """The market without the bars of an asset from bar end_N on (T: it lives on); who holds it then gets the terminal return."""
     gone = np.arange(market.ts_ns.size)[:, None] >= end_N
     prices = {name: np.where(gone, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
-    still = {name: np.where(gone, 0.0, getattr(market, name)) for name in ("volume", "funding", "dividend")}
+    still = {name: np.where(gone, 0.0, getattr(market, name)) for name in ("volume", "funding", "dividend", "translation")}
     return market._replace(**prices, **still, tradable=market.tradable & ~gone, end=end_N.astype(np.int64), terminal_ret=terminal_ret_N)
 
 
@@ -156,7 +184,7 @@ def last_close(market: MarketArrays) -> Float64Array:
     Shapes  result (T, N).
     """
     listed = np.arange(market.ts_ns.size)[:, None] < market.end
-    close: Float64Array = np.where(listed, _carry(market.close)[0], np.nan)
+    close: Float64Array = np.where(listed, carry(market.close)[0], np.nan)
     return close
 
 
@@ -170,23 +198,3 @@ def _check(raw: dict[str, Float64Array], tradable: BoolArray) -> None:
         raise ContractError(f"bars.high: below low in {int(np.sum(raw['high'] < raw['low']))} bars; allowed 0; build the bars again")
     if np.any(raw["volume"] < 0):
         raise ContractError(f"bars.volume: negative in {int(np.sum(raw['volume'] < 0))} bars; allowed 0; build the bars again")
-
-
-def _carry(values: Float64Array) -> tuple[Float64Array, BoolArray]:
-    """The last finite value at or before each row, and whether there is one."""
-    rows = np.arange(values.shape[0])[:, None]
-    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=0)
-    carried = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-    return np.where(last >= 0, carried, np.nan), last >= 0
-
-
-def _rolling_mean(values: Float64Array, num_bars: int) -> Float64Array:
-    """Mean of the finite values among the last `num_bars` rows; NaN where there is none."""
-    finite = np.isfinite(values)
-    zero = np.zeros((1, values.shape[1]))
-    total = np.concatenate((zero, np.cumsum(np.where(finite, values, 0.0), axis=0)))
-    count = np.concatenate((zero, np.cumsum(finite, axis=0, dtype=np.float64)))
-    start = np.maximum(np.arange(values.shape[0]) + 1 - num_bars, 0)
-    num = count[1:] - count[start]
-    mean = np.maximum(total[1:] - total[start], 0.0) / np.maximum(num, 1.0)
-    return np.where(num > 0, mean, np.nan)

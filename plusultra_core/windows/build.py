@@ -18,6 +18,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.views.panel import wide
 from plusultra_core.windows.folds import FoldsConfig, build_folds
 from plusultra_core.windows.panel import Fold, Panel, check_panel
+from plusultra_core.windows.quotes import QUOTES, currencies_of
 from plusultra_core.windows.scaling import fit_scaler, rows_of_windows
 
 KEYS = ("symbol", "ts_ns", "known_ns")
@@ -63,6 +64,7 @@ def build(
     targets: pl.DataFrame,
     view: pl.DataFrame,
     side_tables: pl.DataFrame,
+    quotes: pl.DataFrame,
     market: MarketConfig,
     cfg: WindowsConfig,
 ) -> Panel:
@@ -74,7 +76,7 @@ def build(
     """
     if bars.height == 0:
         raise ContractError(f"windows: no bars of {market.asset_class}; leave this class out of the run")
-    _check_rows(bars, {"features": features, "regimes": regimes, "targets": targets})
+    _check_rows(bars, {"features": features, "regimes": regimes, "targets": targets, "quotes": quotes})
     grid = _Grid(bars)
     names = tuple(name for name in features.columns if name not in KEYS)
     tokens = tuple(name for name in regimes.columns if name.endswith("_state"))
@@ -86,9 +88,9 @@ def build(
     labels = _labels(targets, grid, cfg.label_slack_bars)
     anchor_NT = _in_time(_anchors(tradable_NT, own_NTF, labels["sigma_NT"], cfg), known_NT, grid, cfg.max_delay_s)
     x_NTF = np.concatenate((own_NTF, view_NTJ), axis=2).astype(np.float32)
-    paid = side_tables if market.costs.funding else side_tables.clear()
     panel = Panel(
         symbols=grid.symbols,
+        currencies=currencies_of(quotes, market),
         features=names + view_names,
         tokens=tokens,
         num_states=(NUM_STATES,) * len(tokens),
@@ -105,7 +107,8 @@ def build(
         anchor_NT=anchor_NT,
         **_prices(bars, grid),
         **labels,
-        funding_NT=bar_funding(paid, grid.symbols, grid.ts_ns_T, bar_ns(market.bar)),
+        **{f"{name}_NT": grid.scatter(_matrix(quotes, (name,))[:, 0], np.nan) for name in QUOTES},
+        funding_NT=bar_funding(side_tables.filter(market.costs.funding), grid.symbols, grid.ts_ns_T, bar_ns(market.bar)),
         folds=_folds(x_NTF, anchor_NT, labels["label_end_NTK"], cfg),
     )
     check_panel(panel)

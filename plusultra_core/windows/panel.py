@@ -17,7 +17,7 @@ from plusultra_core import artifacts
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from plusultra_core.errors import ArtifactError
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "panel.safetensors"
 
 
@@ -38,6 +38,8 @@ class Panel:
     """N assets, T grid times, F features, S state tokens, K horizons. Missing floats are NaN."""
 
     symbols: tuple[str, ...]
+    currencies: tuple[str, ...]
+    """Of each asset's price."""
     features: tuple[str, ...]
     tokens: tuple[str, ...]
     num_states: tuple[int, ...]
@@ -74,10 +76,16 @@ class Panel:
     volume_NT: Float64Array
     funding_NT: Float64Array
     """Funding paid by longs in (ts[t-1], ts[t]], fraction of notional; 0 where none."""
+    half_spread_bps_NT: Float64Array
+    """Half the spread quoted at the close of the bar; NaN where none was."""
+    depth_NT: Float64Array
+    """Units quoted at the best price at the close of the bar; NaN where none were."""
+    fx_NT: Float64Array
+    """Account currency for one unit of the asset's, as known at the close; NaN where no rate was known, and without a bar."""
     folds: tuple[Fold, ...]
 
 
-_HEADER = ("symbols", "features", "tokens", "num_states", "horizons", "asset_class", "bar_ns", "periods_per_year", "lookback")
+_HEADER = ("symbols", "currencies", "features", "tokens", "num_states", "horizons", "asset_class", "bar_ns", "periods_per_year", "lookback")
 _DTYPES: dict[str, tuple[Any, str]] = {
     "ts_ns_T": (np.int64, "T"),
     "known_ns_NT": (np.int64, "NT"),
@@ -97,6 +105,9 @@ _DTYPES: dict[str, tuple[Any, str]] = {
     "close_NT": (np.float64, "NT"),
     "volume_NT": (np.float64, "NT"),
     "funding_NT": (np.float64, "NT"),
+    "half_spread_bps_NT": (np.float64, "NT"),
+    "depth_NT": (np.float64, "NT"),
+    "fx_NT": (np.float64, "NT"),
 }
 
 
@@ -119,6 +130,12 @@ def check_panel(panel: Panel) -> None:
             raise ArtifactError(f"panel.{name}: expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}; build it again")
     if size["T"] < 1 or np.any(np.diff(panel.ts_ns_T) <= 0):
         raise ArtifactError("panel.ts_ns_T: expected strictly increasing times; build it again")
+    if len(panel.currencies) != size["N"]:
+        raise ArtifactError(f"panel.currencies: expected {size['N']}, one an asset, found {len(panel.currencies)}; build it again")
+    for name in ("half_spread_bps_NT", "depth_NT", "fx_NT"):
+        array = getattr(panel, name)
+        if np.any(np.isinf(array) | (array < 0)) or (name == "fx_NT" and np.any(array == 0)):
+            raise ArtifactError(f"panel.{name}: expected finite values, none negative, or NaN; build it again")
     for fold in panel.folds:
         for name in ("center_F", "scale_F"):
             array = getattr(fold, name)

@@ -28,6 +28,7 @@ DESCRIPTIONS = {
     "trades": "Trades of this class's symbols as the dump records them.",
     "side_tables": "Alternative data in one long frame: rates, calendars, funding, sentiment, on-chain, fundamentals.",
     "corporate_actions": "Splits and dividends of this class's symbols, dated by when they take effect.",
+    "exchange_rates": "What the currencies of this class's symbols were worth in that of the account, as the forex pairs of the dump said.",
 }
 
 

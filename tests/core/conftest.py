@@ -66,6 +66,7 @@ def make_planted(
     ts = (np.arange(num_times, dtype=np.int64) + 16_000) * NS_PER_DAY
     panel = Panel(
         symbols=tuple(f"S{n:02d}" for n in range(num_assets)),
+        currencies=("USD",) * num_assets,
         features=("alpha_1", "alpha_2", *(f"noise_{i}" for i in range(num_noise))),
         tokens=("volatility_state", "liquidity_state"),
         num_states=(4, 4),
@@ -92,6 +93,9 @@ def make_planted(
         close_NT=close,
         volume_NT=np.full((num_assets, num_times), 1e6),
         funding_NT=np.zeros((num_assets, num_times)),
+        half_spread_bps_NT=np.full((num_assets, num_times), np.nan),
+        depth_NT=np.full((num_assets, num_times), np.nan),
+        fx_NT=np.ones((num_assets, num_times)),
         folds=tuple(made),
     )
     return Planted(panel, signal)

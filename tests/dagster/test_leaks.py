@@ -176,9 +176,10 @@ def panel() -> Panel:
     folds = windows.FoldsConfig(num_folds=2, test_frac=0.3, valid_frac=0.12, embargo_bars=1, min_train_bars=20)
     cfg = windows.WindowsConfig(lookback=8, min_coverage=0.5, min_features_frac=0.5, label_slack_bars=3, max_delay_s=0, folds=folds)
     prices = {f"{name}_NT": np.full(shape, 100.0) for name in ("open", "high", "low", "close", "volume")}
+    prices |= {"half_spread_bps_NT": np.full(shape, np.nan), "depth_NT": np.full(shape, np.nan), "fx_NT": np.ones(shape)}
     return Panel(
-        symbols=("A", "B"), features=("f", "g"), tokens=(), num_states=(), horizons=(horizon,), asset_class="equity",
-        bar_ns=86_400 * 10**9, periods_per_year=252.0, lookback=8, ts_ns_T=(t + 1).astype(np.int64) * 86_400 * 10**9,
+        symbols=("A", "B"), currencies=("USD", "USD"), features=("f", "g"), tokens=(), num_states=(), horizons=(horizon,),
+        asset_class="equity", bar_ns=86_400 * 10**9, periods_per_year=252.0, lookback=8, ts_ns_T=(t + 1).astype(np.int64) * 86_400 * 10**9,
         known_ns_NT=np.broadcast_to((t + 1) * 86_400 * 10**9, shape).astype(np.int64), x_NTF=x, state_NTS=np.zeros((*shape, 0), np.int8),
         y_NTK=np.zeros((*shape, 1), np.float32), ret_NTK=np.zeros((*shape, 1), np.float32),
         direction_NTK=np.ones((*shape, 1), np.int8), label_end_NTK=end, weight_NT=np.ones(shape, np.float32),

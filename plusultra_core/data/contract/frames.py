@@ -92,6 +92,10 @@ FRAMES: dict[str, FrameSpec] = {
         order=("symbol", "ts_ns", "action"),
         known_after_ts=False,
     ),
+    "exchange_rates": FrameSpec(
+        {"currency": _TEXT, "ts_ns": _NS, "known_ns": _NS, "expires_ns": _NS, "rate": Col(pl.Float64, above=0.0)},
+        order=("currency", "ts_ns"),
+    ),
     "bars": FrameSpec(
         {**_KEYS, "open": _PRICE_OR_NULL, "high": _PRICE_OR_NULL, "low": _PRICE_OR_NULL, "close": _PRICE, "volume": _AMOUNT_OR_NULL}
         | {

@@ -54,6 +54,7 @@ COLUMNS: Mapping[str, Meaning] = {
     "action": ("", "Split or dividend."),
     "amount": ("currency a share", "Of a dividend, in shares as they stood then."),
     "ratio": ("new shares for one old", "Of a split."),
+    "rate": ("account currency a unit", "What one unit of the currency is worth, as the snapshot's pairs say."),
     "sigma": ("log return a bar", "Causal EWMA volatility."),
     "barrier_label": ("", "-1 lower, 0 vertical, 1 upper barrier: a target, never a feature."),
     "barrier_ret": ("log return", "To where the path met its barrier: a target, never a feature."),

@@ -1,6 +1,7 @@
 """Finer rows in windows: the whole of each window, of each session, and nothing of what has not closed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN, iso
 from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.gate.timestamps import to_ns
@@ -85,24 +87,7 @@ def test_resampling_agrees_with_a_loop(hours: set[int], seed: int, holes: float,
 
 
 def _continuous(bar: str = "1d") -> MarketConfig:
-    from plusultra_core.market import CostsConfig
-
-    costs = CostsConfig(
-        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
-    )
-    return MarketConfig(
-        asset_class="crypto",
-        bar=bar,
-        calendar="24/7",
-        session_tz="UTC",
-        periods_per_year=365.0,
-        currency="USD",
-        costs=costs,
-        fallback_adv_ccy=1.0,
-        context_classes=(),
-        symbol_rules=(),
-        exchange_rules=(),
-    )
+    return config.load(MarketConfig, Path(__file__).resolve().parents[3] / "configs" / "markets" / "crypto.yaml", {"bar": bar})
 
 
 def test_windows_end_at_midnight_and_hold_their_end() -> None:

@@ -251,7 +251,7 @@ def test_tables_are_read_without_the_dump(
     snapshot = take_snapshot(make_dump(), tmp_path / "store", data_cfg, markets)
     (snapshot.path / "dump.sqlite").unlink()
     assert classes_in(snapshot.path, markets, data_cfg) == ("crypto", "equity", "etf")
-    assert [build_table(name, snapshot.path, "equity", markets, data_cfg).height for name in TABLES] == [2, 60, 0, 0, 0, 0, 0]
+    assert [build_table(name, snapshot.path, "equity", markets, data_cfg).height for name in TABLES] == [2, 60, 0, 0, 0, 0, 0, 0]
 
 
 def test_tables_do_not_depend_on_how_many_rows_went_together(

@@ -12,7 +12,7 @@ import pytest
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.evaluation.scorecard import EvaluationConfig
-from plusultra_core.market import CostsConfig, MarketConfig
+from plusultra_core.market import MarketConfig
 
 LEVELS = {"q_05": -1.645, "q_10": -1.282, "q_25": -0.674, "q_50": 0.0, "q_75": 0.674, "q_90": 1.282, "q_95": 1.645}
 COSTS = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
@@ -245,15 +245,10 @@ def world_trace(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
 
 
 @pytest.fixture(scope="session")
-def market() -> MarketConfig:
+def market(root: Path) -> MarketConfig:
     """A daily market with 252 bars a year."""
-    costs = CostsConfig(
-        fee_bps=1.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
-    )
-    return MarketConfig(
-        asset_class="equity", bar="1d", calendar="XNYS", session_tz="America/New_York", periods_per_year=252.0, currency="USD", costs=costs,
-        fallback_adv_ccy=1.0e7, context_classes=(), symbol_rules=(), exchange_rules=(),
-    )  # fmt: skip
+    costs = {"costs.fee_bps": 1.0, "costs.fee_min_ccy": 0.0, "costs.half_spread_bps": 2.0, "costs.borrow_bps_year": 0.0}
+    return config.load(MarketConfig, root / "configs" / "markets" / "equity.yaml", {**costs, "fallback_adv_ccy": 1.0e7})
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ def _frames(num_days: int = 140, seed: int = 0) -> dict[str, pl.DataFrame]:
         parts["targets"].append(pl.DataFrame({**keys, **labels}))
     frames = {name: pl.concat(part).sort("symbol", "ts_ns") for name, part in parts.items()}
     frames["view"] = _view(num_days)
+    none = {"half_spread_bps": pl.lit(None, pl.Float64), "depth": pl.lit(None, pl.Float64), "fx": pl.lit(1.0), "currency": pl.lit("USD")}
+    frames["quotes"] = frames["bars"].select("symbol", "ts_ns", **none)
     schema = {"table": pl.String, "symbol": pl.String, "field": pl.String, "ts_ns": pl.Int64, "known_ns": pl.Int64, "value": pl.Float64}
     frames["side_tables"] = pl.DataFrame(schema=schema)
     return frames
@@ -188,7 +190,7 @@ def test_frames_that_lost_or_multiplied_rows_are_refused() -> None:
     frames = _frames()
     with pytest.raises(ContractError, match="features: expected the 357 rows of bars"):
         _build({**frames, "features": frames["features"].head(300)})
-    doubled = {name: pl.concat([frames[name], frames[name].head(1)]) for name in ("bars", "features", "regimes", "targets")}
+    doubled = {name: pl.concat([frames[name], frames[name].head(1)]) for name in ("bars", "features", "regimes", "targets", "quotes")}
     with pytest.raises(ContractError, match="stands twice"):
         _build({**frames, **doubled})
 

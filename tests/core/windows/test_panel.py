@@ -55,7 +55,7 @@ def test_another_schema_and_an_extra_array_are_refused(planted, tmp_path) -> Non
         load_panel(path)
     manifest["panel"]["schema"] = 99
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match="expected a panel of schema 1"):
+    with pytest.raises(ArtifactError, match="expected a panel of schema 2"):
         load_panel(path)
 
 
