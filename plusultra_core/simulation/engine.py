@@ -14,11 +14,11 @@ from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
-from plusultra_core.simulation.kernels import step_accounts
+from plusultra_core.simulation.kernels import FULL, SLOTS, SPARE, USUAL, step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
 from plusultra_core.simulation.records import TIMES_IN_FORCE, MarketArrays, Step, empty_step
-from plusultra_core.simulation.tiles import LANES, Scratch, build_accounts, build_scratch, build_world, stream_keys
+from plusultra_core.simulation.tiles import LANES, Scratch, World, build_accounts, build_scratch, build_world, stream_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +104,16 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
     )
 
 
+def choose_form(world: World, rules: Rules, num_slots: int) -> int:
+    """The least that is compiled and has all that this config and market have."""
+    if num_slots > 1 or (rules.impact_coef != 0.0 and rules.impact_exponent != 0.5):
+        return SLOTS
+    if not math.isnan(rules.limit_offset_frac) or world.terms.size or rules.permanent_coef != 0.0:
+        return FULL
+    plain = world.latency_ns.max() == 0 and rules.impact_coef == 0.0 and rules.borrow_frac_year == 0.0 and not world.funding.size
+    return SPARE if plain else USUAL
+
+
 class Environment:
     """E accounts on one market, stepped together and in place.
 
@@ -124,8 +134,10 @@ class Environment:
         self.limits = guard.limits()
         latency_ns: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
         cumulative: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
-        self._world = build_world(market, cfg.participation, latency_ns, cumulative, first_bar)
+        self._world = build_world(market, cfg.participation, costs.funding, latency_ns, cumulative, first_bar)
         self._last_close = last_close(market)
+        self._form = choose_form(self._world, self.rules, num_slots)
+        self._nothing, self._no_books = empty_step((0,)), np.zeros(0)
         num_tiles = math.ceil(num_accounts / LANES)
         bounds = [LANES * (num_tiles * i // num_threads) for i in range(num_threads)] + [num_accounts]
         self._shares = [(low, high, build_scratch(num_slots)) for low, high in pairwise(bounds) if low < high]
@@ -199,12 +211,14 @@ class Environment:
         num_steps = len(request_SEA)
         if accounts.t_E.max() + num_steps > last and np.any(accounts.t_E[~accounts.done_E] + num_steps > last):
             raise ContractError(f"step: an account stands on bar {accounts.t_E[~accounts.done_E].max()}, the last is {last}; reset it")
-        flat = None if out is None else Step._make(field.reshape(-1) for field in out)
-        rows = None if books is None else books.reshape(-1)
+        flat = self._nothing if out is None else Step._make(field.reshape(-1) for field in out)
+        rows = self._no_books if books is None else books.reshape(-1)
         request = request_SEA.reshape(-1)
 
         def carry(low: int, high: int, scratch: Scratch) -> None:
-            step_accounts(self._world, self._block, request, num_steps, (low, high), self.rules, self.limits, scratch, flat, rows)
+            step_accounts(
+                self._world, self._block, request, num_steps, (low, high), self.rules, self.limits, self._form, scratch, flat, rows
+            )
 
         if self._pool is None:
             for share in self._shares:

@@ -11,8 +11,7 @@ import numpy as np
 from numba import njit
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
-from plusultra_core.guardrails.kernels import limit_one, next_state
-from plusultra_core.guardrails.limits import HALTED, MAX_GROSS, NO_EQUITY, REDUCING, STATE_REDUCING, Limits
+from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step
 
 LANES = 64
@@ -20,11 +19,11 @@ LANES = 64
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (
     HELD, MARK, WORKING, LIMIT, SHIFT, PNL, PNL_PEAK, WEIGHT, FILL, REQUEST, TARGET, GUARD,
-    OPEN, HIGH, LOW, CLOSE, VOLUME, FUNDING, SIGMA, ADV, DIVIDEND, LOT, TICK, ENDS, TERMINAL, FRESH, SPREAD,
+    OPEN, HIGH, LOW, CLOSE, VOLUME, SPREAD, SIGMA, ADV, FUNDING, DIVIDEND, LOT, TICK, ENDS, TERMINAL,
     BEFORE, QUOTE, TAKES, WHY, ORDER, PRICE, STATUS, REASON, SHOWN, PRICE_PNL,
     COST_SPREAD, COST_IMPACT, COST_DRIFT, COST_FEES, COST_FUNDING, COST_BORROW, LIQUIDATION, IMPACT, NUM_SLOT,
-) = (LANES * k for k in range(46))  # fmt: skip
-CASH, EQUITY, PEAK, STATE, DONE, GROSS, ROOM, RULE, ASKED, SESSION_END, NUM_DESK = (LANES * k for k in range(11))
+) = (LANES * k for k in range(45))  # fmt: skip
+CASH, EQUITY, PEAK, STATE, DONE, GROSS, ROOM, RULE, ASKED, SESSION_END, YEARS, NUM_DESK = (LANES * k for k in range(12))
 ARRIVAL, DECISION, KEY, LATENCY, SENT, ARRIVED, NUM_WHOLE = (LANES * k for k in range(7))
 NOW, NEXT, BAR, NUM_CLOCK = (LANES * k for k in range(4))
 NUM_BAR, NUM_TERMS = 8, 5
@@ -40,12 +39,14 @@ class World(NamedTuple):
 
     ts_ns: Int64Array
     session_end: Float64Array
+    years: Float64Array
+    """(T,) from the close before."""
     bars: Float64Array
     """(N T NUM_BAR,)"""
+    funding: Float64Array
+    """(N T,), or (0,) where none is paid."""
     terms: Float64Array
     """(N T NUM_TERMS,), or (0,) where no asset has any."""
-    half_spread: Float64Array
-    """(N T,) beside each bar the one of the close before it."""
     latency_ns: Int64Array
     cumulative: Float64Array
     first_bar: int
@@ -115,18 +116,21 @@ def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
     return accounts, Block(books, slots, wholes, asset, accounts.t_E, accounts.guard_E, accounts.done_E, strides["_E"], strides["EA"])
 
 
-def build_world(market: MarketArrays, participation: float, latency_ns: Int64Array, cumulative: Float64Array, first_bar: int = 0) -> World:
+def build_world(
+    market: MarketArrays, participation: float, funding: bool, latency_ns: Int64Array, cumulative: Float64Array, first_bar: int = 0
+) -> World:
     """The market side by side: one line of the cache for a bar, the bars of an asset one after the other.
 
     The row of bar t + 1 belongs to the step from t; volatility, average notional, spread and depth in it are those of bar t, and the
     average is negative where the asset had no bar then. A depth that is less than `participation` of the volume lessens the volume.
-    What few markets have (lots, ticks, dividends, delisting) lies apart.
+    What few markets have (funding; lots, ticks, dividends, delisting) lies apart.
     """
     num_times, num_assets = market.tradable.shape
     bars = aligned(num_assets * num_times * NUM_BAR).reshape(num_assets, num_times, NUM_BAR)
-    for k, array in enumerate((market.open, market.high, market.low, market.close, market.volume, market.funding)):
+    for k, array in enumerate((market.open, market.high, market.low, market.close, market.volume)):
         bars[:, :, k] = array.T
     bars[:, 1:, 4] = np.minimum(bars[:, 1:, 4], market.depth[:-1].T / participation)
+    bars[:, 1:, 5] = market.half_spread_bps[:-1].T * 1e-4
     bars[:, 1:, 6] = market.sigma[:-1].T
     bars[:, 1:, 7] = np.where(market.tradable[:-1], market.adv_ccy[:-1], -market.adv_ccy[:-1]).T
     terms = np.zeros((num_assets, num_times, NUM_TERMS))
@@ -134,11 +138,10 @@ def build_world(market: MarketArrays, participation: float, latency_ns: Int64Arr
     for k, values in ((1, market.lot), (2, market.tick), (4, market.terminal_ret)):
         terms[:, :, k] = values[:, None]
     terms[:, :, 3] = np.arange(num_times) == market.end[:, None]
-    half_spread = aligned(num_assets * num_times).reshape(num_assets, num_times)
-    half_spread[:, 1:] = market.half_spread_bps[:-1].T * 1e-4
+    rates = np.ascontiguousarray(market.funding.T) if funding and market.funding.any() else np.zeros((0, 0))
     return World(
-        market.ts_ns, market.session_end.astype(np.float64), bars.reshape(-1), terms.reshape(-1) if terms.any() else np.zeros(0),
-        half_spread.reshape(-1), latency_ns, cumulative, int(first_bar),
+        market.ts_ns, market.session_end.astype(np.float64), np.diff(market.ts_ns, prepend=market.ts_ns[0]) / NS_PER_YEAR, bars.reshape(-1),
+        rates.reshape(-1), terms.reshape(-1) if terms.any() else np.zeros(0), latency_ns, cumulative, int(first_bar),
     )  # fmt: skip
 
 
@@ -177,7 +180,9 @@ def take(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
-    """One field of a tile back into a flat array of the outside."""
+    """One field of a tile back into a flat array of the outside; nothing into an empty one."""
+    if outside.size == 0:
+        return
     if stride == 1:
         run = outside[first : first + n]
         for i in range(n):
@@ -224,33 +229,64 @@ def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def read_bars(world: World, block: Block, request_B: Float64Array, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
-    """The bars that come, the requests and the latencies of bar `clock[BAR]` into the tile. Shapes  request flat (E A,)."""
-    tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
-    num_times = world.ts_ns.size
-    for i in range(n):
-        t = min(clock[BAR + i], num_times - 2)  # an account that is done may stand beyond the end
-        clock[NOW + i] = world.ts_ns[t]
-        clock[NEXT + i] = world.ts_ns[t + 1]
-        desk[SESSION_END + i] = world.session_end[t + 1]
-    for a in range(num_slots):
-        s, w, first = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE], low * num_slots + a
-        take(request_B, first, num_slots, s[REQUEST:], n)
+def stand_together(block: Block, low: int, n: int, num_slots: int) -> bool:
+    """Whether all lanes of a tile stand on the same bar and hold the same assets in their slots."""
+    apart = 0
+    for i in range(1, n):
+        apart += block.t[low + i] != block.t[low]
+        for a in range(num_slots):
+            apart += block.asset[(low + i) * num_slots + a] != block.asset[low * num_slots + a]
+    return apart == 0
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def read_times(world: World, desk: Float64Array, clock: Int64Array, n: int, together: bool) -> None:
+    """The times of the bars that come; an account that is done may stand beyond the end."""
+    last = world.ts_ns.size - 2
+    if together:
+        t = min(clock[BAR], last)
+        now, after, over, years = world.ts_ns[t], world.ts_ns[t + 1], world.session_end[t + 1], world.years[t + 1]
         for i in range(n):
-            asset = block.asset[first + i * num_slots]
-            place = asset * num_times + min(clock[BAR + i], num_times - 2) + 1
+            clock[NOW + i], clock[NEXT + i] = now, after
+            desk[SESSION_END + i], desk[YEARS + i] = over, years
+    else:
+        for i in range(n):
+            t = min(clock[BAR + i], last)
+            clock[NOW + i], clock[NEXT + i] = world.ts_ns[t], world.ts_ns[t + 1]
+            desk[SESSION_END + i], desk[YEARS + i] = world.session_end[t + 1], world.years[t + 1]
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def spread_out(row: Float64Array, s: Float64Array, first: int, count: int, n: int) -> None:
+    """The same numbers into `count` fields of all lanes."""
+    for k in range(count):
+        value, field = row[k], s[first + k * LANES :]
+        for i in range(n):
+            field[i] = value
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def read_bars(world: World, asset: Int64Array, stride: int, s: Float64Array, clock: Int64Array, n: int, together: bool) -> None:
+    """The bars that come into one slot of all lanes; `asset` begins with that of the first lane."""
+    num_times = world.ts_ns.size
+    if together:
+        place = asset[0] * num_times + min(clock[BAR], num_times - 2) + 1
+        spread_out(world.bars[place * NUM_BAR :], s, OPEN, NUM_BAR, n)
+        if world.funding.size:
+            spread_out(world.funding[place:], s, FUNDING, 1, n)
+        if world.terms.size:
+            spread_out(world.terms[place * NUM_TERMS :], s, DIVIDEND, NUM_TERMS, n)
+    else:
+        for i in range(n):
+            place = asset[i * stride] * num_times + min(clock[BAR + i], num_times - 2) + 1
             bar = world.bars[place * NUM_BAR : (place + 1) * NUM_BAR]
             for k in range(NUM_BAR):
                 s[OPEN + k * LANES + i] = bar[k]
-            s[SPREAD + i] = world.half_spread[place]
+            if world.funding.size:
+                s[FUNDING + i] = world.funding[place]
             if world.terms.size:
                 for k in range(NUM_TERMS):
                     s[DIVIDEND + k * LANES + i] = world.terms[place * NUM_TERMS + k]
-        for i in range(n):
-            known = s[ADV + i]
-            s[FRESH + i] = 1.0 if known > 0.0 else 0.0
-            s[ADV + i] = abs(known)
-        draw_latencies(world, s, w, clock, n)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
@@ -297,52 +333,3 @@ def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) ->
         put(out.funding, first, num_slots, s[COST_FUNDING:], n)
         put(out.borrow, first, num_slots, s[COST_BORROW:], n)
         put(out.liquidation, first, num_slots, s[LIQUIDATION:], n)
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def guard_states(desk: Float64Array, n: int, limits: Limits) -> None:
-    """State of every account after its equity is known; RULE is the one that decides, also where equity is not."""
-    for i in range(n):
-        equity, peak, old = desk[EQUITY + i], desk[PEAK + i], desk[STATE + i]
-        known = math.isfinite(equity) and equity > 0.0 and math.isfinite(peak)
-        state = float(next_state(int(old), equity, peak, limits))
-        judged = known or old == HALTED
-        desk[STATE + i] = state if judged else old
-        desk[RULE + i] = state if judged else float(REDUCING)
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def guard_targets(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -> None:
-    """The rulebook on one slot by itself."""
-    for i in range(n):
-        equity = desk[EQUITY + i]
-        room = limits.max_participation * s[ADV + i] / equity
-        target, reason = limit_one(s[REQUEST + i], s[WEIGHT + i], s[FRESH + i] != 0.0, room, int(desk[RULE + i]), limits)
-        known = math.isfinite(equity) and equity > 0.0 and math.isfinite(desk[PEAK + i])
-        s[TARGET + i] = target
-        s[GUARD + i] = float(NO_EQUITY if reason == STATE_REDUCING and not known else reason)
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def scale_book(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, rule: int, limit: float) -> None:
-    """Shrink what is asked for until gross or net fit; what is merely held (NaN target) counts and stays."""
-    for i in range(n):
-        desk[GROSS + i] = 0.0
-        desk[ASKED + i] = 0.0
-    for a in range(num_slots):
-        s = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT]
-        for i in range(n):
-            target = s[TARGET + i]
-            hold = math.isnan(target)
-            value = s[WEIGHT + i] if hold else target
-            value = abs(value) if rule == MAX_GROSS else value
-            desk[GROSS + i] += value if hold else 0.0
-            desk[ASKED + i] += 0.0 if hold else value
-    for a in range(num_slots):
-        s = tile[a * NUM_SLOT : (a + 1) * NUM_SLOT]
-        for i in range(n):
-            held, asked, target = desk[GROSS + i], desk[ASKED + i], s[TARGET + i]
-            scale = min(max((math.copysign(limit, held + asked) - held) / asked, 0.0), 1.0)
-            cut = abs(held + asked) > limit * (1.0 + 1e-12) and asked != 0.0 and scale < 1.0 and not math.isnan(target) and target != 0.0
-            s[TARGET + i] = target * scale if cut else target
-            s[GUARD + i] = float(rule) if cut else s[GUARD + i]

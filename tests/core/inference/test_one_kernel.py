@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from plusultra_core.guardrails import kernels as rulebook
-from plusultra_core.simulation import engine, tiles
+from plusultra_core.simulation import engine
 from plusultra_core.simulation.engine import backtest
+from plusultra_core.simulation.kernel import lanes
 
 
 class Stopped(Exception):
@@ -30,8 +31,8 @@ def test_training_trace_and_stress_cannot_trade_without_the_kernel(
 
 
 def test_the_kernel_obeys_the_rulebook_of_the_desk() -> None:
-    assert tiles.limit_one is rulebook.limit_one
-    assert tiles.next_state is rulebook.next_state
+    assert lanes.limit_one is rulebook.limit_one
+    assert lanes.next_state is rulebook.next_state
 
 
 def test_a_backtest_of_given_targets_cannot_trade_without_the_kernel(chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
