@@ -1,5 +1,6 @@
 """From forecasts to target positions: the sizing rule, and the policy. Backtest and desk call these."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -118,6 +119,10 @@ class PolicyDesk:
         self._table_TNF[t_B - span[0], n_B] = self.policy.scale_rows(rows_BF).numpy()
         self._present_TN: BoolArray = np.zeros(self._table_TNF.shape[:2], dtype=np.bool_)
         self._present_TN[t_B - span[0], n_B] = True
+
+    def another(self) -> "PolicyDesk":
+        """The same desk for other accounts."""
+        return copy.copy(self)
 
     def decide(self, accounts: Accounts, last: Step, start_E: Int64Array) -> Float64Array:
         """Targets of every slot at the close of its account's bar. Shapes  start (E,); result (E, A)."""

@@ -17,6 +17,7 @@ from plusultra_core.inference.ledgers import ledger_tables, market_table, write_
 from plusultra_core.inference.portfolios.rules import EqualWeightConfig, MeanVarianceConfig, equal_weight, mean_variance
 from plusultra_core.inference.strategies import (
     MODELS,
+    Decide,
     Setting,
     buy_and_hold,
     by_policy,
@@ -34,7 +35,7 @@ from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.simulation.records import COSTS, PROXIES, REASONS, STATUSES
-from plusultra_core.simulation.scenarios import ScenarioConfig
+from plusultra_core.simulation.worlds.families import StressConfig
 from plusultra_core.windows.panel import Panel, load_panel
 
 FORECASTS = "forecasts.parquet"
@@ -49,16 +50,13 @@ class InferenceConfig:
     sizing: SizingConfig
     equal_weight: EqualWeightConfig
     mean_variance: MeanVarianceConfig
-    scenarios: tuple[ScenarioConfig, ...]
+    stress: StressConfig
     """Worlds of the stress job; the calm one is always run."""
     num_threads: int
     """Threads of torch; part of the result's bytes."""
     seed: int
 
     def __post_init__(self) -> None:
-        names = [scenario.name for scenario in self.scenarios]
-        if len(set(names)) != len(names) or "calm" in names:
-            raise ConfigError(f"scenarios: expected different names, none of them calm, found {names}")
         if self.num_threads < 1 or self.seed < 0:
             raise ConfigError("inference: expected num_threads >= 1 and seed >= 0")
 
@@ -107,27 +105,30 @@ def traded_horizon(stage: Stage) -> int:
     return stage.panel.horizons[stage.cfg.sizing.horizon_index]
 
 
-def run_rules(stage: Stage, setting: Setting, span: tuple[int, int]) -> dict[str, Ledger]:
-    """What follows a written rule, from buying once to the best trade by a forecast, over a span of test bars.
+def rules_of(stage: Stage, span: tuple[int, int]) -> dict[str, tuple[Setting, Decide]]:
+    """What follows a written rule, from buying once to the best trade by a forecast, over a span of test bars, each in its setting.
 
-    Each fold trades its own forecasts. What looks at prices looks at the calm ones.
+    Each fold trades its own forecasts.
     """
-    cfg, calm, horizon = stage.cfg, unguarded(setting), traded_horizon(stage)
-    best = mean_variance(stage.quantiles["hybrid"], stage.first, horizon, stage.setting.market, setting.guard, cfg.mean_variance)
+    cfg, setting, horizon = stage.cfg, stage.setting, traded_horizon(stage)
+    calm = unguarded(setting)
+    best = mean_variance(stage.quantiles["hybrid"], stage.first, horizon, setting.market, setting.guard, cfg.mean_variance)
     return {
-        "buy_and_hold": run_strategy(calm, span, buy_and_hold(setting, span)),
-        "equal_weight": run_strategy(calm, span, equal_weight(span[0], cfg.equal_weight)),
-        **{
-            f"sized_{model}": run_strategy(setting, span, sized(stage.quantiles[model], stage.first, horizon, setting.guard, cfg.sizing))
-            for model in MODELS
-        },
-        "mean_variance": run_strategy(setting, span, best),
+        "buy_and_hold": (calm, buy_and_hold(setting, span)),
+        "equal_weight": (calm, equal_weight(span[0], cfg.equal_weight)),
+        **{f"sized_{model}": (setting, sized(stage.quantiles[model], stage.first, horizon, setting.guard, cfg.sizing)) for model in MODELS},
+        "mean_variance": (setting, best),
     }
 
 
-def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
+def run_rules(stage: Stage, span: tuple[int, int]) -> dict[str, Ledger]:
+    """The ledgers of all written rules."""
+    return {name: run_strategy(setting, span, decide) for name, (setting, decide) in rules_of(stage, span).items()}
+
+
+def run_locked(stage: Stage) -> dict[str, Ledger]:
     """Every strategy over the locked window."""
-    span, rules = stage.locked, run_rules(stage, setting, stage.locked)
+    setting, span, rules = stage.setting, stage.locked, run_rules(stage, stage.locked)
     present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
     return {
         "no_trade": run_strategy(unguarded(setting), span, no_trade),
@@ -140,10 +141,10 @@ def run_locked(stage: Stage, setting: Setting) -> dict[str, Ledger]:
 def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     """Run all strategies and publish account, orders, positions and what is to be known about them."""
     stage = open_stage(job)
-    ledgers = run_locked(stage, stage.setting)
+    ledgers = run_locked(stage)
     whole = (stage.first, stage.locked[1])
     if whole[0] < stage.locked[0]:
-        ledgers |= {f"{name}_{WALK_FORWARD}": ledger for name, ledger in run_rules(stage, stage.setting, whole).items()}
+        ledgers |= {f"{name}_{WALK_FORWARD}": ledger for name, ledger in run_rules(stage, whole).items()}
     telemetry = {name: describe(ledger, limit_of(name, stage)) for name, ledger in ledgers.items()}
     for name, numbers in telemetry.items():
         progress.report(name, **numbers["numbers"])

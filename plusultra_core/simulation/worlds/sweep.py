@@ -62,8 +62,9 @@ class Player(NamedTuple):
     guard: GuardrailsConfig
     target_KA: Float64Array
     """What it decided in the calm world, one row a step; NaN: keep. Asked for wherever there is no loop."""
-    loop: Loop | None = None
-    """How it decides in worlds whose bars are still the market's own; it sees its account there."""
+    open_loop: Callable[[int], Loop] | None = None
+    """Opens a loop for so many accounts, which decides in worlds whose bars are still the market's own. What a policy remembers of
+    its accounts belongs to the loop; chunks on several threads have a loop each."""
 
 
 class Terms(NamedTuple):
@@ -141,7 +142,7 @@ class Sweep:
     def __init__(self, past: Past, found: Scenarios, players: Sequence[Player], terms: Terms, with_costs: bool) -> None:
         self._past, self._found, self._players, self._terms, self._with_costs = past, found, players, terms, with_costs
         self._grounds = {False: open_ground(past, whole=False)}
-        if any(player.loop for player in players):
+        if any(player.open_loop for player in players):
             self._grounds[True] = open_ground(past, whole=True)  # a rule may look back
         self._memory = threading.local()
 
@@ -155,7 +156,7 @@ class Sweep:
 
         for (_, replaced), rows in groupby(sorted(range(len(worlds)), key=law), key=law):
             same = tuple(rows)
-            fixed = [p for p, player in enumerate(players) if replaced or player.loop is None]
+            fixed = [p for p, player in enumerate(players) if replaced or player.open_loop is None]
             groups = [((p,), True) for p in range(len(players)) if p not in fixed]
             by_guard = groupby(sorted(fixed, key=lambda p: repr(players[p].guard)), key=lambda p: repr(players[p].guard))
             for group, looped in [*groups, *((tuple(found), False) for _, found in by_guard)]:
@@ -215,13 +216,14 @@ class Sweep:
 
     def _decide(self, env: Environment, tally: Tally, player: Player, num_worlds: int) -> None:
         """One decision a bar by what the policy sees in each world."""
-        assert player.loop is not None
+        assert player.open_loop is not None
+        loop = player.open_loop(num_worlds)
         num_assets = player.target_KA.shape[1]
         names_EA = np.tile(np.arange(num_assets, dtype=np.int64), (num_worlds, 1))
         books, last = np.empty((1, num_worlds, 4)), empty_step((num_worlds, num_assets))
         for k in range(self._past.num_steps):
             view = View(env.accounts._replace(asset_EA=names_EA), env.market, env.rules, num_assets)
-            request = np.ascontiguousarray(player.loop(self._past.start + k, view, last), dtype=np.float64)
+            request = np.ascontiguousarray(loop(self._past.start + k, view, last), dtype=np.float64)
             env.run(request[None], last, books)
             tally.add_books(books)
             if self._with_costs:

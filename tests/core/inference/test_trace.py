@@ -116,18 +116,6 @@ def test_doing_nothing_costs_nothing(stage: Stage) -> None:
     assert set(run_strategy(stage.setting, stage.locked, no_trade).equity) == {1e6}
 
 
-def test_stress_makes_the_calm_world_first_and_every_scenario_after_it(chain: Any, trace: Artifact) -> None:
-    stress = chain.run("stress")
-    rows = json.loads((stress.path / "stress.json").read_text())
-    assert {row["scenario"] for row in rows} == {"calm", "price_shock", "all_at_once"}
-    calm = {row["strategy"]: row["return"] for row in rows if row["scenario"] == "calm"}
-    facts = json.loads((trace.path / "trace.json").read_text())["strategies"]
-    assert calm == {name: facts[name]["numbers"]["return"] for name in LOCKED}
-    hit = {row["strategy"]: row["return"] for row in rows if row["scenario"] == "price_shock"}
-    assert hit["buy_and_hold"] < calm["buy_and_hold"] - 0.1
-    assert hit["no_trade"] == 0.0
-
-
 def test_forecasts_of_another_panel_and_missing_inputs_are_refused(chain: Any) -> None:
     table = chain.paths["forecasts"] / "forecasts.parquet"
     with pytest.raises(ArtifactError, match="no forecasts of model 'other'"):

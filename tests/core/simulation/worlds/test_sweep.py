@@ -160,7 +160,7 @@ def test_a_loop_decides_where_the_bars_are_the_markets_own_and_asks_for_calm_tar
         assert np.array_equal(seat.market.close[: past.start + 1], past.market.close[: past.start + 1], equal_nan=True)
         return np.tile(players[1].target_KA[t - past.start], (len(view.accounts.t_E), 1))
 
-    looped = [players[0], players[1]._replace(loop=repeat), players[2]]
+    looped = [players[0], players[1]._replace(open_loop=lambda num_accounts: repeat), players[2]]
     again = run(past, worlds, looped, terms)
     assert same(again, found)
     assert seen == set(range(past.start, past.end - 1))
@@ -172,7 +172,7 @@ def test_a_loop_decides_where_the_bars_are_the_markets_own_and_asks_for_calm_tar
 def test_a_loop_that_never_buys_is_heard_only_where_it_sees(
     past: Past, worlds: tuple[World, ...], players: list[Player], terms: Terms
 ) -> None:
-    cash = players[0]._replace(loop=lambda t, view, last: np.zeros(view.accounts.asset_EA.shape))
+    cash = players[0]._replace(open_loop=lambda num_accounts: lambda t, view, last: np.zeros((num_accounts, 5)))
     found = run(past, worlds, [cash], terms)
     replaced = np.array([world.replaced for world in worlds])
     assert (found.numbers["ret"][~replaced, 0] == 0.0).all()
