@@ -14,7 +14,7 @@ from torch import Tensor
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.models.policy import Policy
-from plusultra_core.rl.learning.learner import Learner, Team
+from plusultra_core.rl.learning.learner import Learns, Team
 from plusultra_core.rl.rollout import Rollout
 
 
@@ -72,7 +72,7 @@ def losses(policy: Policy, batch: Rollout, cfg: PPOConfig) -> tuple[Tensor, Row]
     return loss, row
 
 
-def update(learner: Learner, rollout: Rollout, cfg: PPOConfig, rng: np.random.Generator) -> Row:
+def update(learner: Learns, rollout: Rollout, cfg: PPOConfig, rng: np.random.Generator) -> Row:
     """Several epochs of minibatches over one rollout; returns the means of the last epoch, and `ratio_first`.
 
     `ratio_first` is the largest distance of the ratio from 1 before anything was updated, over the first rows: 0, or

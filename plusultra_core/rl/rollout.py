@@ -9,7 +9,7 @@ from torch import Tensor
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.rl.env import Outcome
 from plusultra_core.rl.gae import advantages
-from plusultra_core.rl.learning.learner import Learner, Team
+from plusultra_core.rl.learning.learner import Learns, Team
 from plusultra_core.rl.learning.recorder import Record
 from plusultra_core.rl.learning.tables import Market, market_of, pays
 from plusultra_core.rl.reward import RewardScale
@@ -29,6 +29,12 @@ class Rollout(NamedTuple):
     """1 where the action had an effect, else 0."""
     market: Market | None = None
     """Where market rows are looked up they are here, and `obs` is the own state alone."""
+    allowed_BC: Tensor | None = None
+    """What might be done, where something might not."""
+    state_ES: Tensor | None = None
+    """Of a policy with a memory: the memory of every account at the start."""
+    ended_TE: Tensor | None = None
+    """And after which steps it was emptied."""
 
 
 class Summary(NamedTuple):
@@ -44,7 +50,7 @@ class Summary(NamedTuple):
 
 
 class Episodes(Protocol):
-    """E episodes in lockstep, as `TradingEnv` has them."""
+    """E episodes in lockstep, as `TradingEnv` has them. Some also say what is `allowed`: a mask (E, C) for the policy."""
 
     obs_EP: Float32Array
 
@@ -69,7 +75,7 @@ class Trajectory(NamedTuple):
 
 
 def collect(
-    learner: Learner,
+    learner: Learns,
     env: Episodes,
     num_steps: int,
     gamma: float,
@@ -85,11 +91,11 @@ def collect(
     return finish(trajectory, table_of(env), gamma, gae_lambda, scale, learner.team), summarise(trajectory)
 
 
-def roll(learner: Learner, env: Episodes, num_steps: int, rng: np.random.Generator) -> Trajectory:
+def roll(learner: Learns, env: Episodes, num_steps: int, rng: np.random.Generator) -> Trajectory:
     """Act for `num_steps` bars of every episode; market rows are looked up where that pays."""
     num_accounts, num_columns = env.obs_EP.shape
     shape = (num_steps, num_accounts)
-    table_RF = table_of(env)
+    table_RF = table_of(env) if learner.looks_up else None
     if table_RF is not None and not pays(len(table_RF), num_steps * num_accounts, table_RF.shape[1]):
         table_RF = None
     first = 0 if table_RF is None else table_RF.shape[1]
@@ -100,13 +106,15 @@ def roll(learner: Learner, env: Episodes, num_steps: int, rng: np.random.Generat
     ended_TE: BoolArray = np.empty(shape, dtype=np.bool_)
     heard_TE: BoolArray = np.empty(shape, dtype=np.bool_)
     actions = []
+    allowed = getattr(env, "allowed", None)
     for t in range(num_steps):
         heard_TE[t] = env.present()
-        action_E = recorder.act(t, env.obs_EP[:, first:], None if table_RF is None else rows_of(env), None)
+        row_E, allowed_EC = None if table_RF is None else rows_of(env), None if allowed is None else allowed()
+        action_E = recorder.act(t, env.obs_EP[:, first:], row_E, allowed_EC)
         outcome = env.step(action_E, rng)
         reward_TE[t], ret_TE[t] = outcome.reward_E, outcome.ret_E
         terminated_TE[t], ended_TE[t] = outcome.terminated_E, outcome.ended_E
-        recorder.follow(outcome.final_obs_EP, outcome.ended_E if t < num_steps - 1 else np.ones_like(outcome.ended_E))
+        recorder.follow(outcome.final_obs_EP, outcome.ended_E, t == num_steps - 1)
         actions.append(action_E)
     record = recorder.record(ended_TE)
     return Trajectory(record, reward_TE, ret_TE, terminated_TE, ended_TE, heard_TE, np.stack(actions))
@@ -125,7 +133,10 @@ def finish(
         torch.from_numpy(np.asarray(x, dtype=np.float32)).flatten(0, 1)
         for x in (record.obs_TEP, record.u_TE, record.logprob_TE, value_TE, advantage_TE, advantage_TE + value_TE, trajectory.heard_TE)
     )
-    return Rollout(obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B, market)
+    allowed_BC = None if record.allowed_TEC is None else torch.from_numpy(record.allowed_TEC).flatten(0, 1)
+    state_ES = None if record.state_ES is None else torch.from_numpy(record.state_ES)
+    ended = None if state_ES is None else torch.from_numpy(ended_TE)
+    return Rollout(obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B, market, allowed_BC, state_ES, ended)
 
 
 def summarise(trajectory: Trajectory) -> Summary:

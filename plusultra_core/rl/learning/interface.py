@@ -60,8 +60,8 @@ class ActorCritic(Protocol):
     def value(self, obs_BP: Tensor, state_BS: Tensor) -> Tensor:
         """What the critic expects. Shapes  (B, P), (B, S) -> (B,)."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As `nn.Module` has it."""
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As `nn.Module` has it; those that require no gradient stay as they are."""
 
     def state_dict(self) -> dict[str, Any]:
         """As `nn.Module` has it."""

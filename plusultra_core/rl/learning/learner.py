@@ -11,7 +11,7 @@ from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.models.policy import Policy
 from plusultra_core.rl.learning import kernels
 from plusultra_core.rl.learning.networks import CHUNK, Networks
-from plusultra_core.rl.learning.recorder import CompiledRecorder
+from plusultra_core.rl.learning.recorder import CompiledRecorder, Recorder
 from plusultra_core.rl.learning.tables import Market
 
 _HALF_LOG_TAU_E = 0.5 * math.log(2.0 * math.pi * math.e)
@@ -43,8 +43,6 @@ class Samples(Protocol):
     @property
     def obs_BP(self) -> Tensor: ...
     @property
-    def market(self) -> Market | None: ...
-    @property
     def u_B(self) -> Tensor: ...
     @property
     def logprob_B(self) -> Tensor: ...
@@ -54,10 +52,46 @@ class Samples(Protocol):
     def return_B(self) -> Tensor: ...
     @property
     def heard_B(self) -> Tensor: ...
+    @property
+    def market(self) -> Market | None: ...
+    @property
+    def allowed_BC(self) -> Tensor | None: ...
+    @property
+    def state_ES(self) -> Tensor | None: ...
+    @property
+    def ended_TE(self) -> Tensor | None: ...
+
+
+class Learns(Protocol):
+    """What rollouts and updates ask of a learner, compiled or not."""
+
+    team: Team
+    learning_rate: float
+    looks_up: bool
+    """Whether market rows may be left in their table."""
+
+    def record(
+        self, num_steps: int, num_accounts: int, num_columns: int, table_RF: Float32Array | None, rng: np.random.Generator
+    ) -> Recorder:
+        """Room for a rollout in which the policy acts."""
+
+    def first_distance(self, samples: Samples) -> float:
+        """Largest distance of the ratio from 1, over the first rows."""
+
+    def parts(self, samples: Samples, num_parts: int, rng: np.random.Generator) -> list[Int64Array]:
+        """Minibatches, at random."""
+
+    def step(
+        self, samples: Samples, index_M: Int64Array, num_heard: float, num_all: float, clip_coef: float, vf_coef: float, ent_coef: float,
+        max_grad_norm: float,
+    ) -> Float64Array:  # fmt: skip
+        """One gradient step on a minibatch of the team."""
 
 
 class Learner:
     """What is learned, how far the optimiser is, and with whom."""
+
+    looks_up = True
 
     def __init__(self, policy: Policy, learning_rate: float, team: Team | None = None) -> None:
         self.policy = policy

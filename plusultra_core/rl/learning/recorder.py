@@ -1,6 +1,6 @@
 """What a policy does and expects during a rollout, written into rows that the update reads."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,19 @@ class Record(NamedTuple):
     allowed_TEC: BoolArray | None
     state_ES: Float32Array | None
     """Memory of the accounts at the start, where the policy has one."""
+
+
+class Recorder(Protocol):
+    """Where a policy acts."""
+
+    def act(self, t: int, obs_EP: Float32Array, row_E: Int64Array | None, allowed_EC: BoolArray | None) -> Float64Array:
+        """Draw the actions of step t. Shapes  (E,), or (E, A) of books."""
+
+    def follow(self, obs_EP: Float32Array, ended_E: BoolArray, is_last: bool) -> None:
+        """What followed a step, before any reset."""
+
+    def record(self, ended_TE: BoolArray) -> Record:
+        """The rows, once all steps are made."""
 
 
 class CompiledRecorder:
@@ -58,9 +71,9 @@ class CompiledRecorder:
         action_E: Float64Array = np.tanh(self._u_TE[t]).astype(np.float64)
         return action_E
 
-    def follow(self, obs_EP: Float32Array, ended_E: BoolArray) -> None:
-        """What followed a step where the episode ended, whole, with the market row before the own state."""
-        self._final.append(obs_EP[ended_E])
+    def follow(self, obs_EP: Float32Array, ended_E: BoolArray, is_last: bool) -> None:
+        """What followed a step, whole, with the market row before the own state; read where the episode ended, or the rollout does."""
+        self._final.append(obs_EP if is_last else obs_EP[ended_E])
 
     def record(self, ended_TE: BoolArray) -> Record:
         """The rows, once all steps are made.
