@@ -33,7 +33,7 @@ def verdict(card: dict[str, Any]) -> str:
     """Who won, in a sentence."""
     found = card["verdict"]
     if not found["sharpe"]:
-        return "No model and baseline could be compared."
+        return "No model traded." if found["outcome"] == "idle" else "No model and baseline could be compared."
     gap = f"{number(found['sharpe']['difference'])} {interval(found['sharpe']['ci'])}"
     pair = f"best model `{found['best_model']}`, best baseline `{found['best_baseline']}`, difference of Sharpe {gap}"
     words = {"model": "The model beats the baseline", "baseline": "The model loses to the baseline"}
@@ -73,16 +73,15 @@ def page(card: dict[str, Any]) -> str:
 
 
 def summary(cards: list[dict[str, Any]]) -> str:
-    """One row a class for the README."""
+    """One column a class for the README, one row a strategy: strategies have come to be more than classes."""
     names = list(dict.fromkeys(name for card in cards for name in (*card["models"], *card["baselines"]) if name != "no_trade"))
-    lines = ["| class, locked window | " + " | ".join(names) + " | IC, 1 bar | who won |", "|" + "---|" * (len(names) + 3)]
-    words = {"model": "model", "baseline": "baseline", "undecided": "undecided", "unknown": "unknown"}
-    for card in cards:
-        span = f"{card['asset_class']}, {card['span']['start'][:10]} to {card['span']['end'][:10]}"
-        cells = [sharpe(card["strategies"].get(name)) for name in names]
-        first = card["forecasts"]["hybrid"]["1"]
-        ic = f"{number(first['ic'], 3)} {interval(first['ic_ci'], 3)}"
-        lines.append(f"| {span} | " + " | ".join([*cells, ic, words[card["verdict"]["outcome"]]]) + " |")
+    heads = [f"{card['asset_class']}, {card['span']['start'][:10]} to {card['span']['end'][:10]}" for card in cards]
+    lines = ["| Sharpe, 95 % | " + " | ".join(heads) + " |", "|" + "---|" * (len(cards) + 1)]
+    lines += [f"| {name} | " + " | ".join(sharpe(card["strategies"].get(name)) for card in cards) + " |" for name in names]
+    firsts = [card["forecasts"]["hybrid"]["1"] for card in cards]
+    lines.append("| IC, 1 bar | " + " | ".join(f"{number(first['ic'], 3)} {interval(first['ic_ci'], 3)}" for first in firsts) + " |")
+    words = {"idle": "no model traded"}
+    lines.append("| who won | " + " | ".join(words.get(found := card["verdict"]["outcome"], found) for card in cards) + " |")
     return "\n".join(lines)
 
 
