@@ -25,6 +25,7 @@ from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle
 from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256
 from plusultra_core.simulation.engine import SimulationConfig, build_rules
 from plusultra_core.simulation.market import BARS, market_arrays
+from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.windows.panel import Panel, load_panel
 
 
@@ -120,7 +121,7 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
     rules = build_rules(settings.simulation, settings.market.costs, panel.bar_ns)
     nothing_N = np.zeros(len(panel.symbols))
     adv_N = np.array([outlooks[name].adv_ccy if name in outlooks else math.nan for name in panel.symbols])
-    spread_N = np.full(len(panel.symbols), settings.market.costs.half_spread_bps)
+    spread_N = half_spreads(panel, settings.market, settings.simulation)
 
     def decide(asked: Sequence[str], held: Mapping[str, Held], books: Books) -> tuple[dict[str, Verdict], str]:
         weight_N = np.array([held[name].weight or 0.0 if name in held else 0.0 for name in panel.symbols])
@@ -145,11 +146,20 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
 
 
 def average_notional(panel: Panel, market: MarketConfig, cfg: SimulationConfig) -> Float64Array:
-    """Average notional per bar at the newest time, as the simulator counts it. Shapes  result (N,)."""
-    bars_NT = {name: getattr(panel, f"{name}_NT") for name in BARS}
-    arrays = market_arrays(panel.ts_ns_T, bars_NT, panel.sigma_NT, panel.tradable_NT, market, cfg.adv_bars, cfg.fallback_sigma)
-    adv_N: Float64Array = np.asarray(arrays.adv_ccy[-1], dtype=np.float64)
+    """Average notional per bar at the newest time, as the simulator counts it, account currency. Shapes  result (N,)."""
+    adv_N: Float64Array = _newest_market(panel, market, cfg).adv_ccy[-1]
     return adv_N
+
+
+def half_spreads(panel: Panel, market: MarketConfig, cfg: SimulationConfig) -> Float64Array:
+    """Half the spread, basis points, that an order decided at the newest time is taken to meet. Shapes  result (N,)."""
+    spread_N: Float64Array = _newest_market(panel, market, cfg).half_spread_bps[-1]
+    return spread_N
+
+
+def _newest_market(panel: Panel, market: MarketConfig, cfg: SimulationConfig) -> MarketArrays:
+    bars_NT = {name: getattr(panel, f"{name}_NT") for name in BARS}
+    return market_arrays(panel.ts_ns_T, bars_NT, panel.sigma_NT, panel.tradable_NT, market, cfg.adv_bars, cfg.fallback_sigma)
 
 
 def _horizon(bundle: Bundle, forecasts: Forecasts, row: int, k: int, sigma: float) -> Horizon:
