@@ -7,7 +7,7 @@ import polars as pl
 from plusultra_core.clock import bar_ns
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.calendars import gap_bars
-from plusultra_core.data.contract.frames import empty, sort
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.resampling import resample
 from plusultra_core.data.universe import currencies
@@ -49,23 +49,49 @@ def build_bars(
     Looks   back only; a window that has not closed by the newest row of the class is no bar.
     NaN     close-only rows have null open, high and low; nothing is filled.
     """
-    grid_ns = bar_ns(market.bar)
-    known = {bar: bar_ns(bar) for bar in assets["bar"].unique()}
-    lengths = assets.select("symbol", length_ns=pl.col("bar").replace_strict(known, return_dtype=pl.Int64))
-    dated = series.drop("vwap", "turnover").join(lengths, on="symbol", maintain_order="left")
-    rows = dated.filter(pl.col("length_ns") <= grid_ns).sort("symbol", "ts_ns")
-    if rows.is_empty():
+    if series.is_empty():
         return empty("bars")
-    rows = _adjusted(rows, corporate_actions, assets, cfg)
-    finer = rows["length_ns"] < grid_ns
-    bars = rows.filter(~finer).drop("length_ns")
-    if finer.any():
-        closed_ns = int(series["ts_ns"].max())  # type: ignore[arg-type]
-        bars = pl.concat([bars, resample(rows.filter(finer).drop("length_ns"), market, closed_ns)]).sort("symbol", "ts_ns")
+    closed_ns = int(series["ts_ns"].max())  # type: ignore[arg-type]
+    return finished(gathered(series, assets, corporate_actions, market, cfg, closed_ns), market)
+
+
+def gathered(
+    series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, market: MarketConfig, cfg: BarsConfig, closed_ns: int
+) -> pl.DataFrame:
+    """Rows on the class's grid with their adjusted twins, sorted by symbol and time; windows that end after `closed_ns` are left out.
+
+    A column `carried` of the series is the factor with which a symbol's first row begins.
+    """
+    grid_ns = bar_ns(market.bar)
+    lengths = {bar: bar_ns(bar) for bar in assets["bar"].unique()}
+    coarse = {symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] > grid_ns}
+    finer = [symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] < grid_ns]
+    rows = series.drop("vwap", "turnover")
+    rows = rows.filter(pl.col("symbol").is_in(assets["symbol"].filter(~assets["symbol"].is_in(list(coarse))).implode()))
+    rows = _adjusted(_in_order(rows), corporate_actions, assets, cfg)
+    if not finer or rows.is_empty():
+        return rows
+    is_finer = rows["symbol"].is_in(finer)
+    return _in_order(pl.concat([rows.filter(~is_finer), resample(rows.filter(is_finer), market, closed_ns)]))
+
+
+def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    same = pl.col("symbol") == pl.col("symbol").shift()
+    disorder = (pl.col("symbol") < pl.col("symbol").shift()) | (same & (pl.col("ts_ns") < pl.col("ts_ns").shift()))
+    return rows.sort("symbol", "ts_ns") if rows.select(disorder.any()).item() else rows
+
+
+def finished(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
+    """Bars with what is said of them beside their neighbours: gaps, and when all bars so far were known."""
+    if bars.is_empty():
+        return empty("bars")
     bars = bars.with_columns(
-        has_ohl=pl.col("open").is_not_null(), has_volume=pl.col("volume").is_not_null(), gap_bars=gap_bars(bars, market)
-    ).with_columns(pl.col("known_ns").cum_max().over("symbol"))
-    return sort("bars", bars)
+        pl.col("known_ns").cum_max().over("symbol"),
+        has_ohl=pl.col("open").is_not_null(),
+        has_volume=pl.col("volume").is_not_null(),
+        gap_bars=gap_bars(bars, market),
+    )
+    return bars.select(empty("bars").columns)
 
 
 def _adjusted(rows: pl.DataFrame, corporate_actions: pl.DataFrame, assets: pl.DataFrame, cfg: BarsConfig) -> pl.DataFrame:
@@ -91,7 +117,7 @@ def remarks(assets: pl.DataFrame, market: MarketConfig, cfg: BarsConfig) -> dict
     if foreign:
         told["currencies"] = (
             f"assets.currency: expected {market.currency}, that of the account, found others in {_listed(foreign)}; "
-            "their prices and notionals are kept in their own currency"
+            "their bars are kept in their own currency and converted where they are traded"
         )
     if further := actions_of.beyond(assets, cfg.adjustment):
         told["adjusted"] = f"assets.price_adjustment: further than {cfg.adjustment} by their source: {_listed(further)}; kept as they are"

@@ -83,7 +83,7 @@ def universe(series: pl.DataFrame, assets: pl.DataFrame, market: MarketConfig, c
 def currencies(assets: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
     """Currency of each symbol's price, and whether it is that of the account: symbol, currency (null: unsaid), foreign (null: unsaid).
 
-    Prices, volumes and notionals of a foreign symbol are in its own currency; nothing converts them.
+    Prices and notionals of bars are in the symbol's own currency; `data/fx.py` says what that was worth.
     """
     return assets.sort("symbol").select("symbol", "currency", foreign=pl.col("currency") != market.currency)
 
