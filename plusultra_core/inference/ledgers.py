@@ -25,7 +25,8 @@ def ledger_tables(ledgers: Mapping[str, Ledger], panel: Panel, setting: Setting)
     """Every ledger in words: strategies and symbols by name, codes as what they mean.
 
     Units   money in account currency; costs are positive when they lose.
-    NaN     null: prices of what did not trade, the arrival of an order that ended before it, times of fills that were none.
+    NaN     null in orders and executions: prices of what did not trade, of an arrival that never came, times of fills that were none. In
+            positions a target that was not asked for is NaN.
     """
     tables: Tables = {"account": [], "orders": [], "positions": [], EXECUTIONS: []}
     symbols = np.array(panel.symbols, dtype=object)
@@ -75,16 +76,16 @@ def write_ledger(directory: Path, tables: Tables) -> dict[str, list[str]]:
                 path.parent.mkdir(parents=True)
                 write_groups(path, [{key: value for key, value in columns.items() if key != "strategy"}])
         else:
-            write_groups(directory / f"{name}.parquet", parts)
+            write_groups(directory / f"{name}.parquet", parts, missing_null=name == "orders")
     return {name: list(parts[0]) for name, parts in tables.items()}
 
 
-def write_groups(path: Path, parts: Iterable[Mapping[str, Any]]) -> None:
+def write_groups(path: Path, parts: Iterable[Mapping[str, Any]], missing_null: bool = True) -> None:
     """One table, a row group a part, fixed compression, no metadata of the writer's moment: equal columns, equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    groups = [pa.table({name: _array(values) for name, values in part.items()}) for part in parts]
+    groups = [pa.table({name: _array(values, missing_null) for name, values in part.items()}) for part in parts]
     with pq.ParquetWriter(path, groups[0].schema, compression="zstd", compression_level=3, version="2.6") as writer:
         for group in groups:
             writer.write_table(group, row_group_size=max(len(group), 1))
@@ -208,15 +209,15 @@ def _sides(signed: NDArray[Any]) -> NDArray[Any]:
     return np.where(signed > 0, "buy", "sell").astype(object)
 
 
-def _array(values: Any) -> Any:
-    """As Arrow takes it: text typed even where there is none, masked and missing prices as null."""
+def _array(values: Any, missing_null: bool) -> Any:
+    """As Arrow takes it: text typed even where there is none, what is masked as null, and missing numbers where they are to be."""
     import pyarrow as pa
 
     if isinstance(values, np.ma.MaskedArray):
         return pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
     if values.dtype == object:
         return pa.array(values, type=pa.string())
-    return pa.array(values, from_pandas=True) if values.dtype.kind == "f" else pa.array(values)
+    return pa.array(values, from_pandas=missing_null) if values.dtype.kind == "f" else pa.array(values)
 
 
 def _fold_of(panel: Panel, ledger: Ledger) -> Any:

@@ -203,7 +203,7 @@ def describe(ledger: Ledger, limit: float) -> dict[str, Any]:
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     """One table in one row group; equal columns, equal bytes."""
-    write_groups(path, [{name: np.asarray(values) for name, values in columns.items()}])
+    write_groups(path, [{name: np.asarray(values) for name, values in columns.items()}], missing_null=False)
 
 
 def _count(codes: Any, names: Mapping[int, str]) -> dict[str, int]:

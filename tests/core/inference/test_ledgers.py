@@ -129,6 +129,8 @@ def test_tables_are_sorted_typed_and_parted_by_strategy(chain: Any, tmp_path: Pa
     orders = pl.read_parquet(tmp_path / "orders.parquet")
     assert orders.filter(pl.col("price").is_null() != (pl.col("qty_filled") == 0)).is_empty()
     assert not any(frame.select(pl.col(pl.Float64).is_nan().any()).row(0).count(True) for frame in (orders, lived))
+    positions = pl.read_parquet(tmp_path / "positions.parquet")
+    assert positions["target_weight"].is_nan().any() and not positions.null_count().sum_horizontal()[0]
 
 
 def test_the_bars_that_the_kernel_met_are_kept_with_what_was_assumed_of_them(chain: Any) -> None:
