@@ -47,12 +47,12 @@ class Desk(NamedTuple):
 
 
 def build_block(desk: Desk, strategy: str, part: str) -> tuple[Section, ...]:
-    """All sections of a strategy in reading order; one that never traded has its account alone."""
+    """All sections of a strategy in reading order; of one that sent no orders what became of its wishes."""
     own = desk._replace(sheet=_of(desk.sheet, strategy))
-    account = _account(own, strategy, part)
     if not own.sheet.strategies["num_orders"][0]:
-        told = "" if not own.sheet.endings.height else ", and what it asked for was refused: see the ledger"
-        return (Section(account.identifier, account.title, (f"{plain(strategy).capitalize()} sent no orders{told}.",), account.charts),)
+        text = f"{plain(strategy).capitalize()} sent no orders{': whatever it asked for was refused' if own.sheet.endings.height else ''}."
+        return (Section(f"{part}-orders", "Orders", (text,), tables=(_endings(own),) if own.sheet.endings.height else ()),)
+    account = _account(own, strategy, part)
     return (account, _fills(own, strategy, part), _costs(own, part), _shortfall(own, part), _orders(own, part), _worst(own, part))
 
 
@@ -134,7 +134,7 @@ def _shortfall(desk: Desk, part: str) -> Section:
 
 
 def _orders(desk: Desk, part: str) -> Section:
-    found, ends = desk.sheet.latencies, desk.sheet.endings
+    found = desk.sheet.latencies
     labels = tuple(length_of(row["latency_ms"]) for row in found.iter_rows(named=True))
     configured = Series("configured", labels, found["configured"].to_numpy().astype(np.float32), COLOURS["reference"])
     realised = Series("realised", labels, found["share"].to_numpy().astype(np.float32), COLOURS["total"])
@@ -146,24 +146,29 @@ def _orders(desk: Desk, part: str) -> Section:
         (label, count(row["num_orders"]), percent(row["share"]), percent(row["configured"]), _errors(row))
         for label, row in zip(labels, found.iter_rows(named=True), strict=True)
     ]
+    tables = (
+        _endings(desk),
+        Table("Latency buckets", ("latency", "orders", "realised", "configured", "errors off"), tuple(buckets)),
+    )
+    return Section(f"{part}-orders", "Latency, endings and sizes", (), tuple(charts), tables, columns=3)
+
+
+def _endings(desk: Desk) -> Table:
+    ends = desk.sheet.endings
     form = money_like(*ends["opportunity"].to_list())
     reasons = [
         (plain(row["status"]), plain(row["reason"]) if row["reason"] != "none" else DASH, count(row["num_orders"]), money(row["asked_ccy"]),
          money(row["filled_ccy"]), percent(row["fill_ratio"]), form(row["opportunity"]))
         for row in ends.iter_rows(named=True)
     ]  # fmt: skip
-    tables = (
-        Table(
-            f"How orders ended, {desk.currency}",
-            ("ended", "why", "orders", "asked for", "traded", "filled", "opportunity"),
-            tuple(reasons),
-            text_columns=2,
-            note="Opportunity: the move of what was not filled until the order's last close; negative where waiting was better. That of "
-            "refused orders is no cost of execution and is in no sum above.",
-        ),
-        Table("Latency buckets", ("latency", "orders", "realised", "configured", "errors off"), tuple(buckets)),
+    return Table(
+        f"How orders ended, {desk.currency}",
+        ("ended", "why", "orders", "asked for", "traded", "filled", "opportunity"),
+        tuple(reasons),
+        text_columns=2,
+        note="Opportunity: the move of what was not filled until the order's last close; negative where waiting was better. That of "
+        "refused orders is no cost of execution and is in no sum above.",
     )
-    return Section(f"{part}-orders", "Latency, endings and sizes", (), tuple(charts), tables, columns=3)
 
 
 def length_of(ms: float) -> str:

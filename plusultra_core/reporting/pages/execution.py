@@ -40,7 +40,8 @@ def render_execution(
 ) -> None:
     """Write execution.html into `out_dir`; equal tapes give equal bytes. Every number is the sheet's or the tape's."""
     desk = Desk(tape, sheet, currency, cfg)
-    names = ordered(sheet.strategies["strategy"].to_list())
+    idle = set(sheet.strategies.filter(pl.col("num_orders") == 0)["strategy"].to_list())
+    names = sorted(ordered(sheet.strategies["strategy"].to_list()), key=lambda name: name in idle)
     blocks = [
         Block(part_of(name), plain(name), _subtitle(row), build_block(desk, name, part_of(name))) for name, row in _rows(sheet, names)
     ]
@@ -54,6 +55,8 @@ def render_execution(
         "verdict": sentences(tape, sheet, shown),
         "facts": _facts(sheet, shown),
         "links": links,
+        "opening": "What execution cost",
+        "doors": "Strategy",
         "overview": overview,
         "blocks": blocks,
     }

@@ -142,6 +142,16 @@ def test_a_world_in_which_nobody_traded_says_so(worlds: Any, page_cfg: Execution
     assert not re.search(r">\s*(nan|None|inf)\s*<", text.replace(get_plotlyjs(), ""))
 
 
+def test_of_a_strategy_that_was_refused_everything_the_reasons_are_told(worlds: Any, page_cfg: ExecutionPageConfig, tmp_path: Path) -> None:
+    market = worlds.simulated.make_market(12, 2)
+    tape = load_tape(
+        worlds.trace({"policy": np.full((11, 2), 0.5), "random": np.full((11, 2), 0.1)}, market, most=1e-12, min_order_ccy=1.0)
+    )
+    text = render(tape, tmp_path, page_cfg)
+    assert "Policy sent no orders: whatever it asked for was refused." in text
+    assert re.search(r"<td>rejected</td><td>max weight</td>", text)
+
+
 def test_the_headline_says_who_lost_how_much(tape: Tape) -> None:
     sheet = build_execution(tape, 5)
     row = sheet.strategies.filter(pl.col("strategy") == "policy").row(0, named=True)
