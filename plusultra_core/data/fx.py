@@ -5,7 +5,7 @@ one currency between the two (GBPUSD and EURUSD for pounds in euros).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -14,6 +14,8 @@ from plusultra_core.data.contract.frames import empty, sort
 from plusultra_core.data.side_tables import as_of
 from plusultra_core.market import ExchangeConfig
 
+RATES, RATE_FIELD = "exchange_rates", "rate"
+"""Where `side_tables` say what a symbol's money was worth."""
 _PAIR = re.compile(r"([A-Z]{3})[/_.-]?([A-Z]{3})(=X)?")
 _MINOR = {
     "GBX": ("GBP", 0.01),
@@ -91,6 +93,25 @@ def rates_at(times_ns: pl.Series, currency: str | None, rates: pl.DataFrame, acc
         return pl.Series("rate", [fixed], dtype=pl.Float64).new_from_index(0, len(times_ns))
     rows = rates.filter(pl.col("currency") == currency).rename({"rate": "value"})
     return as_of(pl.DataFrame({"known_ns": times_ns}), rows, by_symbol=False)["value"].alias("rate")
+
+
+def rates_beside(quoted: Mapping[str, str | None], rates: pl.DataFrame, account: str, cfg: ExchangeConfig, since_ns: int) -> pl.DataFrame:
+    """The rates of `exchange_rates` as rows of `side_tables`, by symbol: for whoever compares amounts of money across symbols.
+
+    Every symbol has rows, those in the account's own money one that lasts; none where that is all of them. A row without symbol
+    says from `since_ns` on, the first bar, that there are several currencies: so a rate that is not known yet is not taken for 1.
+    """
+    fixed = {symbol: unit_rate(currency, account, cfg) for symbol, currency in quoted.items()}
+    if all(rate == 1.0 for rate in fixed.values()):
+        return empty("side_tables")
+    schema = empty("side_tables").schema
+    own = [(RATES, symbol, RATE_FIELD, since_ns, since_ns, None, rate) for symbol, rate in fixed.items() if rate is not None]
+    parts = [pl.DataFrame([(RATES, None, "account", since_ns, since_ns, None, 1.0), *own], schema=schema, orient="row")]
+    for symbol, currency in quoted.items():
+        rows = rates.filter(pl.col("currency") == currency) if fixed[symbol] is None else rates.clear()
+        named = {"table": pl.lit(RATES), "symbol": pl.lit(symbol), "field": pl.lit(RATE_FIELD), "value": pl.col("rate")}
+        parts.append(rows.with_columns(**named).select(schema.names()))
+    return pl.concat(parts)
 
 
 def _by_symbol(forex: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

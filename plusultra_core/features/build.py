@@ -237,7 +237,7 @@ def compute(
     beside |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
     ranked, traces = _ranked(whole, span, across, cfg.windows)
     columns, others = _by_groups(whole, span, [spec for spec in alone if spec.sides], cfg.windows, None)
-    whole = replace(whole, side={})
+    whole = replace(whole, side={joins.MONEY: whole.side[joins.MONEY]})
     more, rest = _by_groups(whole, span, [spec for spec in alone if not spec.sides], cfg.windows, None)
     columns |= more | ranked
     return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)

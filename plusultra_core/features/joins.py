@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
+from plusultra_core.data.fx import RATE_FIELD, RATES
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -23,6 +24,8 @@ else:
 
 NEVER_NS = np.iinfo(np.int64).max
 NOBODY, STRANGER = -1, -2
+MONEY = "money"
+"""Side column that is always there."""
 
 
 class Keys(NamedTuple):
@@ -116,6 +119,15 @@ def aligned(table: Beside, rows: Int64Array, scale: float, max_staleness_ns: int
         return _at(table.keys, wide_rows(table, rows, scale), max_staleness_ns)
     out = _at(table.keys, own_rows(table, rows, scale), max_staleness_ns)
     return fill(out, _at(table.keys, wide_rows(table, rows[wide], scale), max_staleness_ns)) if wide.any() else out
+
+
+def money(keys: Keys, side: pl.DataFrame) -> Float64Array:
+    """Account currency for one unit of that of the symbol's price, as known at each bar; 1 where the class is in the account's alone."""
+    rows = side.filter(pl.col("table") == RATES)
+    if rows.is_empty():
+        return np.broadcast_to(1.0, keys.known_ns.size)  # takes no memory
+    table = beside(keys, rows.filter(pl.col("field") == RATE_FIELD), None)
+    return aligned(table, np.arange(table.owner.size), 1.0, NEVER_NS)
 
 
 def _at(keys: Keys, rows: Rows, max_staleness_ns: int) -> Float64Array:

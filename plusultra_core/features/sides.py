@@ -17,7 +17,7 @@ from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import joins, kernels
-from plusultra_core.features.joins import Beside, Keys, Rows
+from plusultra_core.features.joins import MONEY, Beside, Keys, Rows
 from plusultra_core.features.kernels import ratio
 
 _HOURS_PER_YEAR = 8760.0
@@ -249,7 +249,7 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
     limit_ns = max(_limit(source) for source in (cfg.funding, *sources.values()))
     fields = _Fields.find(at, side, indicators, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
     found = {name: fields.value(source) for name, source in sources.items()}
-    return {"funding": _funding(fields, cfg), **found, "macro_age_days": age_days, "macro_surprise": surprise}
+    return {"funding": _funding(fields, cfg), **found, "macro_age_days": age_days, "macro_surprise": surprise, MONEY: joins.money(at, side)}
 
 
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:

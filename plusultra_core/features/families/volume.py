@@ -26,9 +26,14 @@ def notional(b: BarArrays) -> Float64Array:
     return b.once("notional", lambda: b.close * b.volume)
 
 
+def money(b: BarArrays) -> Float64Array:
+    """Traded notional in the currency of the account, at the rate known at the bar: what symbols may be compared by."""
+    return b.once("money", lambda: notional(b) * b.side["money"])
+
+
 def illiquidity(b: BarArrays, window: int) -> Float64Array:
-    """Mean of |log return| over traded notional."""
-    return b.once(f"illiquidity.{window}", lambda: _mean(ratio(np.abs(b.ret), notional(b)), b, window))
+    """Mean of |log return| over traded notional, account currency."""
+    return b.once(f"illiquidity.{window}", lambda: _mean(ratio(np.abs(b.ret), money(b)), b, window))
 
 
 def signed_volume(b: BarArrays) -> Float64Array:
@@ -62,7 +67,7 @@ def volume_z(b: BarArrays) -> Float64Array:
 def amihud(b: BarArrays) -> Float64Array:
     """Log of the mean of |log return| over traded notional, over `medium` bars: illiquidity.
 
-    Units   log of 1 / currency; compare within a symbol, or across symbols of one currency.
+    Units   log of 1 / currency of the account.
     Source  Amihud (2002), J. Financial Markets 5.
     """
     return log(illiquidity(b, b.medium))
