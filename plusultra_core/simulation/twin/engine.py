@@ -15,7 +15,7 @@ from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig, build_rules
 from plusultra_core.simulation.market import check_market
 from plusultra_core.simulation.records import MarketArrays
-from plusultra_core.simulation.twin.orders import Latency
+from plusultra_core.simulation.twin.draws import Latency
 from plusultra_core.simulation.twin.records import Happened, TensorAccounts, open_accounts, tensor_market
 from plusultra_core.simulation.twin.step import step
 
@@ -46,7 +46,7 @@ class TensorEnvironment:
         ns = torch.tensor([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=torch.int64, device=device)
         cumulative = torch.from_numpy(np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))).to(device)
         self.latency = Latency(ns, cumulative)
-        self._step: Step = torch.compile(self._once, dynamic=False) if compiled else self._once
+        self._step: Step = torch.compile(self.once, dynamic=False) if compiled else self.once
 
     def reset(self, t_E: Int64Array, asset_EA: Int64Array, stream_E: Int64Array) -> TensorAccounts:
         """Start every account anew at the close of its bar t. Shapes  (E,), (E, A), (E,).
@@ -66,7 +66,8 @@ class TensorEnvironment:
         self.accounts, happened = self._step(self.accounts, request.to(self.market.half_spread.dtype))
         return happened
 
-    def _once(self, accounts: TensorAccounts, request: Tensor) -> tuple[TensorAccounts, Happened]:
+    def once(self, accounts: TensorAccounts, request: Tensor) -> tuple[TensorAccounts, Happened]:
+        """The step as a function of given accounts, for who compiles it together with what comes before and after."""
         return step(self.market, accounts, request, self.latency, self.rules, self.limits)
 
 

@@ -1,6 +1,5 @@
 """Orders on tensors, as the step kernel has them: placed, quoted, filled."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,29 +10,6 @@ from plusultra_core.simulation import records as word
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.twin.records import KNOWN, TensorAccounts, TensorMarket
 from plusultra_core.simulation.twin.rulebook import Guarded
-
-_GAMMA, _MUL1, _MUL2 = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """The law of latencies on a device."""
-
-    ns: Tensor
-    cumulative: Tensor
-
-    def draw(self, key: Tensor, t: Tensor) -> Tensor:
-        """Latency of an order that would be sent at bar t, by the names of slot and bar alone. Shapes  (E, A), (E,) -> (E, A) ns."""
-        hashed = _mix((key ^ t[:, None]) + _GAMMA)
-        uniform = ((hashed >> 11) & ((1 << 53) - 1)).double() * (1.0 / 9007199254740992.0)
-        return self.ns[torch.searchsorted(self.cumulative[:-1].contiguous(), uniform, right=True)]
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Finaliser of splitmix64 on int64, whose products wrap; a shift to the right brings the sign along, which the mask takes off."""
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MUL1
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MUL2
-    return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
 class Bar(NamedTuple):

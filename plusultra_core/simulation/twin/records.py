@@ -9,7 +9,7 @@ from torch import Tensor
 from plusultra_core.guardrails.limits import ACTIVE
 from plusultra_core.simulation.market import last_close
 from plusultra_core.simulation.records import MarketArrays
-from plusultra_core.simulation.tiles import stream_keys
+from plusultra_core.simulation.twin.draws import stream_keys
 
 BARS = ("open", "high", "low", "close", "volume", "funding", "dividend")
 """What is read of the bar that comes."""
@@ -122,11 +122,10 @@ def open_accounts(market: TensorMarket, t_E: Tensor, asset_EA: Tensor, stream_E:
     money = torch.full(t_E.shape, capital, dtype=dtype, device=device)
     none = torch.zeros(asset_EA.shape, dtype=dtype, device=device)
     never = torch.zeros_like(asset_EA)
-    keys = stream_keys(seed, stream_E.cpu().numpy()[:, None], asset_EA.cpu().numpy())
     return TensorAccounts(
         t=t_E,
         asset=asset_EA,
-        key=torch.from_numpy(keys).to(device),
+        key=stream_keys(seed, stream_E[:, None].expand_as(asset_EA), asset_EA),
         cash=money,
         equity=money,
         peak=money,

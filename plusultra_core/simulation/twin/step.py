@@ -14,7 +14,8 @@ from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import records as word
 from plusultra_core.simulation.costs import MAX_SHIFT, Rules
-from plusultra_core.simulation.twin.orders import Bar, Filled, Latency, Quote, fill_orders, place_orders, quote, read_bar
+from plusultra_core.simulation.twin.draws import Latency
+from plusultra_core.simulation.twin.orders import Bar, Filled, Quote, fill_orders, place_orders, quote, read_bar
 from plusultra_core.simulation.twin.records import Happened, TensorAccounts, TensorMarket
 from plusultra_core.simulation.twin.rulebook import guard_targets
 
