@@ -1,5 +1,6 @@
 """Rollouts: T steps of E episodes, and the samples that an update learns from."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -74,6 +75,9 @@ class Trajectory(NamedTuple):
     """A book of A slots has one more axis."""
 
 
+Watch = Callable[[Trajectory], object]
+
+
 def collect(
     learner: Learns,
     env: Episodes,
@@ -82,12 +86,16 @@ def collect(
     gae_lambda: float,
     rng: np.random.Generator,
     scale: RewardScale | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Rollout, Summary]:
     """Let the policy act, with exploration, for `num_steps` bars of every episode; with a `scale` it learns from scaled rewards.
 
+    `watch` is shown the trajectory that the samples are made of.
     Shapes  T = num_steps, E accounts of `env`, B = T E in time-major order.
     """
     trajectory = roll(learner, env, num_steps, rng)
+    if watch is not None:
+        watch(trajectory)
     return finish(trajectory, table_of(env), gamma, gae_lambda, scale, learner.team), summarise(trajectory)
 
 
