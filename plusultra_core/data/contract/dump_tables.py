@@ -218,18 +218,4 @@ DUMP: Mapping[str, DumpTable] = {
         "SELECT symbol, count(*) AS rows, max(known_at) AS last_filed FROM fundamentals GROUP BY symbol ORDER BY symbol",
         ("A restated figure is another row with the same timestamp and a later `known_at`: both are kept.",),
     ),
-    "quotes": DumpTable(
-        "Best bid and ask and the sizes there: what an order pays and how much it gets, where the dump knows.",
-        {
-            "timestamp": _TIME,
-            "symbol": _SYMBOL,
-            "bid": ("REAL", "currency", "best price of a buyer"),
-            "ask": ("REAL", "currency", "best price of a seller"),
-            "bid_size": ("REAL", "units", "wanted at the bid"),
-            "ask_size": ("REAL", "units", "offered at the ask"),
-            "known_at": _KNOWN,
-        },
-        "SELECT symbol, avg(2 * (ask - bid) / (ask + bid)) AS spread FROM quotes GROUP BY symbol ORDER BY symbol",
-        ("A closing spread alone may stand in `indicators` as `spread_close`, in the price's unit.",),
-    ),
 }
