@@ -28,7 +28,7 @@ def ledger_tables(ledgers: Mapping[str, Ledger], panel: Panel, setting: Setting)
     NaN     null in orders and executions: prices of what did not trade, of an arrival that never came, times of fills that were none. In
             positions a target that was not asked for is NaN.
     """
-    tables: Tables = {"account": [], "orders": [], "positions": [], EXECUTIONS: []}
+    tables: Tables = {"account": [], "orders": [], "positions": [], "currencies": [], EXECUTIONS: []}
     symbols = np.array(panel.symbols, dtype=object)
     for strategy in sorted(ledgers):
         ledger = ledgers[strategy]
@@ -38,6 +38,7 @@ def ledger_tables(ledgers: Mapping[str, Ledger], panel: Panel, setting: Setting)
             "account": {"fold": _fold_of(panel, ledger), **account},
             "orders": _in_words(orders, symbols),
             "positions": _named(positions, symbols, {"guard": GUARD_REASONS}),
+            "currencies": ledger.currencies(panel.currencies),
             EXECUTIONS: _executions(lived, symbols, setting),
         }
         for name, columns in parts.items():
@@ -112,27 +113,43 @@ def _priced(lived: Columns, setting: Setting) -> Columns:
 
     delay: from the decision to the arrival; waiting: from the arrival to the price that the fill met before its own costs.
     """
-    closes, slot, fill = last_close(setting.market), lived["slot"], lived["fill"]
-    decided = closes[lived["decision_bar"], slot]
-    met, arrived = arrival_price(setting, lived["arrival_ns"], lived["decision_bar"], slot)
+    closes, slot, fill, bar = last_close(setting.market), lived["slot"], lived["fill"], lived["bar"]
+    given = given_back(setting)
+    decision = lived["decision_bar"]
+    decided, start = closes[decision, slot], given[decision, slot]
+    met, arrived = arrival_price(setting, lived["arrival_ns"], decision, slot)
+    there = given[np.minimum(met, bar), slot]
     filled = fill != 0
-    before = closes[lived["bar"] - 1, slot]
+    before, now = closes[bar - 1, slot], given[bar, slot] - given[bar - 1, slot]
     return {
         **lived,
         "decision_price": decided,
         "arrival_bar": met,
         "arrival_price": arrived,
-        "delay": np.where(filled, fill * (arrived - decided), 0.0),
-        "waiting": np.where(filled, lived["latency_drift"] + fill * (before - arrived), 0.0),
-        "reference": np.where(filled, before + lived["latency_drift"] / np.where(filled, fill, 1.0), np.nan),
+        "delay": np.where(filled, fill * (arrived - decided - (there - start)), 0.0),
+        "waiting": np.where(filled, lived["latency_drift"] + fill * (before - arrived - (given[bar - 1, slot] - there)), 0.0),
+        "reference": np.where(filled, before + now + lived["latency_drift"] / np.where(filled, fill, 1.0), np.nan),
+        "translated": given[bar, slot] - start,
     }
+
+
+def given_back(setting: Setting) -> Float64Array:
+    """What the exchange rate alone has made of a unit since the first bar, where only results are exchanged and it is given back.
+
+    Shapes  result (T, N), account currency; zero where money is exchanged at once, and at home.
+    """
+    market = setting.market
+    total: Float64Array = np.cumsum(np.where(market.margined, market.translation, 0.0), axis=0)
+    return total
 
 
 def _with_shortfall(orders: Columns, lived: Columns, setting: Setting) -> Columns:
     """Orders with what they lost against the price of their decision: delay, waiting, and what was not filled.
 
     With spread, impact and fees it is the implementation shortfall: a paper account that trades everything at the decision's price,
-    less the real one, both marked at the close of the order's last bar. Source: Perold 1988, The Implementation Shortfall.
+    less the real one, both marked at the close of the order's last bar. Where only results are exchanged, what the rate alone made of a
+    unit from the decision to the order's end (`translated`) and of what was filled until then (`translation`) is in neither account.
+    Source: Perold 1988, The Implementation Shortfall.
     """
     name = lived["order_id"]
     first = np.flatnonzero(np.concatenate(([True], name[1:] != name[:-1]))) if name.size else np.zeros(0, np.int64)
@@ -140,6 +157,7 @@ def _with_shortfall(orders: Columns, lived: Columns, setting: Setting) -> Column
     slot, decision = lived["slot"][first], lived["decision_bar"][first]
     decided, ended = lived["decision_price"][first], lived["mark"][last]
     missed = np.sign(lived["qty"][first]) * (orders["qty_ordered"] - orders["qty_filled"])
+    moved = lived["translated"]
     worth = orders["qty_ordered"] * np.nan_to_num(decided)
     reached = lived["arrival_bar"][first] <= lived["bar"][last]
     return {
@@ -151,7 +169,9 @@ def _with_shortfall(orders: Columns, lived: Columns, setting: Setting) -> Column
         "adv_frac": worth / setting.market.adv_ccy[decision, slot],
         "delay": np.add.reduceat(lived["delay"], first) if name.size else np.zeros(0),
         "waiting": np.add.reduceat(lived["waiting"], first) if name.size else np.zeros(0),
-        "opportunity": np.where(missed != 0, missed * np.nan_to_num(ended - decided), 0.0),
+        "opportunity": np.where(missed != 0, missed * np.nan_to_num(ended - decided - moved[last]), 0.0),
+        "translated": moved[last],
+        "translation": np.add.reduceat(lived["fill"] * moved, first) if name.size else np.zeros(0),
     }
 
 

@@ -11,17 +11,19 @@ REFUSED = "rejected"
 """Status of an order that the rulebook or the market let nothing of through: it was never sent."""
 _TOLERANCE = 1e-9
 _MONEY = ("price_pnl", *COSTS)
+SHARES = ("liquidation", "currency_pnl", "conversion")
+"""Parts of other terms: of fees, of price_pnl, of spread."""
 
 
 def waterfall(trace: Trace) -> pl.DataFrame:
     """Price gain, each cost and the net gain, by strategy and symbol; the row without a symbol is the whole account.
 
-    Columns strategy, symbol, price_pnl, the costs (positive when they lose), liquidation (a part of fees), net, time_in_market.
+    Columns strategy, symbol, price_pnl, the costs (positive when they lose), the SHARES of them, net, time_in_market.
     Raises  ContractError when symbols and account differ by more than 1e-9 of the account.
     """
     account, positions = trace.account, trace.positions
     bars = account.group_by("strategy").agg(pl.len().alias("num_bars"))
-    terms = [pl.col(name).sum() for name in (*_MONEY, "liquidation")]
+    terms = [pl.col(name).sum() for name in (*_MONEY, *SHARES)]
     held = (pl.col("position") != 0).sum().alias("held")
     exposed = positions.filter(pl.col("position") != 0).group_by("strategy").agg(pl.col("ts_ns").n_unique().alias("held"))
     whole = account.group_by("strategy").agg(*terms).join(exposed, on="strategy", how="left")
@@ -34,7 +36,7 @@ def waterfall(trace: Trace) -> pl.DataFrame:
         .sort("strategy", "symbol", nulls_last=False)
     )
     size = _size(trace)
-    for term in (*_MONEY, "liquidation", "net"):
+    for term in (*_MONEY, *SHARES, "net"):
         _require_no_rest(found, term, size, "positions")
     return found
 
@@ -106,8 +108,9 @@ def _require_no_rest(found: pl.DataFrame, term: str, size: pl.DataFrame, of: str
 def _require_paper_less_real(sent: pl.DataFrame) -> None:
     """Independent of the parts: everything at the decision's price, less what was really paid, both marked at the order's end."""
     side = pl.when(pl.col("side") == "buy").then(1.0).otherwise(-1.0)
-    paper = side * pl.col("qty_ordered") * (pl.col("end_price") - pl.col("decision_price"))
-    real = side * (pl.col("qty_filled") * pl.col("end_price") - pl.col("filled_ccy")) - pl.col("fees")
+    end = pl.col("end_price") - pl.col("translated")
+    paper = side * pl.col("qty_ordered") * (end - pl.col("decision_price"))
+    real = side * (pl.col("qty_filled") * end - pl.col("filled_ccy")) + pl.col("translation") - pl.col("fees")
     rest = sent.with_columns((total() - (paper - real)).fill_null(0.0).alias("rest"), (pl.col("asked_ccy") + 1e-9).alias("size"))
     _refuse(rest, "orders", "the parts of an order's shortfall leave {rest:.6g} of paper less real")
 

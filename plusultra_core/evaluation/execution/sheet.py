@@ -9,13 +9,13 @@ import polars as pl
 
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.evaluation.backtests import Trace, load_trace
-from plusultra_core.evaluation.execution.money import PARTS, REFUSED, priced, shortfall, waterfall
+from plusultra_core.evaluation.execution.money import PARTS, REFUSED, SHARES, priced, shortfall, waterfall
 from plusultra_core.evaluation.execution.orders import endings, filled_bars, latencies, sizes, worst_fills
 
 EXECUTIONS = "executions"
 MARKET = "market.parquet"
 TABLES = ("strategies", "waterfall", "shortfall", "latencies", "endings", "sizes", "worst")
-_ORDERS = ("order_id", "symbol", "side", "decision_price", "arrival_price", "end_price", *PARTS)
+_ORDERS = ("order_id", "symbol", "side", "decision_price", "arrival_price", "end_price", "translated", "translation", *PARTS)
 _EXECUTIONS = ("order_id", "symbol", "ts_ns", "side", "qty_filled", "price", "reference", "participation", "status", "reason", "proxy")
 
 
@@ -58,7 +58,8 @@ def load_tape(directory: Path) -> Tape:
         if not path.exists():
             raise ArtifactError(f"{path}: expected the bars of every order and of the market, found none; run the trace task again")
     executions = pl.read_parquet(folder, hive_partitioning=True).sort("strategy", "order_id", "ts_ns")
-    for name, frame, columns in (("orders", trace.orders, _ORDERS), (EXECUTIONS, executions, _EXECUTIONS)):
+    tables = (("account", trace.account, SHARES), ("positions", trace.positions, SHARES), ("orders", trace.orders, _ORDERS))
+    for name, frame, columns in (*tables, (EXECUTIONS, executions, _EXECUTIONS)):
         if missing := sorted(set(columns) - set(frame.columns)):
             raise ContractError(f"{name}: missing column {missing[0]!r}; run the trace task again")
     summary = json.loads((directory / "trace.json").read_text(encoding="utf-8"))

@@ -82,9 +82,11 @@ def _fills(desk: Desk, strategy: str, part: str) -> Section:
         for i, symbol in enumerate(symbols)
     ]
     num = desk.tape.executions.filter((pl.col("strategy") == strategy) & (pl.col("qty_filled") > 0))["symbol"].n_unique()
+    which = "" if len(symbols) == num else " that were traded for most money"
     text = (
-        f"The {len(symbols)} of {num} symbols that were traded for most money. Triangles up bought, down sold, larger for more money, at "
-        "the price paid and on the bar they filled in; point at one for its order. Below, the position after each bar, in units.",
+        f"{'All' if len(symbols) == num else f'The {len(symbols)} of'} {num} symbols{which}. Triangles up bought, down sold, larger for "
+        "more money, at the price paid and on the bar they filled in; point at one for its order. Below, the position after each bar, in "
+        "units.",
     )
     notes = tuple(f"{chart.title.split(':')[0]}: {rest}." for chart, rest in drawn if rest)
     return Section(f"{part}-fills", "Fills on bars", text, tuple(chart for chart, _ in drawn), notes=notes)
@@ -97,7 +99,7 @@ def _costs(desk: Desk, part: str) -> Section:
     values = np.array([whole["price_pnl"], *(-whole[term] for term in terms[1:]), whole["net"]], dtype=np.float32)
     drawn = Series("net", (*TERM_NAMES.values(), "net"), values, COLOURS["total"])
     chart = Chart(f"{part}-waterfall", f"From price gain to net gain, {desk.currency}", "waterfall", (drawn,), y_label=desk.currency)
-    shown = _folded(table, "net", desk.cfg.max_rows, (*terms, "liquidation", "net"))
+    shown = _folded(table, "net", desk.cfg.max_rows, (*terms, "net"))
     form = money_like(whole["price_pnl"], whole["net"], *(whole[term] for term in terms))
     rows = [
         (_symbol(row), *(form(row["price_pnl"] if term == "price_pnl" else -row[term]) for term in terms), form(row["net"]),
@@ -105,11 +107,12 @@ def _costs(desk: Desk, part: str) -> Section:
         for row in shown
     ]  # fmt: skip
     columns = ("symbol", *TERM_NAMES.values(), "net", "in the market")
-    text = (
-        ()
-        if not whole["liquidation"]
-        else (f"Fees hold {money(whole['liquidation'])} that were lost when the account was closed by force.",)
-    )
+    said = {
+        "currency_pnl": "Of the price gain {} are the exchange rates'.",
+        "conversion": "Of the spread {} were paid for exchanging money.",
+        "liquidation": "Fees hold {} that were lost when the account was closed by force.",
+    }
+    text = tuple(words.format(form(whole[name])) for name, words in said.items() if whole[name])
     tables = (Table(f"Where the money went, {desk.currency}", columns, tuple(rows), marks=frozenset({0})),)
     return Section(f"{part}-costs", "Cost waterfall", text, (chart,), tables)
 

@@ -16,6 +16,8 @@ from plusultra_core.inference.ledgers import Tables, arrival_price, flags, ledge
 from plusultra_core.inference.strategies import Setting, no_trade, run_strategy
 from plusultra_core.simulation.engine import backtest
 from plusultra_core.simulation.ledger import Ledger
+from plusultra_core.simulation.liquidity.currency import in_account
+from plusultra_core.simulation.market import foreign_terms
 from plusultra_core.simulation.records import PROXY_OPEN, PROXY_VOLUME
 
 WIDE = GuardrailsConfig(
@@ -25,8 +27,8 @@ LATENCIES = ((0.0,), (50.0, 250.0), (3.6e6, 1.3e8))
 PARTS = ("delay", "waiting", "spread", "impact", "fees", "opportunity")
 
 
-def rough(setting: Setting, seed: int, **changes: Any) -> Setting:
-    """The chain's market with bars that lack their open or their volume, thin enough that orders stay open."""
+def rough(setting: Setting, seed: int, settlement: str = "home", **changes: Any) -> Setting:
+    """The chain's market with bars that lack their open or their volume, thin enough that orders stay open, perhaps quoted abroad."""
     rng, market = np.random.default_rng(seed), setting.market
     shape = market.close.shape
     opened = np.where(rng.random(shape) < 0.1, np.nan, market.open)
@@ -35,7 +37,13 @@ def rough(setting: Setting, seed: int, **changes: Any) -> Setting:
     cfg = replace(
         setting.simulation, latency_ms=latency, latency_prob=(1.0 / len(latency),) * len(latency), seed=seed, max_leverage=2.5, **changes
     )
-    return setting._replace(market=market._replace(open=opened, volume=volume), simulation=cfg, guard=WIDE)
+    market = market._replace(open=opened, volume=volume)
+    if settlement != "home":
+        rate = np.where(market.tradable, np.exp(np.cumsum(rng.normal(0, 0.01, shape), axis=0)), np.nan)
+        money = in_account(market.open, market.high, market.low, market.close, rate, settlement == "margin")
+        prices = {name: getattr(money, name) for name in ("open", "high", "low", "close")}
+        market = market._replace(**prices, **foreign_terms(money.translation, np.zeros(shape[1]), settlement == "margin"))
+    return setting._replace(market=market, simulation=cfg, guard=WIDE)
 
 
 def traded(setting: Setting, seed: int, num_bars: int = 60) -> Ledger:
@@ -55,15 +63,17 @@ def tables_of(ledger: Ledger, chain: Any, setting: Setting) -> Tables:
     time_in_force=st.sampled_from(["bar", "day", "gtc", "ioc"]),
     latency=st.sampled_from(LATENCIES),
     permanent=st.sampled_from([0.0, 0.5]),
+    settlement=st.sampled_from(["home", "cash", "margin"]),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_shortfall_of_an_order_is_the_paper_account_less_the_real_one(
-    chain: Any, seed: int, order_type: str, time_in_force: str, latency: tuple[float, ...], permanent: float
+    chain: Any, seed: int, order_type: str, time_in_force: str, latency: tuple[float, ...], permanent: float, settlement: str
 ) -> None:
     setting = rough(chain.setting(), seed, order_type=order_type, time_in_force=time_in_force, latency_ms=latency, permanent_coef=permanent)
     tables = tables_of(traded(setting, seed), chain, setting)
     (orders,), (lived,) = tables["orders"], tables["executions"]
     assert len(orders["order_id"]) > 20
+    translation = np.where(setting.market.margined, setting.market.translation, 0.0)
     close = {symbol: slot for slot, symbol in enumerate(chain.panel.symbols)}
     for i in range(len(orders["order_id"])):
         side = 1.0 if orders["side"][i] == "buy" else -1.0
@@ -74,8 +84,13 @@ def test_the_shortfall_of_an_order_is_the_paper_account_less_the_real_one(
         assert decided == past[np.isfinite(past)][-1]
         if orders["qty_ordered"][i] == 0:
             continue
-        paper = side * orders["qty_ordered"][i] * (ended - decided)
-        real = np.nansum(side * lived["qty_filled"][rows] * (ended - lived["price"][rows])) - lived["fees"][rows].sum()
+        moved = translation[:, close[orders["symbol"][i]]]
+        until = np.searchsorted(setting.market.ts_ns, orders["end_ns"][i])
+        paper = side * orders["qty_ordered"][i] * (ended - decided - moved[t + 1 : until + 1].sum())
+        real = -lived["fees"][rows].sum()
+        for quantity, price, ns in zip(lived["qty_filled"][rows], lived["price"][rows], lived["ts_ns"][rows], strict=True):
+            after = moved[np.searchsorted(setting.market.ts_ns, ns) + 1 : until + 1].sum()
+            real += side * quantity * (ended - after - price) if quantity else 0.0
         size = orders["qty_ordered"][i] * decided
         assert sum(orders[name][i] for name in PARTS) == pytest.approx(paper - real, abs=1e-9 * size)
         for name in ("delay", "waiting", "spread", "impact", "fees"):

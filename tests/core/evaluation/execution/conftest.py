@@ -17,6 +17,8 @@ from plusultra_core.evaluation.execution.sheet import Tape, load_tape
 from plusultra_core.inference.ledgers import ledger_tables, market_table, write_groups, write_ledger
 from plusultra_core.inference.strategies import Setting
 from plusultra_core.simulation.engine import backtest
+from plusultra_core.simulation.liquidity.currency import in_account
+from plusultra_core.simulation.market import foreign_terms
 
 SYMBOLS = ("AAA", "BBB", "CCC", "<b>D&D</b>")
 
@@ -53,7 +55,9 @@ class Worlds:
             for name, target in targets.items()
         }
         num_bars, num_assets = market.close.shape
-        panel: Any = SimpleNamespace(symbols=SYMBOLS[:num_assets], folds=[SimpleNamespace(index=0, test=(0, num_bars))])
+        panel: Any = SimpleNamespace(
+            symbols=SYMBOLS[:num_assets], currencies=("USD",) * num_assets, folds=[SimpleNamespace(index=0, test=(0, num_bars))]
+        )
         self.made += 1
         directory = self.base / str(self.made)
         directory.mkdir()
@@ -63,9 +67,15 @@ class Worlds:
         (directory / "trace.json").write_text(json.dumps({"execution": rules, "strategies": {}}))
         return directory
 
-    def random(self, seed: int, num_bars: int = 40, **changes: Any) -> Path:
-        """Two strategies that trade, and one that does not, in a market with gaps."""
+    def random(self, seed: int, num_bars: int = 40, settlement: str = "home", **changes: Any) -> Path:
+        """Two strategies that trade, and one that does not, in a market with gaps, perhaps quoted abroad."""
         market = _simulated().make_market(num_bars, len(SYMBOLS), seed=seed, gaps=0.1, half_spread_bps=2.0)
+        if settlement != "home":
+            walk = np.cumsum(np.random.default_rng(seed).normal(0, 0.01, market.close.shape), axis=0)
+            rate, cost = np.where(market.tradable, np.exp(walk), np.nan), np.full(len(SYMBOLS), 0.5)
+            money = in_account(market.open, market.high, market.low, market.close, rate, settlement == "margin")
+            prices = {name: getattr(money, name) for name in ("open", "high", "low", "close")}
+            market = market._replace(**prices, **foreign_terms(money.translation, cost, settlement == "margin"))
         rng = np.random.default_rng(seed)
         shape = (num_bars - 1, len(SYMBOLS))
         wishes = [np.where(rng.random(shape) < 0.5, rng.normal(0, 0.4, shape), np.nan) for _ in range(2)]

@@ -57,6 +57,17 @@ def test_costs_and_shortfall_of_random_ledgers_leave_nothing_over(
         assert charged >= 0.0
 
 
+@pytest.mark.parametrize("settlement", ["cash", "margin"])
+def test_money_abroad_leaves_nothing_over_and_names_the_part_of_the_rate(worlds: Any, settlement: str) -> None:
+    tape = load_tape(worlds.random(11, settlement=settlement, latency_ms=(1e8,)))
+    found, lost = waterfall(tape.trace), shortfall(tape.trace)
+    whole = found.filter((pl.col("strategy") == "policy") & pl.col("symbol").is_null()).row(0, named=True)
+    assert lost["shortfall"].abs().min() > 0
+    assert (tape.trace.orders["translation"].abs().sum() > 0) is (settlement == "margin")
+    assert (whole["currency_pnl"] != 0) is (settlement == "cash")
+    assert 0 < whole["conversion"] < whole["spread"]
+
+
 def test_an_order_at_a_constant_price_loses_its_spread_and_its_fee(worlds: Any) -> None:
     own = worlds.simulated
     costs = own.replace(own.FREE, fee_bps=5.0)
