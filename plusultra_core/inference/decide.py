@@ -11,9 +11,13 @@ import torch
 from plusultra_core import config
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_YEAR
-from plusultra_core.errors import ArtifactError, ConfigError
+from plusultra_core.errors import ArtifactError, ConfigError, ContractError
+from plusultra_core.guardrails.limits import ACTIVE
 from plusultra_core.models.bundle import Bundle, fill_module, load_forecaster
-from plusultra_core.models.policy import ACTOR, FORECASTER, Policy, PolicyConfig, build_policy, market_rows, num_market_columns
+from plusultra_core.models.policies.acting import Acting, allowed_parts, book_parts
+from plusultra_core.models.policies.build import AnyPolicy, build
+from plusultra_core.models.policies.recipe import RecipeConfig
+from plusultra_core.models.policy import ACTOR, FORECASTER, Policy, market_rows
 from plusultra_core.simulation.costs import Rules, order_cost_frac
 from plusultra_core.simulation.observation import OWN_STATE, write_observation, write_own_state
 from plusultra_core.simulation.records import Accounts, Step
@@ -98,31 +102,48 @@ def order_hurdle(change_A: Float64Array, book: Book, cost_factor: float) -> Floa
 
 
 class PolicyDesk:
-    """A policy bundle at work on a panel: the observation of PPO's environment, the action without exploration."""
+    """A policy bundle at work on a panel: the observation of PPO's environment, the action without exploration.
+
+    What a policy remembers goes from one bar's decision to the next one's; an account at its start has nothing to remember.
+    """
 
     def __init__(self, bundle: Bundle, panel: Panel, span: tuple[int, int]) -> None:
         """Encode every window of the span once.
 
         Raises  ArtifactError when the bundle is no policy.
         """
-        self.policy = load_policy(bundle)
+        self.recipe = policy_recipe(bundle)
+        self.policy = load_policy(bundle, len(panel.symbols))
         self.limit = float(bundle.config["limit"])
+        self._gross = float(bundle.config["gross"])
         self._band = float(bundle.config["band"])
         self._episode_bars = int(bundle.config["episode_bars"])
         self._first = span[0]
-        model = load_forecaster(bundle, FORECASTER)
-        inputs = input_tensors(panel, bundle.scaler.center, bundle.scaler.scale, bundle.scaler.clip, "cpu")
         n_B, t_B = anchors_in(panel, span)
-        rows_BF = market_rows(model, bundle.temperature, inputs.gather, torch.from_numpy(n_B), torch.from_numpy(t_B))
-        num_columns = num_market_columns(model)
-        self._table_TNF: Float32Array = np.zeros((span[1] - span[0], len(panel.symbols), num_columns), dtype=np.float32)
-        self._table_TNF[t_B - span[0], n_B] = self.policy.scale_rows(rows_BF).numpy()
+        rows_BF = self._rows(bundle, panel, n_B, t_B)
+        self._table_TNF: Float32Array = np.zeros((span[1] - span[0], len(panel.symbols), rows_BF.shape[1]), dtype=np.float32)
+        self._table_TNF[t_B - span[0], n_B] = rows_BF
         self._present_TN: BoolArray = np.zeros(self._table_TNF.shape[:2], dtype=np.bool_)
         self._present_TN[t_B - span[0], n_B] = True
+        self._acting: Acting | None = None
+
+    def _rows(self, bundle: Bundle, panel: Panel, n_B: Int64Array, t_B: Int64Array) -> Float32Array:
+        """What the observation holds of the market: scaled rows, or numbers of windows for a policy with its own backbone."""
+        inputs = input_tensors(panel, bundle.scaler.center, bundle.scaler.scale, bundle.scaler.clip, "cpu")
+        windows = None if isinstance(self.policy, Policy) else self.policy.body.rows
+        if windows is None:
+            model = load_forecaster(bundle, FORECASTER)
+            rows_BF = market_rows(model, bundle.temperature, inputs.gather, torch.from_numpy(n_B), torch.from_numpy(t_B))
+            return np.asarray(self.policy.scale_rows(rows_BF).numpy())
+        windows.requires_grad_(False)
+        windows.attach(inputs.gather, n_B, t_B)
+        return np.arange(n_B.size, dtype=np.float32)[:, None]
 
     def another(self) -> "PolicyDesk":
-        """The same desk for other accounts."""
-        return copy.copy(self)
+        """The same desk for other accounts: what the policy remembers of them is their own."""
+        other = copy.copy(self)
+        other._acting = None
+        return other
 
     def decide(self, accounts: Accounts, last: Step, start_E: Int64Array) -> Float64Array:
         """Targets of every slot at the close of its account's bar. Shapes  start (E,); result (E, A)."""
@@ -131,25 +152,55 @@ class PolicyDesk:
         obs_EAP = np.zeros((num_accounts, num_slots, self._table_TNF.shape[2] + len(OWN_STATE)), dtype=np.float32)
         write_own_state(accounts, last, self.limit, start_E, self._episode_bars, own_EAO)
         write_observation(self._table_TNF, accounts, own_EAO, self._first, obs_EAP)
-        with torch.inference_mode():
-            part = self.policy.act(torch.from_numpy(obs_EAP).flatten(0, 1)).double().numpy().reshape(num_accounts, num_slots)
         present = self._present_TN[accounts.t_E[:, None] - self._first, accounts.asset_EA]
-        return request_weights(part, present, accounts.weight_EA, working_weights(accounts), self.limit, self._band)
+        fresh_EA = np.broadcast_to((accounts.t_E == start_E)[:, None], present.shape)
+        weight_EA = np.asarray(accounts.weight_EA)
+        if self.recipe.is_book:
+            held = self._act(obs_EAP.reshape(num_accounts, -1), fresh_EA[:, 0], present)
+            part = book_parts(held, weight_EA, present, self._gross, self.limit)
+        else:
+            part = self._act(obs_EAP.reshape(present.size, -1), fresh_EA.reshape(-1), self._allowed(accounts, own_EAO)).reshape(
+                present.shape
+            )
+        return request_weights(part, present, weight_EA, working_weights(accounts), self.limit, self._band)
+
+    def _act(self, obs_BP: Float32Array, fresh_B: BoolArray, allowed_BC: BoolArray | None) -> Float64Array:
+        """Raises  ContractError when other accounts go on where these have stopped."""
+        if self._acting is None or self._acting.num_rows != len(obs_BP):
+            if self.policy.has_memory and not fresh_B.all():
+                raise ContractError("policy: accounts that are under way have nothing to remember; decide from their start on, bar by bar")
+            self._acting = Acting(self.policy, len(obs_BP))
+        return self._acting.act(obs_BP, fresh_B, allowed_BC)
+
+    def _allowed(self, accounts: Accounts, own_EAO: Float64Array) -> BoolArray | None:
+        """Of a categorical, what the rulebook would not cut: an account that may only reduce is not asked for more."""
+        if self.recipe.head != "categorical":
+            return None
+        free_EA = np.broadcast_to((accounts.guard_E == ACTIVE)[:, None], accounts.asset_EA.shape)
+        return allowed_parts(np.array(self.recipe.grid, dtype=np.float32), own_EAO[:, :, 0].reshape(-1), free_EA.reshape(-1))
 
 
-def load_policy(bundle: Bundle) -> Policy:
-    """Actor and critic of a policy bundle, in eval mode.
+def policy_recipe(bundle: Bundle) -> RecipeConfig:
+    """The recipe in a policy bundle.
 
-    Raises  ArtifactError when the bundle is no policy or its tensors are not those of its config.
+    Raises  ArtifactError when the bundle is no policy or its recipe is none.
     """
     if bundle.kind != "policy":
         raise ArtifactError(f"policy: expected a bundle of kind policy, found {bundle.kind}; train the policy")
     raw: Any = bundle.config.get("policy")
     try:
-        cfg = config.parse(PolicyConfig, raw, "bundle.config.policy")
+        return config.parse(RecipeConfig, raw, "bundle.config.policy")
     except ConfigError as error:
         raise ArtifactError(f"{error}; train the policy again") from error
-    policy = build_policy(cfg, num_market_columns(load_forecaster(bundle, FORECASTER)), len(OWN_STATE), 0)
+
+
+def load_policy(bundle: Bundle, num_slots: int) -> AnyPolicy:
+    """Actor and critic of a policy bundle, in eval mode, for so many slots where it holds a whole book.
+
+    Raises  ArtifactError when the bundle is no policy or its tensors are not those of its config.
+    """
+    recipe = policy_recipe(bundle)
+    policy = build(recipe, load_forecaster(bundle, FORECASTER), bundle.temperature, len(OWN_STATE), num_slots, 0)
     fill_module(policy, {name.removeprefix(ACTOR): tensor for name, tensor in bundle.tensors.items() if name.startswith(ACTOR)})
     policy.eval()
     return policy

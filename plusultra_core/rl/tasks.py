@@ -1,4 +1,4 @@
-"""The job of this station: `policy`. Reads a panel and fold 0's hybrid, publishes one self-contained policy bundle."""
+"""The job of this station: `policy`. Reads a panel, fold 0's hybrid and, where a backbone begins there, the pretrained one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,8 +14,9 @@ from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
 from plusultra_core.models.policy import ACTOR, FORECASTER
+from plusultra_core.rl.curriculum import risk
 from plusultra_core.rl.reward import of_share
-from plusultra_core.rl.train import RLConfig, Trained, train_policy
+from plusultra_core.rl.train import Place, RLConfig, Trained, train_policy
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, load_panel
@@ -29,14 +30,15 @@ def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
     simulation = config.parse(SimulationConfig, job.config.get("simulation"), "job.config.simulation")
     guard = config.parse(GuardrailsConfig, job.config.get("guardrails"), "job.config.guardrails")
     market = config.parse(MarketConfig, job.config.get("market"), "job.config.market")
-    panel, teacher = _inputs(job)
+    panel, teacher, pretrained = _inputs(job)
     torch.set_num_threads(cfg.num_threads)
-    limit = slot_limit(guard, len(panel.symbols))
+    limit = book_limit(guard) if cfg.policy.is_book else slot_limit(guard, len(panel.symbols))
     spans = spans_of(panel, cfg.train.valid_frac)
-    world, policy, rows = build_world(panel, teacher, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
-    slot = replace(cfg, reward=of_share(cfg.reward, limit))
-    trained = train_policy(slot, world, policy, rows, spans, job.work / "policy.pt", progress)
-    bundle = _bundle(job, cfg, teacher, panel, limit, spans.train[0], trained)
+    world, policy, rows = build_world(panel, teacher, pretrained, spans, simulation, market, guard, limit, cfg.policy, cfg.seed)
+    share = 1.0 if cfg.policy.is_book else limit
+    own = replace(cfg, reward=of_share(cfg.reward, share), risk=risk.of_share(cfg.risk, share))
+    trained = train_policy(own, Place(world, rows, spans, limit), policy, job.work / "policy.pt", progress)
+    bundle = _bundle(job, cfg, teacher, panel, limit, guard.max_gross, spans.train[0], trained)
     metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0])}
 
     def fill(directory: Path) -> None:
@@ -53,7 +55,12 @@ def slot_limit(guard: GuardrailsConfig, num_assets: int) -> float:
     return min(guard.max_weight, guard.max_gross / num_assets)
 
 
-def _inputs(job: Job) -> tuple[Panel, Bundle]:
+def book_limit(guard: GuardrailsConfig) -> float:
+    """Largest weight of one asset under a policy that holds the whole book."""
+    return min(guard.max_weight, guard.max_gross)
+
+
+def _inputs(job: Job) -> tuple[Panel, Bundle, Bundle | None]:
     for name in ("windows", "supervised"):
         if name not in job.inputs:
             raise JobError(f"{job.task}: input {name!r} is missing; name the directory of its artifact")
@@ -62,14 +69,18 @@ def _inputs(job: Job) -> tuple[Panel, Bundle]:
     teacher = load_bundle(job.inputs["supervised"] / TEACHER)
     if teacher.features != panel.features or teacher.horizons != panel.horizons:
         raise ArtifactError(f"{job.inputs['supervised']}: trained on other windows; train it again on {job.inputs['windows'].name}")
-    return panel, teacher
+    if "pretrained" not in job.inputs:
+        return panel, teacher, None
+    artifacts.open_artifact(job.inputs["pretrained"])
+    return panel, teacher, load_bundle(job.inputs["pretrained"])
 
 
-def _bundle(job: Job, cfg: RLConfig, teacher: Bundle, panel: Panel, limit: float, first_bar: int, trained: Trained) -> Bundle:
+def _bundle(job: Job, cfg: RLConfig, teacher: Bundle, panel: Panel, limit: float, gross: float, first_bar: int, trained: Trained) -> Bundle:
     own: dict[str, Any] = {
         "policy": config.to_dict(cfg.policy),
         "band": cfg.band,
         "limit": limit,
+        "gross": gross,
         "episode_bars": cfg.train.episode_bars,
         "reward_scale": trained.metrics["reward_scale"],
         "trained_from_ns": int(panel.ts_ns_T[first_bar]),

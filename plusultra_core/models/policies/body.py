@@ -4,7 +4,9 @@ A policy learns from what it saw, so nothing here drops out or looks at the batc
 in the rollout, in the update and at the desk.
 """
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ class WindowRows(nn.Module):
         cfg = forecaster.cfg
         self.width = forecaster.width + with_heads * forecaster.shape.num_horizons * (len(cfg.quantile_levels) + cfg.num_classes)
         self._gather: Gather | None = None
+        self.visible_bars = 0
         self._n_R = self._t_R = torch.zeros(0, dtype=torch.int64)
         self._table_RF: Tensor | None = None
 
@@ -44,10 +47,23 @@ class WindowRows(nn.Module):
         """Stays in eval mode: dropout would show the update another policy than the rollout."""
         return super().train(False)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WindowRows":
+        """A copy with weights of its own; the windows are one for all copies."""
+        for shared in (self._gather, self._n_R, self._t_R, self._table_RF):
+            memo[id(shared)] = shared
+        made = type(self).__new__(type(self))
+        made.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return made
+
     def attach(self, gather: Gather, n_R: Int64Array, t_R: Int64Array) -> None:
-        """Name the windows: number r is the one that ends at (n_R[r], t_R[r]). Rows of a backbone that does not learn are made once."""
-        self._gather, self._table_RF = gather, None
+        """Name the windows: number r is the one that ends at (n_R[r], t_R[r])."""
+        self._gather = gather
         self._n_R, self._t_R = torch.from_numpy(n_R), torch.from_numpy(t_R)
+        self.see(0)
+
+    def see(self, num_bars: int) -> None:
+        """Hide all but the newest bars of every window; 0 shows all. Rows of a backbone that does not learn are made here, once."""
+        self.visible_bars, self._table_RF = num_bars, None
         if not any(parameter.requires_grad for parameter in self.parameters()):
             self._table_RF = self.whole()
 
@@ -70,7 +86,12 @@ class WindowRows(nn.Module):
         if self._gather is None:
             raise ContractError("policy: no windows are attached; attach those of the panel before it acts")
         n_B, t_B = (axis_R[number_B.cpu()].to(number_B.device) for axis_R in (self._n_R, self._t_R))
-        forecast = self.forecaster(*self._gather(n_B, t_B))
+        x_BTF, state_BTS, mask_BT = self._gather(n_B, t_B)
+        if 0 < self.visible_bars < x_BTF.shape[1]:
+            hidden_T = torch.arange(x_BTF.shape[1], device=x_BTF.device) < x_BTF.shape[1] - self.visible_bars
+            x_BTF, state_BTS = (x.masked_fill(hidden_T[:, None], 0) for x in (x_BTF, state_BTS))
+            mask_BT = mask_BT & ~hidden_T
+        forecast = self.forecaster(x_BTF, state_BTS, mask_BT)
         h_BD: Tensor = forecast.h_BD.float()
         if not self.with_heads:
             return h_BD
@@ -111,7 +132,7 @@ class Body(nn.Module):
         self.rows = rows
         self._num_market = num_rows if rows is None else 1
         self._num_row = 0 if rows is None else num_rows
-        self._running = cfg.norm_obs == "running"
+        self.is_running = cfg.norm_obs == "running"
         self.memory = Memory(cfg.memory, num_own)
         self.num_obs = self._num_market + num_own
         self.num_state = self._num_row + self.memory.width
@@ -122,7 +143,7 @@ class Body(nn.Module):
 
     def fit_rows(self, rows_RF: Tensor) -> None:
         """Fit the scaler of market rows; give rows of the train span only. With running statistics they stay as they are."""
-        if self._running and self.rows is None:
+        if self.is_running and self.rows is None:
             return
         std_F = rows_RF.std(dim=0, correction=0)
         self.center_F.copy_(rows_RF.mean(dim=0))
@@ -131,7 +152,7 @@ class Body(nn.Module):
     def scale_rows(self, rows_RF: Tensor) -> Tensor:
         """Market rows as the observation holds them, clipped to [-5, 5] unless running statistics do that."""
         scaled_RF = (rows_RF - self.center_F) / self.scale_F
-        return scaled_RF if self._running and self.rows is None else scaled_RF.clamp(-_CLIP, _CLIP)
+        return scaled_RF if self.is_running and self.rows is None else scaled_RF.clamp(-_CLIP, _CLIP)
 
     def remember(self, obs_BP: Tensor, state_BS: Tensor) -> Tensor:
         """State after an observation. Shapes  (B, P), (B, S) -> (B, S)."""
@@ -153,11 +174,11 @@ class Body(nn.Module):
 
     def absorb(self, moments_3P: Float64Array) -> None:
         """Let what was seen move the running statistics. Between an update and the next rollout, never within."""
-        if self._running:
+        if self.is_running:
             self.moments_3P += torch.from_numpy(moments_3P)
 
     def _normed(self, obs_BP: Tensor) -> Tensor:
-        if not self._running or float(self.moments_3P[0, 0]) == 0.0:
+        if not self.is_running or float(self.moments_3P[0, 0]) == 0.0:
             return obs_BP
         num_P, total_P, square_P = self.moments_3P
         mean_P = total_P / num_P

@@ -156,11 +156,11 @@ def test_the_desk_observes_and_acts_as_the_environment_of_ppo_did(chain: Any) ->
 
 def test_a_policy_bundle_is_self_contained_and_nothing_else_is_taken_for_one(chain: Any) -> None:
     bundle = load_bundle(chain.paths["policy"])
-    policy = load_policy(bundle)
+    policy = load_policy(bundle, len(chain.panel.symbols))
     assert {name.split(".")[0] for name in bundle.tensors} == {"forecaster", "policy"}
     assert torch.equal(policy.center_F, bundle.tensors["policy.center_F"])
     with pytest.raises(ArtifactError, match="expected a bundle of kind policy"):
-        load_policy(load_bundle(chain.paths["supervised"] / "fold_0" / "hybrid"))
+        load_policy(load_bundle(chain.paths["supervised"] / "fold_0" / "hybrid"), 4)
     broken = replace(bundle, tensors={name: tensor for name, tensor in bundle.tensors.items() if name != "policy.logstd"})
     with pytest.raises(ArtifactError, match="logstd"):
-        load_policy(broken)
+        load_policy(broken, 4)

@@ -10,13 +10,20 @@ import torch
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
-from plusultra_core.models.policy import Policy, PolicyConfig, build_policy
+from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, InputShape, build_forecaster
+from plusultra_core.models.linear import LinearConfig
+from plusultra_core.models.policies.build import AnyPolicy, build
+from plusultra_core.models.policies.recipe import BackboneConfig, MemoryConfig, RecipeConfig
+from plusultra_core.models.policy import PolicyConfig
+from plusultra_core.rl.curriculum.risk import RiskConfig, Schedule
+from plusultra_core.rl.curriculum.stages import CurriculumConfig
+from plusultra_core.rl.curriculum.warmstart import WarmstartConfig
 from plusultra_core.rl.env import World
+from plusultra_core.rl.learning.autograd import TorchConfig
 from plusultra_core.rl.ppo import PPOConfig
 from plusultra_core.rl.reward import RewardConfig
-from plusultra_core.rl.train import RLConfig, TrainConfig
-from plusultra_core.rl.warmstart import WarmstartConfig
-from plusultra_core.rl.world import Rows
+from plusultra_core.rl.train import Place, RLConfig, TrainConfig
+from plusultra_core.rl.world import Rows, Spans
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.market import plain_terms
 from plusultra_core.simulation.observation import OWN_STATE
@@ -79,8 +86,20 @@ def planted_world(num_bars: int = 400, num_assets: int = 4, signal: float = 0.5,
     return World(market, NS_PER_DAY, table, np.ones(shape, np.bool_), simulation, costs, guard)
 
 
+OFF = Schedule(kind="constant", start=0.0, end=0.0)
 RUN = RLConfig(
-    policy=PolicyConfig(width=16, num_layers=2, init_std=0.5),
+    policy=RecipeConfig(
+        kind="mlp",
+        head="gaussian",
+        size=PolicyConfig(width=16, num_layers=2, init_std=0.5),
+        grid=(-1.0, -0.5, 0.0, 0.5, 1.0),
+        memory=MemoryConfig(kind="none", bars=3, width=4),
+        norm_obs="train_span",
+        backbone=BackboneConfig(source="supervised", tuning="full", depth_decay=0.5),
+    ),
+    risk=RiskConfig(sharpe=OFF, sortino=OFF, drawdown=OFF, cvar=OFF, entropic=OFF, decay=0.01, level=0.05, aversion=5.0),
+    autograd=TorchConfig(device="cpu", precision="32-true", compile=False, chunk=4096),
+    curriculum=CurriculumConfig(stages=()),
     reward=RewardConfig(scale=100.0, variance_coef=2.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.01),
     ppo=PPOConfig(
         learning_rate=2e-3,
@@ -118,14 +137,50 @@ class Lab:
     def changed(self, **train: Any) -> RLConfig:
         return replace(RUN, train=replace(RUN.train, **train))
 
-    def policy(self, world: World, seed: int = 1) -> Policy:
-        return build_policy(RUN.policy, world.table_TNF.shape[2], len(OWN_STATE), seed)
+    def recipe(self, kind: str = "mlp", head: str = "gaussian", memory: str = "none", **changes: Any) -> RLConfig:
+        """The short run with a policy of another recipe."""
+        made = replace(RUN.policy, kind=kind, head=head, memory=replace(RUN.policy.memory, kind=memory), **changes)
+        return replace(RUN, policy=made)
 
-    def rows(self, world: World, span: tuple[int, int]) -> Rows:
-        """Rows of the span whose median quantile is column 0."""
-        rows = torch.from_numpy(world.table_TNF[span[0] : span[1]].reshape(-1, world.table_TNF.shape[2]).copy())
+    def policy(self, world: World, seed: int = 1, run: RLConfig = RUN) -> AnyPolicy:
+        """A policy that reads the market rows of the world or, with a backbone of its own, windows of two of them."""
+        num_bars, num_assets, columns = world.table_TNF.shape
+        policy = build(run.policy, forecaster(columns), (1.0,), len(OWN_STATE), num_assets, seed)
+        rows = getattr(getattr(policy, "body", None), "rows", None)
+        if rows is not None:
+            rows.attach(Windows(world), np.tile(np.arange(num_assets), num_bars), np.repeat(np.arange(num_bars), num_assets))
+        return policy
+
+    def place(self, world: World, spans: Spans, run: RLConfig = RUN) -> Place:
+        """Rows of the train span whose median quantile is column 0; numbers of windows where the policy reads those."""
+        num_bars, num_assets = world.present_TN.shape
+        n_R, t_R = np.tile(np.arange(num_assets), spans.train[1] - spans.train[0]), np.repeat(np.arange(*spans.train), num_assets)
+        rows = torch.from_numpy(world.table_TNF[t_R, n_R])
         quantiles = rows[:, :1, None] + torch.tensor([-0.67, 0.0, 0.67])
-        return Rows(rows, quantiles, LEVELS)
+        if run.policy.kind == "backbone":
+            numbers = np.arange(num_bars * num_assets, dtype=np.float32).reshape(num_bars, num_assets, 1)
+            world = replace(world, table_TNF=numbers)
+            rows = torch.from_numpy(numbers[t_R, n_R])
+        return Place(world, Rows(rows, quantiles, LEVELS, n_R, t_R), spans, 1.0)
+
+
+class Windows:
+    """Windows of two market rows, as a panel gives them."""
+
+    def __init__(self, world: World) -> None:
+        self._table = torch.from_numpy(world.table_TNF)
+
+    def __call__(self, n_B: torch.Tensor, t_B: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x_BTF = torch.stack((self._table[(t_B - 1).clamp_min(0), n_B], self._table[t_B, n_B]), dim=1)
+        return x_BTF, torch.zeros(len(n_B), 2, 0, dtype=torch.int64), torch.ones(len(n_B), 2, dtype=torch.bool)
+
+
+def forecaster(columns: int) -> Forecaster:
+    """A linear one over windows of two rows; its own rows have as many columns."""
+    cfg = ForecasterConfig(
+        kind="linear", hybrid=None, linear=LinearConfig(width=columns - 5, trend_bars=1, lags=2), quantile_levels=LEVELS, num_classes=2
+    )
+    return build_forecaster(cfg, InputShape(num_features=columns, lookback=2, num_states=(), num_horizons=1), seed=1)
 
 
 @pytest.fixture(scope="session")

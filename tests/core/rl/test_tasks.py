@@ -134,7 +134,7 @@ def test_the_market_rows_are_scaled_by_the_train_span_alone(panel: Panel, root: 
     market = config.parse(MarketConfig, parts["market"], "")
     cfg = config.parse(RLConfig, parts["rl"], "")
     spans = spans_of(panel, 0.25)
-    world, policy, rows = build_world(panel, teacher(panel), spans, simulation, market, guard, 0.25, cfg.policy, 7)
+    world, policy, rows = build_world(panel, teacher(panel), None, spans, simulation, market, guard, 0.25, cfg.policy, 7)
     assert torch.allclose(rows.rows_RF.mean(dim=0), torch.zeros(rows.rows_RF.shape[1]), atol=0.05)
     assert world.simulation.initial_capital_ccy == 0.25 * simulation.initial_capital_ccy
     assert not world.present_TN[: spans.train[0]].any()

@@ -28,8 +28,8 @@ class Listener:
 
 
 def train(lab: Any, place: Path, run: Any = None, stop_at: int = -1, world: Any = None) -> Trained:
-    made = world or lab.world()
-    return train_policy(run or lab.run, made, lab.policy(made), lab.rows(made, SPANS.train), SPANS, place, Listener(stop_at))
+    made, run = world or lab.world(), run or lab.run
+    return train_policy(run, lab.place(made, SPANS, run), lab.policy(made, run=run), place, Listener(stop_at))
 
 
 def test_ppo_finds_a_planted_signal_and_beats_doing_nothing_on_bars_it_never_saw(lab: Any, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_best_weights_on_validation_are_kept_and_never_worse_than_the_start(
     world = lab.world()
     policy = lab.policy(world)
     policy.load_state_dict(trained.tensors)
-    assert validate(lab.run, world, policy, SPANS.valid)["valid_reward"] == trained.metrics["valid_reward"]
+    assert validate(lab.run, lab.place(world, SPANS), policy)["valid_reward"] == trained.metrics["valid_reward"]
 
 
 def test_a_policy_that_loses_on_validation_is_not_kept(lab: Any, tmp_path: Path) -> None:
