@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from plusultra_core.rl.env import Outcome
+from plusultra_core.rl.env import Outcome, World
 from plusultra_core.rl.gae import advantages
 from plusultra_core.rl.learning.learner import Learns, Team
 from plusultra_core.rl.learning.recorder import Record
 from plusultra_core.rl.learning.tables import Market, market_of, pays
 from plusultra_core.rl.reward import RewardScale
+from plusultra_core.simulation.observation import OWN_STATE
 
 
 class Rollout(NamedTuple):
@@ -156,10 +157,12 @@ def summarise(trajectory: Trajectory) -> Summary:
     )  # fmt: skip
 
 
-def table_of(env: Episodes) -> Float32Array | None:
-    """The market rows that all episodes share, one row per (bar, asset); None where there is no such table."""
+def table_of(env: Any) -> Float32Array | None:
+    """The market rows that all episodes share, one row per (bar, asset); None of episodes that see anything but a row and an own state."""
     world = getattr(env, "world", None)
-    return None if world is None else world.table_TNF.reshape(-1, world.table_TNF.shape[2])
+    if not isinstance(world, World) or env.obs_EP.shape[1] != world.table_TNF.shape[2] + len(OWN_STATE):
+        return None
+    return world.table_TNF.reshape(-1, world.table_TNF.shape[2])
 
 
 def rows_of(env: Any) -> Int64Array:
