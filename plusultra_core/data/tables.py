@@ -14,7 +14,7 @@ from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract.frames import empty, sort
 from plusultra_core.data.corporate_actions import CorporateActionsConfig
-from plusultra_core.data.fx import build_rates, quote_currency, unit_rate
+from plusultra_core.data.fx import build_rates, quote_currency, rates_beside, unit_rate
 from plusultra_core.data.gate.assets import classify
 from plusultra_core.data.gate.connection import GateConfig
 from plusultra_core.data.gate.findings import ValidationConfig
@@ -148,7 +148,7 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
     if name == "assets":
         rows = _with_bars(source, members, markets.get(asset_class)).lazy()
     elif name == "side_tables":
-        rows = _side_tables(source, symbols).lazy()
+        rows = pl.concat([_side_tables(source, symbols), _money_beside(source, members, markets.get(asset_class))]).lazy()
     elif name == "corporate_actions":
         rows = _corporate_actions(source, symbols)
     elif name == "exchange_rates":
@@ -256,13 +256,32 @@ def _exchange_rates(source: _Source, members: pl.DataFrame, market: MarketConfig
     """What the pairs of the snapshot say of the currencies of a class."""
     if market is None:
         return empty("exchange_rates")
-    quoted = (quote_currency(*row) for row in members.select("symbol", "asset_class", "currency").iter_rows())
-    foreign = [name for name in quoted if unit_rate(name, market.currency, market.exchange) is None]
+    foreign = [name for name in _quoted(members).values() if unit_rate(name, market.currency, market.exchange) is None]
     if not foreign:
         return empty("exchange_rates")
     pairs = source.assets.filter(pl.col("asset_class") == "forex")["symbol"].to_list()
     forex = source.read(SHAPES["series"], source.cfg.lags.of("series"), pairs).collect()
     return build_rates(foreign, forex, market.currency, market.exchange)
+
+
+def _money_beside(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+    """The same by symbol, as rows of the side tables."""
+    if market is None or not is_mixed(members, market):
+        return empty("side_tables")
+    quoted = _quoted(members)
+    first = source.read(SHAPES["series"], 0, list(quoted)).select(pl.col("ts_ns").min()).collect().item()
+    return rates_beside(quoted, _exchange_rates(source, members, market), market.currency, market.exchange, first or 0)
+
+
+def is_mixed(members: pl.DataFrame, market: MarketConfig | None) -> bool:
+    """Whether an asset of a class is quoted in other money than the account's: then the side tables say what it was worth."""
+    return market is not None and any(unit_rate(name, market.currency, market.exchange) != 1.0 for name in _quoted(members).values())
+
+
+def _quoted(members: pl.DataFrame) -> dict[str, str | None]:
+    """Currency of each symbol's price."""
+    rows = members.select("symbol", "asset_class", "currency").iter_rows()
+    return {symbol: quote_currency(symbol, asset_class, currency) for symbol, asset_class, currency in rows}
 
 
 def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
