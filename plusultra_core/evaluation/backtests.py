@@ -144,14 +144,16 @@ def track(trace: Trace, rows: pl.DataFrame, regimes: pl.DataFrame, periods_per_y
     opening_T = rows.select(opening_equity().alias("opening"))["opening"].to_numpy()
     money_T = rows.select(net_pnl().alias("net"))["net"].to_numpy()
     ret_T = np.divide(money_T, opening_T, out=np.zeros_like(money_T), where=opening_T > 0)
+    gained_T = np.divide(rows["price_pnl"].to_numpy(), opening_T, out=np.zeros_like(money_T), where=opening_T > 0)
     keys = rows.select("ts_ns", "began_ns")
     ts_ns_T = keys["ts_ns"].to_numpy().astype(np.int64)
     positions = trace.positions.filter(pl.col("strategy") == name).join(keys, on="ts_ns", how="inner")
     orders = trace.orders.filter(pl.col("strategy") == name)
     turnover_T = _turnover(orders, rows, opening_T)
     exposure_T = _exposure(positions, keys)
+    before = metrics.nulled({"sharpe_before_costs": float(metrics.sharpe(gained_T, periods_per_year))})
     result = {
-        "metrics": metrics.performance(ret_T, periods_per_year, turnover_T=turnover_T, exposure_T=exposure_T),
+        "metrics": {**metrics.performance(ret_T, periods_per_year, turnover_T=turnover_T, exposure_T=exposure_T), **before},
         "costs": waterfall(rows),
         "attribution": attribution(positions, rows, regimes),
         "saturated_frac": saturated_frac(positions, trace.limits.get(name)),

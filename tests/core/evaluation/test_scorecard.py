@@ -71,7 +71,10 @@ def test_costs_lower_every_strategy_that_trades(make_world, market, cfg, tmp_pat
     free = make_world(costless=True)
     gross = card_of(free, free.write_trace(tmp_path / "free"), market, cfg)
     for name in ("policy", "random", "sized_hybrid"):
-        assert gross["strategies"][name]["metrics"]["cagr"] > card["strategies"][name]["metrics"]["cagr"]
+        free_of, paid = gross["strategies"][name]["metrics"], card["strategies"][name]["metrics"]
+        assert free_of["cagr"] > paid["cagr"]
+        assert paid["sharpe_before_costs"] > paid["sharpe"] and free_of["sharpe_before_costs"] == pytest.approx(free_of["sharpe"])
+        assert paid["sharpe_before_costs"] == pytest.approx(free_of["sharpe"], abs=0.1)
     assert gross["strategies"]["policy"]["costs"]["cost_ccy"] == 0.0
 
 
