@@ -66,7 +66,7 @@ class TensorEpisodes:
 
     def reset(self) -> Tensor:
         """Start every episode anew; returns the observations (E, P)."""
-        self.stream = self._names
+        self.stream = self._names.clone()
         t, n = self._begin(self.stream)
         return self.start_at(t, n)
 
