@@ -225,8 +225,8 @@ def _layout(chart: Chart) -> dict[str, Any]:
     if chart.kind == "fills":
         layout["height"] = 430
         layout["xaxis"] |= {"rangeslider": {"visible": False}, "anchor": "y2"}
-        layout["yaxis"] |= {"domain": [0.3, 1.0], "tickformat": ",.6~g"}
-        layout["yaxis2"] = {**layout["yaxis"], "domain": [0.0, 0.22], "tickformat": "~s", "nticks": 4}
+        layout["yaxis"] |= {"domain": [0.3, 1.0], "tickformat": ",.6~r"}
+        layout["yaxis2"] = {**layout["yaxis"], "domain": [0.0, 0.22], "tickformat": ",.4~r", "nticks": 4}
         layout["yaxis2"]["title"] = {"text": "position", "font": {"size": 12}}
     layout["showlegend"] = chart.kind == "fills" or (chart.kind in ("line", "bar") and len(chart.series) > 1)
     return layout
