@@ -67,7 +67,7 @@ def gathered(
     coarse = {symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] > grid_ns}
     finer = [symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] < grid_ns]
     rows = series.drop("vwap", "turnover")
-    rows = rows.filter(pl.col("symbol").is_in(assets["symbol"].filter(~assets["symbol"].is_in(list(coarse))).implode()))
+    rows = rows.filter(~pl.col("symbol").is_in(list(coarse))) if coarse else rows
     rows = _adjusted(_in_order(rows), corporate_actions, assets, cfg)
     if not finer or rows.is_empty():
         return rows

@@ -8,6 +8,7 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
@@ -233,9 +234,14 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
     """
     if bars.is_empty():
         return pl.Series("gap_bars", [], dtype=pl.Int32)
-    placed, _ = _placed(bars, market)
-    missing = (pl.col("reached") - pl.col("skipped")).clip(lower_bound=0)
-    return placed.select(missing.cast(pl.Int32).alias("gap_bars")).to_series()
+    known = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
+    required, keys = known["key"].filter(known["required"]).to_numpy(), window_keys(bars["ts_ns"], market).to_numpy()
+    reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
+    skipped = np.append(0, through[:-1])
+    starts = np.cumsum(bars["symbol"].rle().struct.field("len").to_numpy().astype(np.int64))[:-1]
+    firsts = np.append(0, starts)
+    skipped[firsts] = reached[firsts]
+    return pl.Series("gap_bars", np.maximum(reached - skipped, 0).astype(np.int32))
 
 
 def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.DataFrame:

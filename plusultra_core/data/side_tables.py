@@ -82,7 +82,7 @@ def lengthen(frame: pl.DataFrame, values: Sequence[str], symbols: Sequence[str],
     columns = {"table": pl.lit(cfg.table), "symbol": symbol, "ts_ns": pl.col("ts_ns"), "known_ns": pl.col("known_ns")}
     columns["expires_ns"] = pl.lit(None, pl.Int64) if usable_ns is None else pl.col("known_ns") + usable_ns
     fields = [
-        frame.select(**columns, field=pl.concat_str(*prefix, pl.lit(name), separator="."), value=pl.col(name).cast(pl.Float64))
+        frame.lazy().select(**columns, field=pl.concat_str(*prefix, pl.lit(name), separator="."), value=pl.col(name).cast(pl.Float64))
         for name in values
     ]
     if not fields:
@@ -90,9 +90,9 @@ def lengthen(frame: pl.DataFrame, values: Sequence[str], symbols: Sequence[str],
     long = pl.concat(fields).drop_nulls("value").select(empty("side_tables").columns)
     own = long.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(list(symbols)))
     if not cfg.market_wide:
-        return own
+        return own.collect()
     wide = long.filter(pl.col("symbol").is_not_null())
-    return pl.concat([own, wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String))])
+    return pl.concat([own, wide.with_columns(field=pl.format("{}.{}", "symbol", "field"), symbol=pl.lit(None, pl.String))]).collect()
 
 
 def as_of(keys: pl.DataFrame, rows: pl.DataFrame, by_symbol: bool, max_staleness_ns: int | None = None) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -19,7 +20,7 @@ from plusultra_core.data.gate.assets import classify
 from plusultra_core.data.gate.connection import GateConfig
 from plusultra_core.data.gate.findings import ValidationConfig
 from plusultra_core.data.gate.history import HistoryConfig
-from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE
+from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE, VERSIONS
 from plusultra_core.data.gate.rows import RESERVED
 from plusultra_core.data.gate.schema import SHAPES, TableShape
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
@@ -94,11 +95,19 @@ def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
 
     Raises  ArtifactError when it was taken by another version, for other columns, or set symbols aside that the config would refuse.
     """
-    again = f"remove the folder {snapshot_dir} and take the snapshot again"
     try:
-        manifest = json.loads((snapshot_dir / MANIFEST).read_bytes())
+        stamp = _stamp(snapshot_dir / MANIFEST)
+        manifest_of(snapshot_dir)
     except (OSError, ValueError) as error:
+        again = f"remove the folder {snapshot_dir} and take the snapshot again"
         raise ArtifactError(f"{snapshot_dir.name}: no snapshot with a readable {MANIFEST} ({error}); {again}") from error
+    _check_shape(snapshot_dir, stamp, cfg)
+
+
+@lru_cache(maxsize=16)
+def _check_shape(snapshot_dir: Path, stamp: tuple[int, int, int], cfg: DataConfig) -> None:
+    again = f"remove the folder {snapshot_dir} and take the snapshot again"
+    manifest = manifest_of(snapshot_dir)
     taken, now = manifest.get("shaped_by", {}), shaped_by(cfg)
     if taken.get("layout") != now["layout"]:
         raise ArtifactError(f"{snapshot_dir.name}: taken by an older version, which kept no {FOLDER}; {again}")
@@ -116,7 +125,7 @@ def classes_in(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: Dat
 
     Raises  ArtifactError where the snapshot must be taken again.
     """
-    source = _Source.open(snapshot_dir, markets, cfg)
+    source = Source.open(snapshot_dir, markets, cfg)
     traded = pl.scan_parquet(source.file("series")).select(pl.col("symbol").unique()).collect()
     return tuple(source.assets.join(traded, on="symbol", how="semi")["asset_class"].unique().sort().to_list())
 
@@ -142,19 +151,24 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
         raise ConfigError(f"table: expected one of {TABLES}, found {name!r}")
     if asset_class not in ASSET_CLASSES:
         raise ConfigError(f"asset_class: expected one of {ASSET_CLASSES}, found {asset_class!r}")
-    source = _Source.open(snapshot_dir, markets, cfg)
-    members = source.assets.filter(pl.col("asset_class") == asset_class)
+    source = Source.open(snapshot_dir, markets, cfg)
+    members = source.members(asset_class)
     symbols = members["symbol"].to_list()
     if name == "assets":
         rows = _with_bars(source, members, markets.get(asset_class)).lazy()
     elif name == "side_tables":
-        rows = pl.concat([_side_tables(source, symbols), _money_beside(source, members, markets.get(asset_class))]).lazy()
+        rows = pl.concat([side_rows(source, symbols, cfg.side_tables), _money_beside(source, members, markets.get(asset_class))]).lazy()
     elif name == "corporate_actions":
-        rows = _corporate_actions(source, symbols)
+        rows = action_rows(source, symbols)
     elif name == "exchange_rates":
         rows = _exchange_rates(source, members, markets.get(asset_class)).lazy()
     else:
         rows = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
+    return frame_of(name, rows)
+
+
+def frame_of(name: str, rows: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of a snapshot as the frame of the contract."""
     rows = rows.rename({"return": "ret_simple", "slippage_bp": "slippage_bps"}, strict=False)
     columns, there = empty(name).schema, rows.collect_schema()
     whole = [pl.col(column) if column in there else pl.lit(None).alias(column) for column in columns]
@@ -163,7 +177,7 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """The tables of a snapshot, each held to the manifest before it is read, and its assets with their classes."""
 
     folder: Path
@@ -171,27 +185,43 @@ class _Source:
     cfg: DataConfig
 
     @classmethod
-    def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "_Source":
+    def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "Source":
+        """The snapshot, refused where the config would have made it another one."""
         check_shape(snapshot_dir, cfg)
         folder = snapshot_dir / FOLDER
         path = _unchanged(folder / "assets.parquet")
         return cls(folder, _classified(path, _stamp(path), tuple(sorted(markets.items()))), cfg)
 
     def file(self, table: str) -> Path:
+        """Where a table lies; refused where its bytes are not those of the manifest."""
         return _unchanged(self.folder / f"{table}.parquet")
+
+    def members(self, asset_class: str) -> pl.DataFrame:
+        """The assets of a class."""
+        return self.assets.filter(pl.col("asset_class") == asset_class)
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        """Version of each owner's rows in each table that has rows, in the order in which they lie there."""
+        path = self.folder.parent / VERSIONS
+        return _json(_unchanged(path), _stamp(path)) if path.exists() else {}
 
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.LazyFrame:
         """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
         if not self.file(shape.table).exists():
             return pl.LazyFrame()
         rows = pl.scan_parquet(self.file(shape.table))
-        known_ns = pl.col("ts_ns") + lag_s * NS_PER_S
-        if "known_at_ns" in rows.collect_schema():
-            known_ns = pl.col("known_at_ns").fill_null(known_ns)
         if symbols is not None and shape.symbol is not None:
             mine = pl.col(shape.symbol).is_in(list(symbols))
             rows = rows.filter(mine | pl.col(shape.symbol).is_null() if shape.null_symbol_allowed else mine)
-        return rows.with_columns(known_ns=known_ns)
+        return known(rows, lag_s)
+
+
+def known(rows: pl.LazyFrame, lag_s: int) -> pl.LazyFrame:
+    """Rows with the time at which they were known: their own word, or their time and the lag."""
+    known_ns = pl.col("ts_ns") + lag_s * NS_PER_S
+    if "known_at_ns" in rows.collect_schema():
+        known_ns = pl.col("known_at_ns").fill_null(known_ns)
+    return rows.with_columns(known_ns=known_ns)
 
 
 def _unchanged(path: Path) -> Path:
@@ -199,16 +229,13 @@ def _unchanged(path: Path) -> Path:
 
     Raises  ArtifactError where they are others.
     """
-    found = None
-    if path.exists():
-        found = _sha256(path, _stamp(path))
-    snapshot_dir = path.parent.parent
-    listed = json.loads((snapshot_dir / MANIFEST).read_bytes())["files"].get(f"{FOLDER}/{path.name}", {}).get("sha256")
+    found = _sha256(path, _stamp(path)) if path.exists() else None
+    snapshot_dir = path.parent if path.name == VERSIONS else path.parent.parent
+    name = path.relative_to(snapshot_dir).as_posix()
+    listed = manifest_of(snapshot_dir)["files"].get(name, {}).get("sha256")
     if found != listed:
         changed = f"expected the bytes of its {MANIFEST}, sha256 {listed}, found {found}"
-        raise ArtifactError(
-            f"{snapshot_dir.name}/{FOLDER}/{path.name}: {changed}; remove the folder {snapshot_dir} and take the snapshot again"
-        )
+        raise ArtifactError(f"{snapshot_dir.name}/{name}: {changed}; remove the folder {snapshot_dir} and take the snapshot again")
     return path
 
 
@@ -219,6 +246,17 @@ Stamp = tuple[int, int, int]
 def _stamp(path: Path) -> Stamp:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=16)
+def _json(path: Path, stamp: Stamp) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
+def manifest_of(snapshot_dir: Path) -> dict[str, Any]:
+    """The manifest of a snapshot, read once as long as it stays the same."""
+    return _json(snapshot_dir / MANIFEST, _stamp(snapshot_dir / MANIFEST))
 
 
 @lru_cache(maxsize=256)
@@ -232,27 +270,32 @@ def _classified(path: Path, stamp: Stamp, markets: tuple[tuple[str, MarketConfig
     return classify(pl.read_parquet(path), dict(markets))
 
 
-def _side_tables(source: _Source, symbols: Sequence[str]) -> pl.DataFrame:
-    """All configured side tables as one long frame."""
+def side_rows(source: Source, symbols: Sequence[str], tables: Sequence[SideTableConfig]) -> pl.DataFrame:
+    """Some side tables as one long frame."""
     parts = [empty("side_tables")]
-    for side in source.cfg.side_tables:
-        shape = side.shape()
-        frame = source.read(shape, side.lag_s, None if side.market_wide else symbols).collect()
-        keys = {*shape.required, *RESERVED, "known_ns"}
-        values = [name for name in (shape.finite or frame.columns) if name in frame.columns and name not in keys]
-        if values:
-            parts.append(lengthen(frame, values, symbols, side))
+    for side in tables:
+        rows = source.read(side.shape(), side.lag_s, None if side.market_wide else symbols)
+        parts.append(long_rows(rows, symbols, side))
     return pl.concat(parts)
 
 
-def _corporate_actions(source: _Source, symbols: Sequence[str]) -> pl.LazyFrame:
+def long_rows(rows: pl.LazyFrame, symbols: Sequence[str], side: SideTableConfig) -> pl.DataFrame:
+    """Rows of one side table, as the snapshot has them, as rows of the long frame; without any where it has no values."""
+    frame, shape = rows.collect(), side.shape()
+    keys = {*shape.required, *RESERVED, "known_ns"}
+    values = [name for name in (shape.finite or frame.columns) if name in frame.columns and name not in keys]
+    return lengthen(frame, values, symbols, side) if values else empty("side_tables")
+
+
+def action_rows(source: Source, symbols: Sequence[str]) -> pl.LazyFrame:
+    """Corporate actions of some symbols."""
     cfg = source.cfg.corporate_actions
     rows = source.read(cfg.shape(), cfg.lag_s, symbols)
     there = rows.collect_schema()
     return rows.select(**{name: pl.col(column) for name, column in cfg.columns().items() if column in there})
 
 
-def _exchange_rates(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+def _exchange_rates(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
     """What the pairs of the snapshot say of the currencies of a class."""
     if market is None:
         return empty("exchange_rates")
@@ -264,7 +307,7 @@ def _exchange_rates(source: _Source, members: pl.DataFrame, market: MarketConfig
     return build_rates(foreign, forex, market.currency, market.exchange)
 
 
-def _money_beside(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+def _money_beside(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
     """The same by symbol, as rows of the side tables."""
     if market is None or not is_mixed(members, market):
         return empty("side_tables")
@@ -284,7 +327,7 @@ def _quoted(members: pl.DataFrame) -> dict[str, str | None]:
     return {symbol: quote_currency(symbol, asset_class, currency) for symbol, asset_class, currency in rows}
 
 
-def _with_bars(source: _Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
+def _with_bars(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
     """`bar` filled in from the commonest step of the series where the metadata does not say it."""
     silent = members.filter(pl.col("bar").is_null())["symbol"].to_list()
     usual = market.bar if market else "1d"

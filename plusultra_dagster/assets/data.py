@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from plusultra_core.market import MarketConfig
+from plusultra_dagster.assets.earlier import earlier, told
 from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Data, markets
 from plusultra_dagster.partitions import snapshot as snapshots
@@ -101,13 +102,18 @@ def _table(name: str) -> dg.AssetsDefinition:
         **dressed(__file__, "data", code=("data",), configs=("data",), market="all"),
     )
     def table(context: dg.AssetExecutionContext, config: Data) -> dg.MaterializeResult:
+        """Owners whose rows an earlier snapshot has word for word are taken over from its table; the result is the same, byte by byte."""
+        from plusultra_core.data.increments.tables import PreviousTable, extend_table
         from plusultra_core.data.snapshot import open_snapshot
-        from plusultra_core.data.tables import DataConfig, build_table
+        from plusultra_core.data.tables import DataConfig
 
-        record = Record(context, config)
-        taken = open_snapshot(places().snapshots, record.partition.snapshot, verify=False)
-        frame = build_table(name, taken.path, str(record.partition.asset_class), markets(), config.load(DataConfig))
-        return record.table(name, frame)
+        record, store = Record(context, config), places().snapshots
+        taken = open_snapshot(store, record.partition.snapshot, verify=False)
+        known = (found for found in earlier(context.instance, record) if (store / found.partition.snapshot).exists())
+        before = next(known, None)
+        previous = None if before is None else PreviousTable(store / before.partition.snapshot, before.table)
+        made = extend_table(name, taken.path, str(record.partition.asset_class), markets(), config.load(DataConfig), previous)
+        return record.table(name, made.frame, **told(before, made.num_rows_taken, made.frame.height))
 
     return table
 
@@ -119,14 +125,19 @@ tables = [_table(name) for name in DESCRIPTIONS]
 def bars(
     context: dg.AssetExecutionContext, series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, config: Data
 ) -> dg.MaterializeResult:
-    """Bars on the class's grid, raw and adjusted forward (so that no bar knows a later split), with gaps counted."""
-    from plusultra_core.data.bars import build_bars
+    """Bars on the class's grid, raw and adjusted forward (so that no bar knows a later split), with gaps counted.
+
+    Those of an earlier snapshot whose rows are unchanged are taken over; the result is the same to the last bit.
+    """
+    from plusultra_core.data.increments.bars import PreviousBars, extend_bars
     from plusultra_core.data.tables import DataConfig
 
-    record = Record(context, config)
-    cfg = config.load(DataConfig)
-    frame = build_bars(series, assets, corporate_actions, record.market, cfg.bars)
-    return record.table("bars", frame, **_gaps(frame, record.market), **_lives(frame, assets, record.market, cfg))
+    record, cfg = Record(context, config), config.load(DataConfig)
+    before = next(earlier(context.instance, record), None)
+    previous = None if before is None else PreviousBars(**before.inputs, bars=before.table)
+    made = extend_bars(previous, series, assets, corporate_actions, record.market, cfg.bars)
+    facts = {**_gaps(made.bars, record.market), **_lives(made.bars, assets, record.market, cfg)}
+    return record.table("bars", made.bars, **facts, **told(before, made.num_rows_taken, made.bars.height))
 
 
 def _gaps(bars: pl.DataFrame, market: MarketConfig) -> dict[str, Any]:

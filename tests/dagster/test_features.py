@@ -74,9 +74,24 @@ def test_a_second_dump_takes_over_what_is_unchanged_and_has_the_bytes_of_a_fresh
     }
     fresh, fresh_key = made_once
     assert fresh_key == key
-    for made in ("lake/features/equity/*.parquet", "artifacts/features_state/*/state.safetensors"):
+    lake = [f"lake/{name}/equity/*.parquet" for name in TABLES]
+    for made in (*lake, "artifacts/features_state/*/state.safetensors"):
         theirs = {path.read_bytes() for path in (fresh / "home" / "data").glob(made)}
         assert theirs <= {path.read_bytes() for path in home.data.glob(made)} and theirs
+
+
+def test_tables_of_a_second_dump_say_what_was_taken_over(
+    first: str, home: Places, tiny_dump: Path, run: Run, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plusultra_core.data.increments.bars.CHEAP_ROWS", 0)
+    key = second(home, tiny_dump, run)
+    found = {name: provenance.latest(instance, name, f"equity|{key}") for name in TABLES}
+    taken = {name: made.metadata["rows_taken_over"] for name, made in found.items() if made is not None}
+    before = {name: pl.read_parquet(home.lake / name / "equity" / f"{first}.parquet").height for name in TABLES}
+    assert {name: taken[name] for name in ("assets", "bars")} == {name: before[name] for name in ("assets", "bars")}
+    assert all(made is not None and made.metadata["rows_made"] >= 0 for name, made in found.items() if name != "features")
+    sources = {made.metadata["taken_over_from"] for name, made in found.items() if made is not None and taken[name]}
+    assert sources == {first}
 
 
 def test_tables_that_are_no_longer_those_that_were_read_are_not_gone_on_from(
@@ -95,9 +110,9 @@ def test_features_of_another_config_are_not_gone_on_from(
 
 
 def test_only_the_same_class_is_gone_on_from(first: str, home: Places, instance: dg.DagsterInstance) -> None:
-    from plusultra_dagster.assets.columns.earlier import _earlier
+    from plusultra_dagster.assets.earlier import _others
 
     record = type("Of", (), {"asset": "features", "partition": Partition("next", "equity")})()
-    assert [cell.key for cell in _earlier(instance, record)] == [f"equity|{first}"]
+    assert [cell.key for cell in _others(instance, record)] == [f"equity|{first}"]
     record.partition = Partition("next", "etf")
-    assert list(_earlier(instance, record)) == []
+    assert list(_others(instance, record)) == []

@@ -4,6 +4,7 @@ A dump may be larger than memory. Rows come in the order of the dump; what does 
 afterwards a few whole symbols at a time are put together from all runs.
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,10 @@ FOLDER = "tables"
 """Folder of a snapshot with one Parquet file a table."""
 QUARANTINE = "quarantine.parquet"
 """File of a snapshot with the rows set aside."""
+VERSIONS = "versions.json"
+"""File of a snapshot with the version of each owner's rows, by table: what a later dump of the same universe says again."""
+MOST_OWNERS = 20_000
+"""Owners of a table beyond which no versions are kept."""
 _QUARANTINED = {"table": pl.String, "symbol": pl.String, "code": pl.String, "column": pl.String, "row": pl.Int64}
 _QUARANTINED |= dict.fromkeys(("timestamp", "value", "reason"), pl.String)
 _REMEDY = {"error": "fix the dump or exclude the symbol", "warning": "kept as it is"}
@@ -170,8 +175,10 @@ def find_twice(frame: pl.DataFrame, keys: Sequence[str], names: Names | None, ta
 class TableFile:
     """One Parquet file of a snapshot, written group by group; equal rows give equal bytes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, owner: str | None = None) -> None:
+        self.path, self.owner = path, owner
+        self.versions: dict[str, str] = {}
+        """Of each owner: rows and their sha256; the rows of an owner are written at once."""
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, frame: pl.DataFrame) -> None:
@@ -181,6 +188,8 @@ class TableFile:
             texts = [name for name, dtype in frame.schema.items() if dtype in (pl.String, pl.Enum)]
             self._writer = pq.ParquetWriter(self.path, table.schema, compression="lz4", use_dictionary=texts, store_schema=False)
         self._writer.write_table(table, row_group_size=_PAGE_ROWS)
+        if self.owner is not None:
+            self.versions |= versions_of(frame, self.owner)
 
     def __enter__(self) -> Self:
         return self
@@ -188,6 +197,37 @@ class TableFile:
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.close()
+        if len(self.versions) > MOST_OWNERS:
+            self.versions = {}
+
+
+def versions_of(frame: pl.DataFrame, owner: str) -> dict[str, str]:
+    """Of each owner of some rows, whose rows lie together: how many, and 16 hex digits of their sha256, as `rows-digest`.
+
+    Equal rows of equal columns have equal versions, whatever else the table holds.
+    """
+    runs = frame.select(pl.col(owner).rle()).unnest(owner)
+    ends = np.cumsum(runs["len"].to_numpy())
+    head = repr([(name, str(dtype)) for name, dtype in frame.schema.items() if name != owner]).encode()
+    columns = [part for name in frame.columns if name != owner for part in _content(frame[name])]
+    found = {}
+    for name, start, end in zip(runs["value"].cast(pl.String), (ends - runs["len"].to_numpy()).tolist(), ends.tolist(), strict=True):
+        total = hashlib.sha256(head)
+        for values, at in columns:
+            total.update((values[start:end] if at is None else values[at[start] : at[end]]).data)
+        found["" if name is None else name] = f"{end - start}-{total.hexdigest()[:16]}"
+    return found
+
+
+def _content(column: pl.Series) -> list[tuple[np.ndarray, Int64Array | None]]:
+    """The bytes that say what stands in a column, nulls among them: arrays by row, or with the place at which each row's begin."""
+    if column.dtype.is_numeric():
+        missing = np.nan if column.dtype.is_float() else np.iinfo(np.int64).min  # neither stands in a sound table
+        return [((column.fill_null(missing) if column.null_count() else column).to_numpy(), None)]
+    texts = column.cast(pl.String)
+    lengths = texts.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy()
+    content = np.frombuffer("".join(texts.fill_null("")).encode(), np.uint8)
+    return [(lengths, None), (content, np.append(0, np.cumsum(np.maximum(lengths, 0))))]
 
 
 def leave_out(path: Path, column: str, symbols: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
+from plusultra_core.artifacts import canonical_json
 from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.corporate_actions import ActionsAudit
 from plusultra_core.data.gate.assets import check_assets, read_assets
@@ -22,6 +23,7 @@ from plusultra_core.data.gate.ingest import (
     FOLDER,
     OWNER,
     PLACE,
+    VERSIONS,
     Names,
     Sorter,
     TableFile,
@@ -212,6 +214,7 @@ class _Inspection:
         self.met: list[pl.DataFrame] = []
         self.owners = {"assets": "symbol"}
         self.set_aside: list[pl.DataFrame] = []
+        self.versions: dict[str, dict[str, str]] = {}
 
     def run(self) -> DumpReport:
         (self.into / FOLDER).mkdir()
@@ -283,7 +286,7 @@ class _Inspection:
         """Sort the rows of a table, look for keys that stand twice, write them, and survey what is history."""
         shape, loose = check.shape, []
         self.owners |= {shape.table: shape.symbol} if shape.symbol else {}
-        with TableFile(self.into / FOLDER / f"{shape.table}.parquet") as file:
+        with TableFile(self.into / FOLDER / f"{shape.table}.parquet", check.owner) as file:
             for frame in sorter.groups():
                 if check.is_side_by_side:
                     check.twice(frame, [OWNER, "ts_ns", *check.apart])
@@ -292,6 +295,7 @@ class _Inspection:
                 rows = check.named(frame)
                 file.write(rows)
                 self._survey(check, frame, rows)
+        self.versions |= {shape.table: file.versions} if file.versions else {}
         if loose:
             check.twice(pl.concat(loose).sort(shape.keys), shape.keys)
 
@@ -340,4 +344,6 @@ class _Inspection:
             write_quarantine(self.into, self.set_aside)
             for table, column in self.owners.items() if quarantined else ():
                 leave_out(self.into / FOLDER / f"{table}.parquet", column, quarantined)
+                self.versions[table] = {name: said for name, said in self.versions.get(table, {}).items() if name not in quarantined}
+            (self.into / VERSIONS).write_bytes(canonical_json(self.versions))
         return DumpReport(accepted, findings, self.counts, self.ranges, dict(classes), quarantined if accepted else ())

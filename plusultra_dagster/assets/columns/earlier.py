@@ -1,6 +1,5 @@
 """The features of an earlier snapshot that those of a later one go on from."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,11 +8,10 @@ import polars as pl
 
 from plusultra_core.artifacts import Artifact, open_artifact, publish
 from plusultra_core.errors import ArtifactError
-from plusultra_dagster import provenance
+from plusultra_dagster.assets.earlier import earlier
 from plusultra_dagster.assets.record import Record
-from plusultra_dagster.partitions import Partition, partition_of
+from plusultra_dagster.partitions import Partition
 from plusultra_dagster.places import places
-from plusultra_dagster.resources.tables import stored
 
 if TYPE_CHECKING:
     from plusultra_core.features.extend import Previous
@@ -50,41 +48,15 @@ def earlier_features(instance: dg.DagsterInstance, record: Record, bars: pl.Data
     from plusultra_core.features.recursions import read_state
 
     symbols = set(bars["symbol"].unique().to_list())
-    for partition in _earlier(instance, record):
-        versions = provenance.inputs(instance, record.asset, record.parents, partition)
-        made = provenance.latest(instance, record.asset, partition.key)
-        key = provenance.provenance(record.asset, record.recipe, record.configs, versions, partition)
-        if made is None or made.provenance != key or not (_store() / key).exists():
-            continue
+    for found in earlier(instance, record):
         try:
-            state = read_state((open_artifact(_store() / key).path / _STATE).read_bytes())
+            state = read_state((open_artifact(_store() / found.provenance).path / _STATE).read_bytes())
         except ArtifactError:
             continue
-        if len(symbols & set(state.symbols)) < _SHARED * max(1, len(symbols)):
-            continue
-        wanted = {**versions, record.asset: made.version}
-        tables = {name: stored(places().lake_url, name, partition, version) for name, version in wanted.items()}
-        found = {name: table for name, table in tables.items() if table is not None}
-        if len(found) == len(wanted):
-            return Earlier(partition, Previous(**found, state=state))
+        if len(symbols & set(state.symbols)) >= _SHARED * max(1, len(symbols)):
+            return Earlier(found.partition, Previous(**found.inputs, features=found.table, state=state))
     return None
 
 
 def _store() -> Path:
     return places().artifacts / "features_state"
-
-
-def _earlier(instance: dg.DagsterInstance, record: Record) -> Iterator[Partition]:
-    """Other partitions of the same class, the newest materialised first, each once."""
-    seen = {record.partition}
-    cursor = None
-    while True:
-        page = instance.fetch_materializations(dg.AssetKey(record.asset), limit=100, cursor=cursor)
-        for event in page.records:
-            partition = partition_of(event.partition_key)
-            if partition.asset_class == record.partition.asset_class and partition not in seen:
-                seen.add(partition)
-                yield partition
-        if not page.has_more:
-            return
-        cursor = page.cursor
