@@ -7,7 +7,7 @@ import dagster as dg
 from plusultra_dagster.assets import data
 from plusultra_dagster.assets.columns import features, regimes, targets, views
 from plusultra_dagster.assets.desk import feedback, monitoring
-from plusultra_dagster.assets.judgement import evaluation, execution, factors, promotion, reporting
+from plusultra_dagster.assets.judgement import evaluation, execution, factors, promotion, reporting, stress
 from plusultra_dagster.assets.learning import rl, simulation, training, windows
 from plusultra_dagster.checks.contracts import contracts
 from plusultra_dagster.checks.gate import gate_checks
@@ -65,6 +65,7 @@ def assets() -> list[object]:
         evaluation.significance,
         promotion.champion,
         execution.execution_report,
+        stress.stress_report,
         reporting.report,
         monitoring.drift,
         monitoring.operations_summary,

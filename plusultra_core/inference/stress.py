@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from plusultra_core import artifacts
+from plusultra_core import artifacts, config
 from plusultra_core.arrays import Float64Array
 from plusultra_core.inference.ledgers import write_groups
 from plusultra_core.inference.strategies import Decide, by_policy, unguarded
@@ -49,9 +49,13 @@ def desks(stage: Stage) -> Callable[[int], Loop]:
 def one_by_one(decides: Sequence[Decide]) -> Loop:
     """Accounts are asked in turn, as they would be by themselves: no number of one depends on how many stand beside it."""
 
+    steps: list[Step] = []
+
     def loop(t: int, view: View, last: Step) -> Float64Array:
+        if not steps or steps[0].fill.base is not last.fill:  # the same memory from bar to bar
+            steps[:] = [Step._make(field[e : e + 1] for field in last) for e in range(len(decides))]
         asked = [
-            decide(t, view.seat(e), Step._make(field[e : e + 1] for field in last))  # type: ignore[arg-type]  # a seat shows what rules read
+            decide(t, view.seat(e), steps[e])  # type: ignore[arg-type]  # a seat shows what rules read
             for e, decide in enumerate(decides)
         ]
         return np.concatenate(asked)
@@ -82,6 +86,12 @@ def run_stress(job: Job, progress: Progress) -> Mapping[str, object]:
         for family, entry in summary["families"].items()
         for name, numbers in entry["strategies"].items()
         for key in ("median", "q05", "worst", "max_drawdown_worst", "liquidated")
+    }
+    capital_ccy = setting.simulation.initial_capital_ccy
+    metrics |= {
+        f"capacity.{name}.x{point['capital_ccy'] / capital_ccy:g}": point["sharpe"]
+        for name, curve in summary["capacity"].items()
+        for point in curve
     }
 
     def fill(directory: Path) -> None:
@@ -145,11 +155,16 @@ def families(worlds: Sequence[World]) -> dict[str, list[int]]:
 def summarise(found: Scenarios, past: Past, stage: Stage) -> dict[str, Any]:
     """Distribution of every family and strategy, the capacity curve, the crises by date."""
     ts_ns, panel = past.market.ts_ns, stage.panel
+    made_of = {item.name: {key: config.to_dict(item)[key] for key in ("factors", "events")} for item in stage.cfg.stress.perturbations}
     entries = {}
     for family, rows in families(found.worlds).items():
         strategies = {name: _distribution(found, rows, p) for p, name in enumerate(found.players)}
-        entries[family] = {"num_worlds": len(rows), "replaced": found.worlds[rows[0]].replaced, "strategies": strategies}
-    asked = {item.name for item in stage.cfg.stress.perturbations} | {"crisis", "bootstrap"}
+        entries[family] = {
+            "num_worlds": len(rows),
+            "replaced": found.worlds[rows[0]].replaced,
+            "made_of": made_of.get(family, {}),
+            "strategies": strategies,
+        }
     crises = {world.crisis for world in found.worlds if world.crisis is not None}
     return {
         "asset_class": panel.asset_class,
@@ -158,8 +173,9 @@ def summarise(found: Scenarios, past: Past, stage: Stage) -> dict[str, Any]:
         "initial_capital_ccy": stage.setting.simulation.initial_capital_ccy,
         "num_worlds": len(found.worlds),
         "strategies": list(found.players),
+        "order": list(entries),
         "families": entries,
-        "left_out": sorted(asked - set(entries)),
+        "left_out": sorted({*made_of, "crisis", "bootstrap"} - set(entries)),
         "crises": [
             {"rule": c.rule, "start_ns": int(ts_ns[c.first]), "end_ns": int(ts_ns[c.first + c.num_bars - 1]), "size": c.size}
             for c in sorted(crises, key=lambda c: (c.rule, -c.size, c.first))

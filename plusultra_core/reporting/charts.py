@@ -13,7 +13,7 @@ from plusultra_core.clock import iso
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting.tables import plain
 
-Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging", "fills"]
+Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging", "fills", "fan", "spread"]
 
 COLOURS = {
     "policy": "#2f6fed",
@@ -22,6 +22,8 @@ COLOURS = {
     "buy_and_hold": "#8792a6",
     "random": "#b48ad6",
     "no_trade": "#b6bdc9",
+    "equal_weight": "#a3701a",
+    "mean_variance": "#14a3b8",
     "hybrid": "#d9820f",
     "linear": "#0f9f6e",
     "gain": "#0f9f6e",

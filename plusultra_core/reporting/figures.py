@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from plusultra_core.reporting.charts import COLOURS, Chart, Series
+from plusultra_core.reporting.pages.bands import fans, spreads
 from plusultra_core.reporting.tables import money
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -16,7 +17,7 @@ def figure(chart: Chart) -> go.Figure:
     """The chart for the page. Names are data: they are escaped, and never read as markup, numbers or dates."""
     draw = {
         "line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "diverging": _diverging,
-        "fills": _fills,
+        "fills": _fills, "fan": fans, "spread": spreads,
     }[chart.kind]  # fmt: skip
     return go.Figure(data=draw(chart), layout=_layout(chart))
 
@@ -200,7 +201,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 56, "r": 16, "t": 12, "b": 44 if chart.x_label else 28},
         "height": height,
-        "hovermode": "x unified" if chart.kind == "line" else "closest",
+        "hovermode": "x unified" if chart.kind in ("line", "fan") else "closest",
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "xaxis": {"title": {"text": chart.x_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
         "yaxis": {"title": {"text": chart.y_label, "font": {"size": 12}}, "automargin": True, "zeroline": False},
@@ -228,7 +229,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         layout["yaxis"] |= {"domain": [0.3, 1.0], "tickformat": ",.6~r"}
         layout["yaxis2"] = {**layout["yaxis"], "domain": [0.0, 0.22], "tickformat": ",.4~r", "nticks": 4}
         layout["yaxis2"]["title"] = {"text": "position", "font": {"size": 12}}
-    layout["showlegend"] = chart.kind == "fills" or (chart.kind in ("line", "bar") and len(chart.series) > 1)
+    layout["showlegend"] = chart.kind in ("fills", "fan") or (chart.kind in ("line", "bar") and len(chart.series) > 1)
     return layout
 
 

@@ -152,12 +152,18 @@ def _trace(metrics: Metrics) -> dict[str, Any]:
 
 
 def _stress(metrics: Metrics) -> dict[str, Any]:
-    """Returns by scenario and strategy, and of each strategy the worst."""
-    returns = {name.removesuffix(".return"): value for name, value in metrics.items() if name.endswith(".return")}
-    strategies = sorted({name.split(".", 1)[1] for name in returns})
-    rows = [{"scenario": world, **{name: returns.get(f"{world}.{name}") for name in strategies}} for world in _first_parts(returns)]
-    worst = {f"worst.{name}.return": min(v for k, v in returns.items() if k.split(".", 1)[1] == name) for name in strategies}
-    return {"returns": table(rows), **finite(worst)}
+    """Median and 5 % worst return by family and strategy, what capital does to the policy, and of each strategy the worst world."""
+    found = {tuple(name.rsplit(".", 2)): value for name, value in metrics.items() if not name.startswith("capacity.")}
+    families, strategies = dict.fromkeys(key[0] for key in found), sorted({key[1] for key in found})
+
+    def grid(number: str) -> Any:
+        return table([{"family": family, **{name: found.get((family, name, number)) for name in strategies}} for family in families])
+
+    curve = {float(name.rpartition(".x")[2]): value for name, value in metrics.items() if name.startswith("capacity.policy.x")}
+    worst = {f"worst.{name}.return": min(v for k, v in found.items() if k[1:] == (name, "worst")) for name in strategies}
+    closed = {f"worst.{name}.liquidated": max(v for k, v in found.items() if k[1:] == (name, "liquidated")) for name in strategies}
+    line = {"net Sharpe of the policy by capital": sparkline([curve[factor] for factor in sorted(curve)])} if curve else {}
+    return {"median returns": grid("median"), "returns of the 5 % worst worlds": grid("q05"), **line, **finite(worst | closed)}
 
 
 def _forecasts(metrics: Metrics) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def made(store: Path, key: str, *files: str) -> Artifact:
 
 def test_pages_are_found_from_the_folder_of_another_artifact(tmp_path: Path) -> None:
     execution = made(tmp_path / "execution_report", "abc", "execution.html")
-    stress = made(tmp_path / "stress_scenarios", "def", "stress.html", "stress.parquet")
+    stress = made(tmp_path / "stress_report", "def", "stress.html", "stress.parquet")
     links = beside(execution, stress)
     assert [title for title, _ in links] == ["execution trace", "stress"]
     here = made(tmp_path / "report", "123", "report.html").path
@@ -24,5 +24,5 @@ def test_pages_are_found_from_the_folder_of_another_artifact(tmp_path: Path) -> 
 
 
 def test_a_page_that_was_not_made_is_not_linked(tmp_path: Path) -> None:
-    stress = made(tmp_path / "stress_scenarios", "def", "stress.parquet")
+    stress = made(tmp_path / "stress_report", "def", "stress.parquet")
     assert beside(stress) == ()

@@ -58,10 +58,17 @@ def test_a_scorecard_begins_with_its_strategies_and_ends_with_the_numbers_one_pl
     }
 
 
-def test_stress_is_a_table_of_worlds_and_the_worst_of_each_strategy() -> None:
-    found = summary.station("stress", {"calm.policy.return": 0.1, "shock.policy.return": -0.3, "calm.policy.fees": 1.0}, [])
-    assert cells(found["returns"]) == [{"scenario": "calm", "policy": "0.1"}, {"scenario": "shock", "policy": "-0.3"}]
-    assert plotted(found) == {"worst.policy.return": -0.3}
+def test_stress_is_a_table_of_families_and_the_worst_of_each_strategy() -> None:
+    metrics = {
+        "calm.policy.median": 0.1, "calm.policy.q05": 0.1, "calm.policy.worst": 0.1, "calm.policy.liquidated": 0.0,
+        "crash.policy.median": -0.1, "crash.policy.q05": -0.2, "crash.policy.worst": -0.3, "crash.policy.liquidated": 0.5,
+        "capacity.policy.x0.1": 1.0, "capacity.policy.x1": 0.5,
+    }  # fmt: skip
+    found = summary.station("stress", metrics, [])
+    assert cells(found["median returns"]) == [{"family": "calm", "policy": "0.1"}, {"family": "crash", "policy": "-0.1"}]
+    assert cells(found["returns of the 5 % worst worlds"])[1] == {"family": "crash", "policy": "-0.2"}
+    assert "net Sharpe of the policy by capital" in found
+    assert plotted(found) == {"worst.policy.return": -0.3, "worst.policy.liquidated": 0.5}
 
 
 def test_a_policy_shows_its_reward_and_its_kl() -> None:

@@ -35,6 +35,8 @@ class Ground(NamedTuple):
     before_TN: Float64Array
     mark_N: Float64Array
     """Last close at the start."""
+    drift_2N: Float64Array
+    """Mean and variance of the log returns of the span's own bars."""
 
     @property
     def num_rows(self) -> int:
@@ -61,7 +63,17 @@ def open_ground(past: Past, whole: bool) -> Ground:
     last_N = past.start - np.isfinite(close[::-1]).argmax(axis=0)
     head = 0 if whole or not seen_N.any() else int(last_N[seen_N].min())
     mark_N = np.where(seen_N, close[last_N, np.arange(seen_N.size)], np.nan)
-    return Ground(past, head, closes_before(market.close), mark_N)
+    before_TN = closes_before(market.close)
+    return Ground(past, head, before_TN, mark_N, _drift(market.close[past.start + 1 : past.end], before_TN[past.start + 1 : past.end]))
+
+
+def _drift(close_KN: Float64Array, before_KN: Float64Array) -> Float64Array:
+    known_KN = np.isfinite(close_KN) & np.isfinite(before_KN)
+    ret_KN = np.log(np.where(known_KN, close_KN, 1.0) / np.where(known_KN, before_KN, 1.0))
+    count_N = np.maximum(known_KN.sum(axis=0), 1)
+    mean_N = ret_KN.sum(axis=0) / count_N
+    variance_N = np.where(known_KN, (ret_KN - mean_N) ** 2, 0.0).sum(axis=0) / count_N
+    return np.stack((mean_N, variance_N))
 
 
 def empty_bars(ground: Ground, num_worlds: int) -> dict[str, Any]:
@@ -75,8 +87,9 @@ def lay_worlds(ground: Ground, worlds: tuple[World, ...], bars: dict[str, Any]) 
 
     Up to the start every world has the market's own bars, bit for bit; after it each row is a row of the market, so that what
     belongs together (returns across names, range, volume, spread, volatility) stays together.
-    Where rows do not follow each other, prices go on from the last close with the return of the new row. Volume and depth keep
-    their money. An asset without a bar in a row has none in the world.
+    A stretched return is m + s (r - m) - (s^2 - 1) v / 2 with mean m and variance v of the span: it is wider by s, and what a holder
+    is to expect of it stays what it was. Where rows do not follow each other, prices go on from the last close with the return of
+    the new row. Volume and depth keep their money. An asset without a bar in a row has none in the world.
     """
     market, num_assets = ground.past.market, ground.mark_N.size
     width = len(worlds) * num_assets
@@ -91,8 +104,20 @@ def lay_worlds(ground: Ground, worlds: tuple[World, ...], bars: dict[str, Any]) 
     room = np.empty((5, num_assets))
     events_WME = _events(worlds)
     start, head = ground.past.start, ground.head
-    lay_bars(market._replace(**base), ground.before_TN, ground.mark_N, rows_WK, factors_WF, events_WME, start, head, room, laid)
+    given = (ground.before_TN, ground.mark_N, ground.drift_2N, rows_WK, factors_WF, events_WME)
+    lay_bars(market._replace(**base), *given, start, head, room, laid)
     return laid
+
+
+def apart(market: MarketArrays, num_worlds: int) -> tuple[MarketArrays, ...]:
+    """The worlds of a market that they stand side by side in, each by itself, without a copy."""
+    num_assets = market.tradable.shape[1] // num_worlds
+    found = []
+    for w in range(num_worlds):
+        columns = slice(w * num_assets, (w + 1) * num_assets)
+        by_bar = {name: getattr(market, name)[:, columns] for name in BY_BAR}
+        found.append(market._replace(**by_bar, **{name: getattr(market, name)[columns] for name in (*BY_ASSET, "end")}))
+    return tuple(found)
 
 
 def _events(worlds: tuple[World, ...]) -> Float64Array:
@@ -117,6 +142,7 @@ def lay_bars(
     base: MarketArrays,
     before_TN: Float64Array,
     mark_N: Float64Array,
+    drift_2N: Float64Array,
     rows_WK: Int64Array,
     factors_WF: Float64Array,
     events_WME: Float64Array,
@@ -142,7 +168,7 @@ def lay_bars(
             gather_events(events_WME[w], k, gap, jump, funding)
             r = rows_WK[w, k]
             for a in range(num_assets):
-                lay_bar(base, before_TN, r, a, r != previous + 1, sigma, room, out, start + 1 - head + k, first + a)
+                lay_bar(base, before_TN, drift_2N, r, a, r != previous + 1, sigma, room, out, start + 1 - head + k, first + a)
             row = start + 1 - head + k
             for a in range(num_assets):
                 at = first + a
@@ -175,7 +201,7 @@ def gather_events(events_ME: Float64Array, step: int, gap: Float64Array, jump: F
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def lay_bar(
-    base: MarketArrays, before_TN: Float64Array, r: int, a: int, joins: bool, stretch: float, room: Float64Array,
+    base: MarketArrays, before_TN: Float64Array, drift_2N: Float64Array, r: int, a: int, joins: bool, stretch: float, room: Float64Array,
     out: MarketArrays, row: int, at: int,
 ) -> None:  # fmt: skip
     """One bar: row r of asset a on the price level of its world."""
@@ -192,7 +218,7 @@ def lay_bar(
     first, high, low = base.open[r, a], base.high[r, a], base.low[r, a]
     if stretch != 1.0 and close > 0.0:
         if old > 0.0:
-            level *= math.exp((stretch - 1.0) * math.log(close / old))
+            level *= math.exp((stretch - 1.0) * (math.log(close / old) - drift_2N[0, a]) - 0.5 * (stretch * stretch - 1.0) * drift_2N[1, a])
         first = close * math.exp(stretch * math.log(first / close))
         high = close * math.exp(stretch * math.log(high / close))
         low = close * math.exp(stretch * math.log(low / close))

@@ -16,7 +16,7 @@ from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.engine import Environment, SimulationConfig
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
 from plusultra_core.simulation.tiles import LANES
-from plusultra_core.simulation.worlds.layout import BY_BAR, Ground, empty_bars, lay_worlds, open_ground
+from plusultra_core.simulation.worlds.layout import Ground, apart, empty_bars, lay_worlds, open_ground
 from plusultra_core.simulation.worlds.specs import Factors, Past, World, stressed_costs, stressed_execution
 from plusultra_core.simulation.worlds.tally import NUMBERS, TERMS, Tally
 
@@ -34,21 +34,16 @@ class Seat(NamedTuple):
 
 
 class View(NamedTuple):
-    """A chunk of worlds at a bar: account e stands in world e. `market` has the columns of all worlds, `accounts` name assets as the
-    calm market does."""
+    """A chunk of worlds at a bar: account e stands in world e. `accounts` name assets as the calm market does."""
 
     accounts: Accounts
-    market: MarketArrays
+    markets: tuple[MarketArrays, ...]
+    """Of each world."""
     rules: Rules
-    num_assets: int
 
     def seat(self, e: int) -> Seat:
         """The world of account e by itself, for rules that know one account."""
-        columns = slice(e * self.num_assets, (e + 1) * self.num_assets)
-        market = self.market._replace(**{name: getattr(self.market, name)[:, columns] for name in BY_BAR})
-        by_asset = ("lot", "tick", "end", "terminal_ret", "conversion_bps", "margined")
-        market = market._replace(**{name: getattr(market, name)[columns] for name in by_asset})
-        return Seat(Accounts._make(field[e : e + 1] for field in self.accounts), market, self.rules)
+        return Seat(Accounts._make(field[e : e + 1] for field in self.accounts), self.markets[e], self.rules)
 
 
 Loop = Callable[[int, View, Step], Float64Array]
@@ -220,9 +215,10 @@ class Sweep:
         loop = player.open_loop(num_worlds)
         num_assets = player.target_KA.shape[1]
         names_EA = np.tile(np.arange(num_assets, dtype=np.int64), (num_worlds, 1))
+        markets = apart(env.market, num_worlds)
         books, last = np.empty((1, num_worlds, 4)), empty_step((num_worlds, num_assets))
         for k in range(self._past.num_steps):
-            view = View(env.accounts._replace(asset_EA=names_EA), env.market, env.rules, num_assets)
+            view = View(env.accounts._replace(asset_EA=names_EA), markets, env.rules)
             request = np.ascontiguousarray(loop(self._past.start + k, view, last), dtype=np.float64)
             env.run(request[None], last, books)
             tally.add_books(books)

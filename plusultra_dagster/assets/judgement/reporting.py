@@ -13,7 +13,7 @@ from plusultra_dagster.assets.record import Record, dressed
 from plusultra_dagster.config import Reporting
 from plusultra_dagster.places import page_url, places
 
-PAGES = {"execution_report": ("execution trace", "execution.html"), "stress_scenarios": ("stress", "stress.html")}
+PAGES = {"execution_report": ("execution trace", "execution.html"), "stress_report": ("stress", "stress.html")}
 """Of an asset the title and the file of its page."""
 
 
@@ -39,7 +39,7 @@ def report(
     supervised_checkpoint: Artifact,
     policy_checkpoint: Artifact,
     execution_report: Artifact,
-    stress_scenarios: Artifact,
+    stress_report: Artifact,
     config: Reporting,
 ) -> dg.MaterializeResult:
     """One self-contained HTML page and the same in Markdown: data, regimes, forecasts, equity, costs, baselines, lineage."""
@@ -57,7 +57,7 @@ def report(
             checks=_checks(context.instance, record.partition.key),
             history={name: read(artifact, "history.json") for name, artifact in stages.items()},
             decision=read(champion, "decision.json")["decision"],
-            links=beside(execution_report, stress_scenarios),
+            links=beside(execution_report, stress_report),
         )
         publish(record.store, record.provenance, partial(_fill, evidence, config.load(ReportingConfig), render_report), record.lineage)
     artifact = record.published()

@@ -104,7 +104,9 @@ def test_volatility_stretches_log_returns_sigma_and_the_shape_of_bars(past: Past
     for a in range(4):
         own, real = laid["close"][past.start : past.end, a], market.close[past.start : past.end, a]
         seen = np.isfinite(real)
-        assert np.allclose(np.diff(np.log(own[seen])), 3.0 * np.diff(np.log(real[seen])))
+        wide, calm = np.diff(np.log(own[seen])), np.diff(np.log(real[seen]))
+        assert np.allclose(wide - wide.mean(), 3.0 * (calm - calm.mean()))
+        assert wide.mean() + wide.var() / 2 == pytest.approx(calm.mean() + calm.var() / 2)  # what a holder expects
     assert np.allclose(laid["sigma"][after], 3.0 * market.sigma[after])
     for name in ("open", "high", "low"):
         shape = np.log(getattr(market, name)[after] / market.close[after])
