@@ -22,6 +22,7 @@ TOLERANCE = 1e-12
 
 _PRICES = frozenset({"open", "high", "low", "close", "vwap", "open_adj", "high_adj", "low_adj", "close_adj"})
 _NOISE = 0.3
+_AGAIN = "the table is not what its builder makes of its inputs: materialise it again, without those that it goes on from"
 _EARLIEST, _LATEST = 0.3, 0.98  # cuts lie in this range of the distinct times: builders need a past, the judge a future
 
 
@@ -108,6 +109,29 @@ def check_poison(
 
     chosen = _restrict(inputs, max_symbols, keep, seed)
     return _check(build, _pieces(build, chosen, num_cuts, seed, stretches), poisoned, "is replaced by noise")
+
+
+def check_stored(stored: pl.DataFrame, rebuilt: pl.DataFrame) -> int:
+    """Rows of a stored table that a rebuild says alike, to the last bit: the other checks judge the builder, this binds the table to it.
+
+    Shapes  rebuilt: all rows of some symbols, and some columns of the table.
+    NaN     equal to NaN and null.
+    Raises  LookaheadError naming column, row and both values.
+    """
+    keys = _keys(rebuilt)
+    there = stored.filter(pl.col("symbol").is_in(rebuilt["symbol"].unique().implode())).select(rebuilt.columns)
+    if not there.select(keys).equals(rebuilt.select(keys)):
+        raise LookaheadError(
+            f"rows: expected the {rebuilt.height} that its builder makes of these symbols, found {there.height} others; {_AGAIN}"
+        )
+    for name in _values(rebuilt):
+        one, two = (column.fill_nan(None) if column.dtype.is_float() else column for column in (there[name], rebuilt[name]))
+        if (other := one.ne_missing(two)).any():
+            row = there.filter(other)
+            raise LookaheadError(
+                f"{name}: {_row(row, keys)}: expected {two.filter(other)[0]}, found {row[name][0]} as it is stored; {_AGAIN}"
+            )
+    return rebuilt.height
 
 
 def _check(build: Builder, pieces: Iterable[_Piece], change: Callable[[pl.DataFrame, int], pl.DataFrame], what: str) -> LeakReport:

@@ -65,7 +65,7 @@ def take_snapshot(
         copy = Path(work) / DATABASE
         logged = has_log(path)
         before = stamp(path)
-        _back_up(path, copy, cfg.gate)
+        back_up(path, copy, cfg.gate)
         sha256 = sha256_file(copy if logged else path)
         if stamp(path) != before:
             raise ContractError(f"{path.name}: the file changed while it was copied; wait until it is written")
@@ -110,7 +110,7 @@ def _unread(copy: Path, gate: GateConfig, counts: Mapping[str, int]) -> list[str
     return sorted(name for name in names - set(counts) if len(name) <= _MAX_NAME)
 
 
-def _back_up(path: Path, copy: Path, gate: GateConfig) -> None:
+def back_up(path: Path, copy: Path, gate: GateConfig) -> None:
     """Copy the file while SQLite keeps writers away; with a log, through SQLite. The copy has no log."""
     try:
         with at_rest(path) as quiet, connect(quiet, gate) as source:

@@ -31,7 +31,8 @@ def _since_previous(report: "DumpReport", path: Path, cfg: "DataConfig", made: P
     """The report with the findings of a comparison of the tables that the gate has `made`; they are not kept."""
     from plusultra_core.artifacts import publish, sha256_file
     from plusultra_core.data import revisions
-    from plusultra_core.data.snapshot import snapshot_key
+    from plusultra_core.data.gate.dump import has_log
+    from plusultra_core.data.snapshot import DATABASE, back_up, snapshot_key
     from plusultra_dagster.places import places
 
     said, store = report.to_dict(), places().snapshots
@@ -42,7 +43,11 @@ def _since_previous(report: "DumpReport", path: Path, cfg: "DataConfig", made: P
         for file in made.iterdir():
             file.rename(directory / file.name)
 
-    current = publish(made.parent, snapshot_key(path.stem, sha256_file(path)), fill, said).path
+    content = path
+    if has_log(path):  # a snapshot goes by what stands in the file and its log together
+        content = made.parent / DATABASE
+        back_up(path, content, cfg.gate)
+    current = publish(made.parent, snapshot_key(path.stem, sha256_file(content)), fill, said).path
     found = revisions.since_previous(store, current, cfg.shapes())
     if found is None:
         return {**said, "previous": None}

@@ -81,3 +81,14 @@ def test_a_name_in_the_dump_cannot_steer_the_terminal(home: Places, tiny_dump: P
     assert not {letter for letter in result.stdout if not letter.isprintable()} - {"\n"}
     raw = {"level": "warning", "code": "x", "table": "t", "column": None, "message": "t: \x1b[31m", "rows": []}
     assert finding_lines({"findings": [raw], "accepted": True, "classes": {}})[1].endswith("t: \\x1b[31m")
+
+
+def test_a_file_that_a_writer_holds_open_is_not_compared_with_its_own_snapshot(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_dump, tmp_path / "live.sqlite"))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("DELETE FROM series WHERE timestamp = (SELECT max(timestamp) FROM series)")
+        db.commit()
+        take_snapshot(path, home.snapshots, Data().load(DataConfig), markets())
+        said = json.loads(call(path, "--json").stdout.splitlines()[-1])
+    assert said["accepted"] and said["previous"] is None

@@ -75,6 +75,26 @@ def test_a_leak_that_bites_once_a_week_fails_the_check_too(with_tables: str, hom
         assert not _verdict("truncation", "features", with_tables, frames).passed, weekday
 
 
+@pytest.mark.parametrize(
+    ("asset", "column", "rebuilt"), [("bars", "close_adj", checks.rebuilt_bars), ("features", "rsi", checks.rebuilt_features)]
+)
+def test_a_stored_table_that_its_builder_does_not_make_fails_the_check(
+    asset: str, column: str, rebuilt: Callable[..., pl.DataFrame], with_tables: str, home: Places
+) -> None:
+    frames = _frames(home, with_tables, *BUILDERS[asset][1])
+    stored, key, passed = _frames(home, with_tables, asset)[asset], multi_key(with_tables, "equity"), dg.AssetCheckResult(passed=True)
+    made = rebuilt(key, frames)
+    kept = checks.bound(passed, stored, made)
+    assert kept.passed and kept.metadata["stored rows built anew"].value == made.height > 0
+    symbol = made["symbol"][0]
+    last = (pl.col("symbol") == symbol) & (pl.col("ts_ns") == pl.col("ts_ns").max().over("symbol"))
+    other = stored.with_columns(pl.when(last).then(pl.col(column) * 1.001).otherwise(column).cast(stored.schema[column]).alias(column))
+    failed = checks.bound(passed, other, made)
+    assert not failed.passed and f"{column}: {symbol}" in str(failed.metadata["error"].value)
+    fewer = checks.bound(passed, stored.filter(~last), made)
+    assert not fewer.passed and "rows: expected" in str(fewer.metadata["error"].value)
+
+
 @pytest.mark.parametrize("kind", ["truncation", "poison"])
 def test_a_band_over_the_full_sample_fails_the_check(kind: str, with_tables: str, home: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = _frames(home, with_tables, "bars", "features", "assets")

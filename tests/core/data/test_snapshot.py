@@ -211,7 +211,13 @@ def test_rows_in_the_log_are_in_the_snapshot(make_dump: MakeDump, take: Take) ->
     assert logged.manifest["counts"]["series"] == 112
     assert logged.sha256 == sha256_file(logged.path / DATABASE) != sha256_file(path)
     writer.close()
-    assert sorted(entry.name for entry in logged.path.iterdir()) == [DATABASE, "manifest.json", "quarantine.parquet", "tables", "versions.json"]
+    assert sorted(entry.name for entry in logged.path.iterdir()) == [
+        DATABASE,
+        "manifest.json",
+        "quarantine.parquet",
+        "tables",
+        "versions.json",
+    ]
 
 
 def test_odd_file_names_become_plain_keys(make_dump: MakeDump, take: Take) -> None:
