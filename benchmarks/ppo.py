@@ -3,8 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/ppo.py
 
 CPU-seconds, one thread; the loops take turns and the best round of each counts. Two processes are given by the CPU-seconds of
-the busier one. Same environment, same two networks of 2 x 64, 4 epochs x 4 minibatches, 20 columns of observation.
-Stable-Baselines3 is left out by name where it is not installed.
+the busier one, and by the clock. Same environment, same two networks of 2 x 64, 4 epochs x 4 minibatches, 20 columns of observation;
+then market rows of 16 to 512 columns, looked up and multiplied. How fast it learns, not only runs: benchmarks/ppo_return.py.
+Stable-Baselines3 is left out by name where it is not installed; a throw-away environment that has it beside all that is needed:
+
+    python3.11 -m venv /tmp/peers && /tmp/peers/bin/pip install . "stable-baselines3>=2.9,<3"
 """
 
 import importlib.util
@@ -22,6 +25,7 @@ from plusultra_core.clock import NS_PER_HOUR
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.policy import PolicyConfig, build_policy
+from plusultra_core.rl import rollout as rollout_module
 from plusultra_core.rl.env import TradingEnv, World, sleeve
 from plusultra_core.rl.learning.learner import Learner, Team
 from plusultra_core.rl.learning.processes import run_team
@@ -35,6 +39,7 @@ from plusultra_core.simulation.observation import OWN_STATE
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ((1024, 64), (64, 128))
 NUM_COLUMNS, NUM_ROUNDS, LEAST_SAMPLES = 15, 3, 65_536
+WIDTHS = (16, 64, 256, 512)
 POLICY = PolicyConfig(width=64, num_layers=2, init_std=0.3)
 REWARD = RewardConfig(scale=100.0, variance_coef=1.0, drawdown_coef=0.1, sharpe_coef=0.0, sharpe_decay=0.01)
 PPO = PPOConfig(
@@ -44,7 +49,7 @@ PPO = PPOConfig(
 Turn = Callable[[], None]
 
 
-def build_world(num_bars: int = 4_000, num_assets: int = 8) -> World:
+def build_world(num_bars: int = 4_000, num_assets: int = 8, num_columns: int = NUM_COLUMNS) -> World:
     """Random walks at an hour a bar, market rows of noise, costs and rules of the base profile."""
     rng = np.random.default_rng(0)
     close = 100 * np.exp(np.cumsum(0.005 * rng.standard_normal((num_assets, num_bars)), axis=1))
@@ -57,7 +62,7 @@ def build_world(num_bars: int = 4_000, num_assets: int = 8) -> World:
     ts_ns = 1_451_682_000_000_000_000 + NS_PER_HOUR * np.arange(num_bars)
     whole = np.ones(close.shape, np.bool_)
     arrays = market_arrays(ts_ns, bars, np.full(close.shape, 0.005), whole, market, simulation.adv_bars, simulation.fallback_sigma)
-    table = rng.standard_normal((num_bars, num_assets, NUM_COLUMNS)).astype(np.float32)
+    table = rng.standard_normal((num_bars, num_assets, num_columns)).astype(np.float32)
     own, free = sleeve(simulation, guard, 1 / num_assets)
     return World(arrays, NS_PER_HOUR, table, whole.T.copy(), own, market.costs, free)
 
@@ -82,7 +87,8 @@ def episodes(world: World, num_accounts: int) -> Timed:
 
 def own(world: World, num_accounts: int, num_steps: int, phases: dict[str, float]) -> Turn:
     """The loop of this station; adds the seconds of its phases to `phases`."""
-    env, learner = episodes(world, num_accounts), Learner(build_policy(POLICY, NUM_COLUMNS, len(OWN_STATE), 0), PPO.learning_rate)
+    num_columns = world.table_TNF.shape[2]
+    env, learner = episodes(world, num_accounts), Learner(build_policy(POLICY, num_columns, len(OWN_STATE), 0), PPO.learning_rate)
     rng = np.random.default_rng(1)
 
     def turn() -> None:
@@ -189,28 +195,30 @@ def peer(world: World, num_accounts: int, num_steps: int) -> Turn:
 
 
 def member(team: Team, num_accounts: int, num_steps: int, num_turns: int) -> tuple[float, float]:
-    """A member's part of the turns; CPU-seconds of the busiest member, and of all."""
+    """A member's part of the turns; CPU-seconds of the busiest member, and seconds by the clock."""
     world = build_world()
     env = episodes(world, num_accounts // team.size)
     learner = Learner(build_policy(POLICY, NUM_COLUMNS, len(OWN_STATE), 0), PPO.learning_rate, team)
-    rng, start = np.random.default_rng(team.rank), 0.0
+    rng, start, began = np.random.default_rng(team.rank), 0.0, 0.0
     for turn in range(num_turns + 1):
         if turn == 1:
-            start = time.process_time()
+            team.total(np.zeros(1))
+            start, began = time.process_time(), time.perf_counter()
         rollout, _ = collect(learner, env, num_steps, PPO.gamma, PPO.gae_lambda, rng)
         update(learner, rollout, PPO, rng)
     spent = np.zeros(team.size)
     spent[team.rank] = time.process_time() - start
     team.total(spent)
-    return float(spent.max()), float(spent.sum())
+    return float(spent.max()), time.perf_counter() - began
 
 
-def two(num_accounts: int, num_steps: int) -> float:
-    """Samples a second of two processes that share the gradient, by the CPU-seconds of the busier: waiting is not counted."""
+def two(num_accounts: int, num_steps: int) -> tuple[float, float]:
+    """Samples a second of two processes that share the gradient: by the CPU-seconds of the busier, without waiting, and by the clock."""
     num_turns = max(1, LEAST_SAMPLES // (num_accounts * num_steps))
     arguments = (num_accounts, num_steps, num_turns)
-    busiest = min(run_team(2, 50_000, lambda team: member(team, *arguments), member, *arguments)[0] for _ in range(NUM_ROUNDS))
-    return num_turns * num_accounts * num_steps / busiest
+    rounds = [run_team(2, 50_000, lambda team: member(team, *arguments), member, *arguments) for _ in range(NUM_ROUNDS)]
+    cpu, clock = (num_turns * num_accounts * num_steps / min(times) for times in zip(*rounds, strict=True))
+    return cpu, clock
 
 
 def measure(world: World, num_accounts: int, num_steps: int) -> dict[str, Any]:
@@ -231,17 +239,37 @@ def measure(world: World, num_accounts: int, num_steps: int) -> dict[str, Any]:
                 turn()
             best[name] = min(best[name], (time.process_time() - start) / repeats)
     rates = {name: num_accounts * num_steps / seconds for name, seconds in best.items()}
-    rates["own, two processes"] = two(num_accounts, num_steps)
+    rates["own, two processes"], clock = two(num_accounts, num_steps)
     return {
         "size": f"{num_accounts} x {num_steps}",
         "samples_per_s": {name: round(rate) for name, rate in rates.items()},
         "own_over": {name: round(rates["own"] / rate, 2) for name, rate in rates.items() if "own" not in name},
         "two_over": {name: round(rates["own, two processes"] / rate, 2) for name, rate in rates.items() if "two" not in name},
+        "two_processes_by_the_clock": round(clock),
         "share": {name: round(seconds / sum(phases.values()), 4) for name, seconds in phases.items()},
     }
+
+
+def wide(num_columns: int, num_accounts: int, num_steps: int) -> dict[str, Any]:
+    """Samples a second with market rows that are looked up in the first layer, and multiplied for every sample."""
+    world, rates, pays = build_world(num_columns=num_columns), {}, rollout_module.pays
+    chosen = pays(world.table_TNF.shape[0] * world.table_TNF.shape[1], num_accounts * num_steps, num_columns)
+    turns: dict[str, Turn] = {}
+    for name, looks in (("looked up", True), ("multiplied", False)):
+        turns[name] = own(world, num_accounts, num_steps, {})
+        rates[name] = 0.0
+        for _ in range(NUM_ROUNDS):
+            rollout_module.pays = lambda *_, looks=looks: looks
+            start = time.process_time()
+            turns[name]()
+            rates[name] = max(rates[name], num_accounts * num_steps / (time.process_time() - start))
+    rollout_module.pays = pays
+    of = {name: round(rate) for name, rate in rates.items()}
+    return {"columns": num_columns, **of, "ratio": round(of["looked up"] / of["multiplied"], 2), "chosen": bool(chosen)}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = build_world()
-    print(json.dumps({"torch": torch.__version__, "rows": [measure(made, *size) for size in SIZES]}, indent=1))
+    rows = [measure(made, *size) for size in SIZES]
+    print(json.dumps({"torch": torch.__version__, "rows": rows, "wide": [wide(width, *SIZES[0]) for width in WIDTHS]}, indent=1))
