@@ -14,11 +14,12 @@ from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
+from plusultra_core.simulation.kernel.wires import numbers, wire
 from plusultra_core.simulation.kernels import FULL, SLOTS, SPARE, USUAL, step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
 from plusultra_core.simulation.records import TIMES_IN_FORCE, MarketArrays, Step, empty_step
-from plusultra_core.simulation.tiles import LANES, Scratch, World, build_accounts, build_scratch, build_world, stream_keys
+from plusultra_core.simulation.tiles import LANES, World, build_accounts, build_scratch, build_world, stream_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,13 +138,16 @@ class Environment:
         self._world = build_world(market, cfg.participation, costs.funding, latency_ns, cumulative, first_bar)
         self._last_close = last_close(market)
         self._form = choose_form(self._world, self.rules, num_slots)
-        self._nothing, self._no_books = empty_step((0,)), np.zeros(0)
         num_tiles = math.ceil(num_accounts / LANES)
         bounds = [LANES * (num_tiles * i // num_threads) for i in range(num_threads)] + [num_accounts]
-        self._shares = [(low, high, build_scratch(num_slots)) for low, high in pairwise(bounds) if low < high]
+        self._scratches = [build_scratch(num_slots) for _ in bounds[1:]]
+        self._shares = [(*pair, wire(room)) for pair, room in zip(pairwise(bounds), self._scratches, strict=True) if pair[0] < pair[1]]
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         self.accounts, self._block = build_accounts(num_accounts, num_slots)
+        self._wires, self._scalars = (wire(self._world), wire(self._block)), numbers(self.rules, self.limits)
         self.last = empty_step((num_accounts, num_slots))._replace(fill=self.accounts.fill_EA)
+        self._nothing, self._no_books = wire(empty_step((0,))), np.zeros(0)
+        self._last_wires = wire(self.last)
 
     def reset(
         self, rows: Int64Array, t_R: Int64Array, asset_RA: Int64Array, stream_R: Int64Array, name_RA: Int64Array | None = None
@@ -183,6 +187,17 @@ class Environment:
         accounts.key_EA[rows] = stream_keys(self.cfg.seed, stream_R[:, None], asset_RA if name_RA is None else name_RA)
         accounts.mark_EA[rows] = self._last_close[t_R[:, None], asset_RA]
 
+    def _wired(self, out: Step) -> Int64Array:
+        """Where the kernel writes a ledger.
+
+        Raises  ContractError for columns that do not lie in one piece: what is written to a copy would be lost.
+        """
+        if out is self.last:
+            return self._last_wires
+        if not all(column.flags.c_contiguous for column in out):
+            raise ContractError("step: expected columns of a ledger that lie in one piece, found strided ones; use empty_step")
+        return wire(out)
+
     def step(self, request_EA: Float64Array, out: Step | None = None) -> Step:
         """Targets decided at the close of each account's bar t; carries all accounts to their bar t + 1.
 
@@ -211,14 +226,13 @@ class Environment:
         num_steps = len(request_SEA)
         if accounts.t_E.max() + num_steps > last and np.any(accounts.t_E[~accounts.done_E] + num_steps > last):
             raise ContractError(f"step: an account stands on bar {accounts.t_E[~accounts.done_E].max()}, the last is {last}; reset it")
-        flat = self._nothing if out is None else Step._make(field.reshape(-1) for field in out)
+        flat = self._nothing if out is None else self._wired(out)
         rows = self._no_books if books is None else books.reshape(-1)
         request = request_SEA.reshape(-1)
 
-        def carry(low: int, high: int, scratch: Scratch) -> None:
-            step_accounts(
-                self._world, self._block, request, num_steps, (low, high), self.rules, self.limits, self._form, scratch, flat, rows
-            )
+        def carry(low: int, high: int, scratch: Int64Array) -> None:
+            wires = (self._wires[0], self._wires[1], scratch, flat)
+            step_accounts(wires, self._scalars, request, num_steps, low, high, self._form, rows)
 
         if self._pool is None:
             for share in self._shares:

@@ -14,10 +14,9 @@ from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
-from plusultra_core.simulation.records import Step
-from plusultra_core.simulation.tiles import Block, Scratch, World
+from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of, rules_of, scratch_of, step_of, world_of
 
-COMPILED_WITH = "dff8f657740d3445"
+COMPILED_WITH = "0d9fabf511541d0e"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE = 0, 1, 2, 3
@@ -48,50 +47,35 @@ def step_tile(
 
 @njit(cache=True, error_model="numpy", _nrt=False, nogil=True)
 def step_accounts(
-    world: World,
-    block: Block,
-    request: Float64Array,
-    num_steps: int,
-    rows: tuple[int, int],
-    rules: Rules,
-    limits: Limits,
-    form: int,
-    scratch: Scratch,
-    out: Step,
-    books: Float64Array,
-) -> None:
-    """Carry accounts rows[0] to rows[1] through S bars, tile by tile, in place. Every array is flat.
+    wires: tuple[Int64Array, Int64Array, Int64Array, Int64Array], scalars: Float64Array, request: Float64Array, num_steps: int, low: int,
+    high: int, form: int, books: Float64Array,
+) -> None:  # fmt: skip
+    """Carry accounts low to high through S bars, tile by tile, in place. Every array is flat.
 
-    Shapes  request (S E A,); out (R E A,), R either S or 1: the last step only; books (S E 4,): cash, equity, peak, state; columns
-            that nobody wants are empty.
+    Shapes  wires of world, block, scratch and `out`; request (S E A,); out (R E A,), R either S or 1: the last step only; books
+            (S E 4,): cash, equity, peak, state; columns that nobody wants are empty.
     """
+    world, block, scratch, out = world_of(wires[0]), block_of(wires[1]), scratch_of(wires[2]), step_of(wires[3])
+    rules, limits = rules_of(scalars), limits_of(scalars)
     num_accounts, num_slots = block.t.size, block.asset.size // block.t.size
     size = num_accounts * num_slots
     told, every = out.status.size > 0, out.fill.size > size
     tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
-    for low in range(rows[0], rows[1], at.LANES):
-        n = min(at.LANES, rows[1] - low)
-        at.load_tile(block, low, n, num_slots, scratch)
-        together = at.stand_together(block, low, n, num_slots)
+    for first in range(low, high, at.LANES):
+        n = min(at.LANES, high - first)
+        ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
+        at.load_tile(block, first, n, num_slots, scratch)
+        together = at.stand_together(block, first, n, num_slots)
         for step in range(num_steps):
-            at.read_times(world, desk, clock, n, together)
-            for a in range(num_slots):
-                s, w, first = (
-                    tile[a * at.NUM_SLOT : (a + 1) * at.NUM_SLOT],
-                    whole[a * at.NUM_WHOLE : (a + 1) * at.NUM_WHOLE],
-                    low * num_slots + a,
-                )
-                at.take(request, step * size + first, num_slots, s[at.REQUEST :], n)
-                at.read_bars(world, block.asset[first:], num_slots, s, clock, n, together)
-                at.draw_latencies(world, s, w, clock, n)
+            at.read_tile(world, block, request[step * size :], first, n, num_slots, together, scratch)
             step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)
             for i in range(n):
                 clock[at.BAR + i] += 1
-            first = (step * num_accounts + low) * 4
+            row = (step * num_accounts + first) * 4
             for k in range(4):  # the desk begins with them
-                at.put(books, first + k, 4, desk[k * at.LANES :], n)
+                at.put(books, row + k, 4, desk[k * at.LANES :], n)
             if every:
-                at.store_step(scratch, step * size + low * num_slots, n, num_slots, out)
-        if not every:
-            at.store_step(scratch, low * num_slots, n, num_slots, out)
-        at.store_tile(block, low, n, num_slots, scratch)
+                at.store_step(scratch, step * size + first * num_slots, n, num_slots, out)
+        if told and not every:
+            at.store_step(scratch, first * num_slots, n, num_slots, out)
+        at.store_tile(block, first, n, num_slots, scratch)

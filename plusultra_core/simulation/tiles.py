@@ -307,6 +307,20 @@ def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Arr
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def read_tile(
+    world: World, block: Block, request: Float64Array, low: int, n: int, num_slots: int, together: bool, scratch: Scratch
+) -> None:  # fmt: skip
+    """Everything that the step from bar `clock[BAR]` needs from outside. Shapes  request flat (E A,)."""
+    read_times(world, scratch.desk, scratch.clock, n, together)
+    for a in range(num_slots):
+        s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
+        first = low * num_slots + a
+        take(request, first, num_slots, s[REQUEST:], n)
+        read_bars(world, block.asset[first:], num_slots, s, scratch.clock, n, together)
+        draw_latencies(world, s, w, scratch.clock, n)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
     """What the step did into the flat arrays of `out`, from element `row` on."""
     for a in range(num_slots):
