@@ -59,6 +59,7 @@ def assets() -> list[object]:
         training.forecasts,
         rl.policy_checkpoint,
         simulation.simulator_trace,
+        rl.offline_policy,
         simulation.stress_scenarios,
         evaluation.scorecard,
         evaluation.trial_ledger,

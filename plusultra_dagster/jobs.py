@@ -20,7 +20,11 @@ TABLE_GROUPS = ("data", "features", "regimes", "targets")
 DESK = ("monitoring", "feedback")
 
 tables = dg.AssetSelection.assets(*TABLES)
-learning = dg.AssetSelection.groups("views", "windows", "training", "rl", "simulation", "evaluation", "reporting", "promotion", *DESK)
+ON_REQUEST = dg.AssetSelection.assets("offline_policy")
+"""What no job makes: one materialises it where one wants it."""
+learning = (
+    dg.AssetSelection.groups("views", "windows", "training", "rl", "simulation", "evaluation", "reporting", "promotion", *DESK) - ON_REQUEST
+)
 
 take_snapshot = dg.define_asset_job(
     "take_snapshot",

@@ -19,6 +19,7 @@ STATIONS = {
     "windows": ("windows.build", "WindowsConfig"),
     "training": ("training.tasks", "TrainingConfig"),
     "rl": ("rl.train", "RLConfig"),
+    "offline": ("rl.offline.tasks", "LedgersConfig"),
     "guardrails": ("guardrails.limits", "GuardrailsConfig"),
     "simulation": ("simulation.engine", "SimulationConfig"),
     "inference": ("inference.tasks", "InferenceConfig"),

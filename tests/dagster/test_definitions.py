@@ -74,7 +74,7 @@ def test_the_checks_a_trainer_asks_for_are_the_blocking_ones(graph: object) -> N
 
 def test_jobs_cover_every_asset_of_a_class(graph: object) -> None:
     covered = {key.to_user_string() for key in (jobs.tables | jobs.learning).resolve(graph)}
-    assert covered == {key.to_user_string() for key in graph.toposorted_asset_keys} - {"dump", "snapshot"}
+    assert covered == {key.to_user_string() for key in graph.toposorted_asset_keys} - {"dump", "snapshot", "offline_policy"}
 
 
 def test_everything_that_runs_torch_takes_the_gpu_pool(graph: object) -> None:
@@ -84,6 +84,7 @@ def test_everything_that_runs_torch_takes_the_gpu_pool(graph: object) -> None:
         "supervised_checkpoint",
         "forecasts",
         "policy_checkpoint",
+        "offline_policy",
         "simulator_trace",
         "stress_scenarios",
     }

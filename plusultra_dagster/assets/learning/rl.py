@@ -10,6 +10,8 @@ from plusultra_dagster.config import Rl
 from plusultra_dagster.resources.processes import Jobs
 from plusultra_dagster.resources.tracking import MlflowTracking
 
+_BESIDE = ("simulation", "guardrails")
+
 
 @dg.asset(
     **dressed(
@@ -35,3 +37,30 @@ def policy_checkpoint(
     """PPO policy whose environment is the execution kernel, warm-started from the first fold's forecaster."""
     inputs = {"windows": windows, "supervised": supervised_checkpoint}
     return run_station(context, jobs, tracking, "rl", "policy", inputs, config, beside=("simulation", "guardrails"))
+
+
+@dg.asset(
+    **dressed(
+        __file__,
+        "rl",
+        code=("rl",),
+        configs=("rl", "offline", *_BESIDE),
+        market="own",
+        io="artifacts",
+        kinds=("pytorch", "safetensors"),
+        automation=None,
+        pool="gpu",
+    )
+)
+def offline_policy(
+    context: dg.AssetExecutionContext,
+    windows: Artifact,
+    supervised_checkpoint: Artifact,
+    simulator_trace: Artifact,
+    config: Rl,
+    jobs: Jobs,
+    tracking: MlflowTracking,
+) -> dg.MaterializeResult:
+    """A policy out of the ledgers of the written rules alone, before the locked window; judged off policy and on; made when asked for."""
+    inputs = {"windows": windows, "supervised": supervised_checkpoint, "trace": simulator_trace}
+    return run_station(context, jobs, tracking, "rl", "offline", inputs, config, beside=("offline", *_BESIDE))
