@@ -1,5 +1,6 @@
 """The actor begins as the rule that sizes forecasts, not as a coin."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,14 +44,24 @@ class Lessons(NamedTuple):
 
 def clone_rule(policy: AnyPolicy, lessons: Lessons, cfg: WarmstartConfig, rng: np.random.Generator) -> list[float]:
     """Fit what the actor does to the lessons, with random own states; returns the loss of every step. A backbone is left as it is."""
+
+    def draw() -> tuple[Tensor, Tensor, Tensor | None]:
+        index_B = torch.from_numpy(rng.integers(0, len(lessons.rows), cfg.batch_size))
+        row = lessons.rows[index_B]
+        own = _own_states(row[..., 0].numel(), rng).reshape(*row.shape[:-1], len(OWN_STATE))
+        allowed = None if lessons.allowed is None else lessons.allowed[index_B]
+        return torch.cat((row, own), dim=-1).flatten(1), lessons.part[index_B], allowed
+
+    return imitate(policy, draw, cfg)
+
+
+def imitate(policy: AnyPolicy, draw: Callable[[], tuple[Tensor, Tensor, Tensor | None]], cfg: WarmstartConfig) -> list[float]:
+    """Fit what the actor does to what is drawn: observations, the parts that a teacher asks for there, what is allowed."""
     parts = [policy.actor, policy.score, policy.cash] if isinstance(policy, BookPolicy) else [policy.actor]
     optimizer = torch.optim.Adam([parameter for part in parts for parameter in part.parameters()], lr=cfg.learning_rate)
     history = []
     for _ in range(cfg.num_steps):
-        index_B = torch.from_numpy(rng.integers(0, len(lessons.rows), cfg.batch_size))
-        row = lessons.rows[index_B]
-        own = _own_states(row[..., 0].numel(), rng).reshape(*row.shape[:-1], len(OWN_STATE))
-        loss = _distance(policy, torch.cat((row, own), dim=-1).flatten(1), lessons, index_B)
+        loss = _distance(policy, *draw())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -58,10 +69,8 @@ def clone_rule(policy: AnyPolicy, lessons: Lessons, cfg: WarmstartConfig, rng: n
     return history
 
 
-def _distance(policy: AnyPolicy, obs_BP: Tensor, lessons: Lessons, index_B: Tensor) -> Tensor:
+def _distance(policy: AnyPolicy, obs_BP: Tensor, part: Tensor, allowed: Tensor | None) -> Tensor:
     """Of a Gaussian the square of what the part lies off; of choices the surprise; of weights the cross entropy."""
-    part = lessons.part[index_B]
-    allowed = None if lessons.allowed is None else lessons.allowed[index_B]
     with torch.no_grad():
         state_BS = policy.remember(obs_BP, torch.zeros(len(obs_BP), policy.num_state))
     distribution = policy.distribution(obs_BP, state_BS, allowed)

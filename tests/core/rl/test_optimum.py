@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from plusultra_core.models.policy import PolicyConfig, build_policy
+from plusultra_core.models.policy import Policy, PolicyConfig, build_policy
+from plusultra_core.rl.curriculum.warmstart import WarmstartConfig, imitate
 from plusultra_core.rl.env import Outcome
 from plusultra_core.rl.learning.learner import Learner
 from plusultra_core.rl.ppo import update
@@ -155,6 +156,88 @@ def test_ppo_from_scratch_reaches_the_optimum_of_garleanu_and_pedersen(run: Any)
     best = utility(world, optimal(world))
     parts = [utility(world, learned(world, run, seed, num_updates=300)[0]) / best for seed in range(5)]
     assert min(parts) >= 0.95, parts
+
+
+def supervised(world: Garleanu, horizon: int, seed: int, num_accounts: int = 200, num_bars: int = 400) -> np.ndarray:
+    """A linear forecaster of the return over `horizon` bars, fitted to a history that no episode sees: weights of f1, f2, 1."""
+    rng = np.random.default_rng((seed, 1))
+    env = GarleanuEpisodes(world, num_accounts, 10**9, rng)
+    seen, ret = [], []
+    for _ in range(num_bars):
+        seen.append(env.obs_EP[:, :2].astype(np.float64))
+        ret.append(env.f_EK.sum(axis=1) + world.noise * rng.normal(size=num_accounts))
+        env.advance(env.position_E, rng)
+        env.obs_EP = env._observe()
+    ahead = np.stack([np.sum(ret[t : t + horizon], axis=0) for t in range(num_bars - horizon + 1)]).ravel()
+    x = np.concatenate(seen[: num_bars - horizon + 1])
+    return np.linalg.lstsq(np.column_stack((x, np.ones(len(x)))), ahead, rcond=None)[0]
+
+
+def sized(world: Garleanu, weight: np.ndarray, horizon: int) -> Any:
+    """What pays best where the forecast holds and the position is kept for its horizon."""
+
+    def rule(env: GarleanuEpisodes) -> np.ndarray:
+        forecast = env.obs_EP[:, :2] @ weight[:2] + weight[2]
+        return (forecast + world.cost * env.position_E) / (horizon * world.risk + world.cost)
+
+    return rule
+
+
+def cloned(world: Garleanu, rule: Any, policy: Policy, seed: int) -> None:
+    """Fit the actor to a rule, on predictors at rest and positions around zero."""
+    rng = np.random.default_rng((seed, 2))
+    env = GarleanuEpisodes(world, 512, 1, rng)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor, None]:
+        env.f_EK, env.position_E = rng.normal(size=(512, 2)) * world.deviation, 0.25 * env.reach * rng.normal(size=512)
+        env.obs_EP = env._observe()
+        return torch.from_numpy(env.obs_EP), torch.from_numpy((rule(env) / env.reach).astype(np.float32)), None
+
+    for rate in (3e-3, 1e-3, 3e-4, 1e-4):
+        imitate(policy, draw, WarmstartConfig(num_steps=500, batch_size=512, learning_rate=rate))
+
+
+def curve(world: Garleanu, run: Any, seed: int, num_updates: int, teacher: Any, size: tuple[int, int] = (256, 32)) -> list[float]:
+    """Part of the optimal utility earned before any update and after each; PPO from a teacher's clone, or from scratch."""
+    policy = build_policy(PolicyConfig(width=64, num_layers=2, init_std=0.1), 2, 1, seed)
+    if teacher is not None:
+        cloned(world, teacher, policy, seed)
+    learner = Learner(policy, run.learning_rate)
+    env, scale = GarleanuEpisodes(world, size[0], 100, np.random.default_rng(seed)), RewardScale(size[0])
+    best = utility(world, optimal(world), 1_000, 120)
+
+    def earned() -> float:
+        return utility(
+            world, lambda e: e.reach * np.tanh(learner.networks.outputs(torch.from_numpy(e.obs_EP), 1)[0].astype(np.float64)), 1_000, 120
+        )
+
+    found = [earned() / best]
+    for number in range(num_updates):
+        rng = np.random.default_rng((seed, number))
+        rollout, _ = collect(learner, env, size[1], run.gamma, run.gae_lambda, rng, scale)
+        update(learner, rollout, run, rng)
+        found.append(earned() / best)
+    return found
+
+
+def first_at(values: list[float], part: float) -> int:
+    """Updates until the curve stands at `part` for the first time; all of them and one more where it never does."""
+    return next((number for number, value in enumerate(values) if value >= part), len(values))
+
+
+@pytest.mark.slow
+def test_warm_started_from_a_supervised_model_ppo_needs_less_than_a_third_of_the_samples(run: Any) -> None:
+    """To 90 % of the optimal utility, everything else equal; 8,192 samples an update."""
+    world, horizon = Garleanu(), 5
+    warm, scratch = [], []
+    for seed in range(3):
+        teacher = sized(world, supervised(world, horizon, seed), horizon)
+        warm.append(curve(world, run, seed, 4, teacher))
+        scratch.append(curve(world, run, seed, 24, None))
+    assert all(values[0] < 0.2 for values in scratch)
+    assert 3 * sum(first_at(values, 0.9) for values in warm) <= sum(first_at(values, 0.9) for values in scratch)
+    assert all(first_at(values, 0.9) < len(values) for values in scratch)
+    assert min(max(values[1:]) for values in warm) > 0.9
 
 
 @pytest.mark.slow
