@@ -182,6 +182,7 @@ class Source:
 
     folder: Path
     assets: pl.DataFrame
+    by_class: Mapping[str, pl.DataFrame]
     cfg: DataConfig
 
     @classmethod
@@ -190,7 +191,7 @@ class Source:
         check_shape(snapshot_dir, cfg)
         folder = snapshot_dir / FOLDER
         path = _unchanged(folder / "assets.parquet")
-        return cls(folder, _classified(path, _stamp(path), tuple(sorted(markets.items()))), cfg)
+        return cls(folder, *_classified(path, _stamp(path), tuple(sorted(markets.items()))), cfg)
 
     def file(self, table: str) -> Path:
         """Where a table lies; refused where its bytes are not those of the manifest."""
@@ -198,7 +199,7 @@ class Source:
 
     def members(self, asset_class: str) -> pl.DataFrame:
         """The assets of a class."""
-        return self.assets.filter(pl.col("asset_class") == asset_class)
+        return self.by_class.get(asset_class, self.assets.clear())
 
     def versions(self) -> dict[str, dict[str, str]]:
         """Version of each owner's rows in each table that has rows, in the order in which they lie there."""
@@ -265,9 +266,10 @@ def _sha256(path: Path, stamp: Stamp) -> str:
 
 
 @lru_cache(maxsize=4)
-def _classified(path: Path, stamp: Stamp, markets: tuple[tuple[str, MarketConfig], ...]) -> pl.DataFrame:
-    """The assets of a snapshot with their classes: every table of every class asks for them."""
-    return classify(pl.read_parquet(path), dict(markets))
+def _classified(path: Path, stamp: Stamp, markets: tuple[tuple[str, MarketConfig], ...]) -> tuple[pl.DataFrame, Mapping[str, pl.DataFrame]]:
+    """The assets of a snapshot with their classes, and those of each: every table of every class asks for them."""
+    assets = classify(pl.read_parquet(path), dict(markets))
+    return assets, {part["asset_class"][0]: part for part in assets.partition_by("asset_class", maintain_order=True)}
 
 
 def side_rows(source: Source, symbols: Sequence[str], tables: Sequence[SideTableConfig]) -> pl.DataFrame:

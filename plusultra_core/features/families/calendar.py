@@ -7,7 +7,7 @@ import polars as pl
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.data.calendars import sessions
+from plusultra_core.data.calendars import session_times
 from plusultra_core.features import indicators
 from plusultra_core.features.arrays import BarArrays
 
@@ -49,12 +49,15 @@ def _session(times: pl.Series, calendar: str) -> Float64Array:
     """
     if times.is_empty():
         return np.zeros(0)
-    known = sessions(calendar, int(times[0]) - _BEFORE_NS, int(times[-1]))
-    if known.is_empty():
+    opens_ns, closes_ns = session_times(calendar, int(times[0]) - _BEFORE_NS, int(times[-1]))
+    if not opens_ns.size:
         return np.full(len(times), np.nan)
-    usual_ns = (known["close_ns"] - known["open_ns"]).cast(pl.Float64).rolling_max(5).shift(1).to_numpy()
-    last = known["open_ns"].search_sorted(times, side="left").to_numpy().astype(np.int64) - 1
-    since_ns = (times.to_numpy() - known["open_ns"].to_numpy()[last]).astype(np.float64)
+    lengths = (closes_ns - opens_ns).astype(np.float64)
+    usual_ns = np.full(lengths.size, np.nan)
+    usual_ns[5:] = np.lib.stride_tricks.sliding_window_view(lengths, 5).max(axis=1)[:-1] if lengths.size > 5 else np.nan
+    stamps = times.to_numpy()
+    last = np.searchsorted(opens_ns, stamps, side="left") - 1
+    since_ns = (stamps - opens_ns[last]).astype(np.float64)
     return np.where(last >= 0, np.minimum(since_ns / usual_ns[last], 1.0), np.nan)
 
 

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN, iso
-from plusultra_core.data.calendars import audit_gaps, describe_audit, expected_closes, gap_bars, sessions, window_ends, window_keys, windows
+from plusultra_core.data.calendars import (
+    audit_gaps,
+    describe_audit,
+    expected_closes,
+    gap_bars,
+    session_times,
+    sessions,
+    window_ends,
+    window_keys,
+    windows,
+)
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.snapshot import take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table, classes_in
@@ -207,3 +217,12 @@ def test_hourly_crypto_has_no_hole_and_the_vix_two_bars_on_holidays(
         audit = audit_gaps(series, markets[asset_class], 9)
         found[asset_class] = (audit["missing"].sum(), audit["extra_days"].explode(empty_as_null=False).to_list())
     assert found == {"crypto_perpetual": (0, []), "volatility_index": (0, ["2025-09-01T20:15:00Z", "2025-11-27T21:15:00Z"])}
+
+
+@pytest.mark.parametrize("calendar", ["24/7", "24/5", "XNYS"])
+@pytest.mark.parametrize("span", [("2016-12-20 10:00:00", "2017-02-01 00:00:00"), ("2009-12-28 03:00:00", "2010-01-05 22:00:00")])
+def test_times_of_sessions_are_those_of_the_sessions(calendar: str, span: tuple[str, str]) -> None:
+    first, last = ns(*span)
+    known = sessions(calendar, first, last)
+    opens, closes = session_times(calendar, first, last)
+    assert opens.tolist() == known["open_ns"].to_list() and closes.tolist() == known["close_ns"].to_list() and len(opens) > 3

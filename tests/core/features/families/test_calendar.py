@@ -93,8 +93,8 @@ def test_a_bar_knows_how_much_of_the_session_has_passed(of: Of) -> None:
 def test_the_length_of_the_session_itself_is_not_asked(of: Of, monkeypatch: pytest.MonkeyPatch) -> None:
     opens = pd.date_range("2024-07-01 14:00", periods=8, freq="D", tz="UTC")
     hours = np.array([4, 4, 4, 4, 4, 8, 4, 4])
-    known = pl.DataFrame({"open_ns": opens.as_unit("ns").asi8, "close_ns": (opens + pd.to_timedelta(hours, unit="h")).as_unit("ns").asi8})
-    monkeypatch.setattr(calendar, "sessions", lambda *_: known)
+    known = opens.as_unit("ns").asi8, (opens + pd.to_timedelta(hours, unit="h")).as_unit("ns").asi8
+    monkeypatch.setattr(calendar, "session_times", lambda *_: known)
     position = of(stamped(opens[5:7] + pd.Timedelta(hours=2)))["session_position"]
     np.testing.assert_allclose(position.to_numpy(), [2 / 4, 2 / 8])
 
