@@ -17,6 +17,7 @@ _SCORES = ("ic", "skill_vs_climatology", "skill_vs_ewma")
 _TRACED = ("return", "max_drawdown", "num_orders", "fill_ratio")
 _COSTS = ("spread_ccy", "impact_ccy", "fees_ccy", "funding_ccy", "borrow_ccy")
 _PPO = ("reward_mean", "valid_reward", "approx_kl", "clipfrac", "entropy", "explained_variance")
+_COURSE = ("stage_episode_bars", "window_bars", "gamma", "cost_factor")
 _ROWS = 12
 
 
@@ -184,7 +185,17 @@ def _policy(metrics: Metrics, history: History) -> dict[str, Any]:
     lines: dict[str, Any] = {}
     for name in _PPO[:3]:
         lines |= _line(history, name)
-    return {"updates": updates, **lines, **finite(metrics)}
+    return {"updates": updates, "curriculum": table(_stages(history)), **lines, **finite(metrics)}
+
+
+def _stages(history: History) -> list[dict[str, Any]]:
+    """The stages of a curriculum, the world as configured last: their updates, what was easier, and how they ended."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in history:
+        if "stage" in row:
+            of = found.setdefault(int(row["stage"]), {"stage": int(row["stage"]), "first_update": int(row["update"])})
+            of |= {"last_update": int(row["update"]), **{name: row[name] for name in _COURSE}, "reward_mean": row.get("reward_mean")}
+    return list(found.values())
 
 
 def _line(history: History, name: str) -> dict[str, Any]:

@@ -93,6 +93,21 @@ def test_a_trace_shows_money_and_what_it_cost() -> None:
     assert plotted(found) == {"policy.return": 0.1, "policy.max_drawdown": 0.2}
 
 
+def test_a_policy_shows_the_stages_of_its_curriculum() -> None:
+    easy = {"stage_episode_bars": 8.0, "window_bars": 4.0, "gamma": 0.5, "cost_factor": 0.0}
+    whole = {"stage_episode_bars": 64.0, "window_bars": 0.0, "gamma": 0.95, "cost_factor": 1.0}
+    history = [{"update": 0.0}] + [
+        {"update": float(u), "reward_mean": float(u), "stage": float(stage), **of}
+        for u, stage, of in ((1, 0, easy), (2, 0, easy), (3, 1, whole))
+    ]
+    rows = cells(summary.station("policy", {}, history)["curriculum"])
+    assert [(row["stage"], row["first_update"], row["last_update"], row["cost_factor"]) for row in rows] == [
+        ("0", "1", "2", "0"),
+        ("1", "3", "3", "1"),
+    ]
+    assert summary.station("policy", {}, [{"update": 0.0}])["curriculum"] == "nothing"
+
+
 def test_what_no_number_is_is_not_plotted() -> None:
     assert summary.finite({"a": None, "b": float("nan"), "c": float("inf"), "d": 1}) == {"d": 1.0}
     assert json.dumps(summary.table([])) == '"nothing"'
