@@ -9,11 +9,11 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Ar
 from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
-from plusultra_core.rl.reward import RewardConfig, growth, shape_reward
+from plusultra_core.rl.reward import RewardConfig, pay
 from plusultra_core.simulation.engine import Environment, SimulationConfig
-from plusultra_core.simulation.observation import OWN_STATE, write_observation, write_own_state
-from plusultra_core.simulation.records import MarketArrays
-from plusultra_core.simulation.sizing import request_weights, working_weights
+from plusultra_core.simulation.observation import OWN_STATE, observe_single
+from plusultra_core.simulation.records import Accounts, MarketArrays
+from plusultra_core.simulation.sizing import request_single
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ class TradingEnv:
         self.num_episodes: Int64Array = np.zeros(1, dtype=np.int64)
         self.moments_E2: Float64Array = np.zeros((num_accounts, 2))
         self.obs_EP: Float32Array = np.zeros((num_accounts, num_columns), dtype=np.float32)
-        self._own_EAO: Float64Array = np.zeros((num_accounts, 1, len(OWN_STATE)))
+        self._one = _single(self.env.accounts)
+        self._request_E: Float64Array = np.zeros(num_accounts)
+        self._before_E2: Float64Array = np.zeros((num_accounts, 2))
 
     def reset(self, rng: np.random.Generator) -> Float32Array:
         """Start every episode anew; returns the observations (E, P)."""
@@ -99,16 +101,20 @@ class TradingEnv:
 
     def step(self, action_E: Float64Array, rng: np.random.Generator | None) -> Outcome:
         """One bar of every episode. Without a generator ended episodes are left where they ended."""
-        accounts = self.env.accounts
-        before = accounts.equity_E.copy()
-        drawdown = 1.0 - before / accounts.peak_E
-        working = working_weights(accounts)
-        request = request_weights(action_E[:, None], self.present()[:, None], accounts.weight_EA, working, 1.0, self._band)
-        self.env.step(request)
-        ret = growth(before, accounts.equity_E)
-        reward = shape_reward(ret, drawdown, 1.0 - accounts.equity_E / accounts.peak_E, self.moments_E2, self._reward)
-        terminated = accounts.done_E.copy()
-        ended = terminated | (accounts.t_E - self.start_E >= self.episode_bars)
+        one, cfg = self._one, self._reward
+        action_E = np.ascontiguousarray(action_E, dtype=np.float64)
+        request_single(
+            action_E, self.world.present_TN, one.t, one.asset, one.weight, one.working, one.mark, one.equity, one.peak, self._band,
+            self._request_E, self._before_E2,
+        )  # fmt: skip
+        self.env.step(self._request_E[:, None])
+        reward: Float64Array = np.empty(one.t.size)
+        terminated: BoolArray = np.empty(one.t.size, dtype=np.bool_)
+        ret, ended = np.empty_like(reward), np.empty_like(terminated)
+        pay(
+            self._before_E2, one.equity, one.peak, one.done, one.t, self.start_E, self.episode_bars, self.moments_E2, cfg.scale,
+            cfg.variance_coef, cfg.drawdown_coef, cfg.sharpe_coef, cfg.sharpe_decay, reward, ret, terminated, ended,
+        )  # fmt: skip
         self._observe()
         outcome = Outcome(reward, ret, terminated, ended, self.obs_EP.copy())
         if rng is not None and ended.any():
@@ -141,9 +147,35 @@ class TradingEnv:
         self.moments_E2[rows] = 0.0
 
     def _observe(self) -> None:
-        accounts, world = self.env.accounts, self.world
-        write_own_state(accounts, self.env.last, 1.0, self.start_E, self.episode_bars, self._own_EAO)
-        write_observation(world.table_TNF, accounts, self._own_EAO, 0, self.obs_EP[:, None, :])
+        one = self._one
+        observe_single(
+            one.equity, one.capital, one.position, one.working, one.fill, one.mark, one.pnl, one.pnl_peak, one.t, one.asset, self.start_E,
+            self.episode_bars, self.world.table_TNF, self.obs_EP,
+        )  # fmt: skip
+
+
+class _Single(NamedTuple):
+    """The arrays of accounts of one slot that an episode reads, each (E,)."""
+
+    equity: Float64Array
+    peak: Float64Array
+    capital: Float64Array
+    done: BoolArray
+    t: Int64Array
+    asset: Int64Array
+    position: Float64Array
+    mark: Float64Array
+    working: Float64Array
+    weight: Float64Array
+    fill: Float64Array
+    pnl: Float64Array
+    pnl_peak: Float64Array
+
+
+def _single(accounts: Accounts) -> _Single:
+    """Views into the accounts."""
+    names = [f"{name}_E" if f"{name}_E" in Accounts._fields else f"{name}_EA" for name in _Single._fields]
+    return _Single._make(getattr(accounts, name).reshape(-1) for name in names)
 
 
 def _starts(world: World, span: tuple[int, int], episode_bars: int) -> tuple[Int64Array, Int64Array]:

@@ -1,10 +1,12 @@
 """What the policy is paid: growth after all costs, less what risk is charged."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
-from plusultra_core.arrays import BoolArray, Float64Array
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.rl.learning.learner import Team
 
@@ -82,6 +84,30 @@ def shape_reward(
     if cfg.sharpe_coef:
         reward += cfg.sharpe_coef * differential_sharpe(ret, moments, cfg.sharpe_decay)
     return cfg.scale * reward
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def pay(
+    before_E2: Float64Array, equity_E: Float64Array, peak_E: Float64Array, done_E: BoolArray, t_E: Int64Array, start_E: Int64Array,
+    episode_bars: int, moments_E2: Float64Array, scale: float, variance_coef: float, drawdown_coef: float, sharpe_coef: float,
+    decay: float, reward_E: Float64Array, ret_E: Float64Array, terminated_E: BoolArray, ended_E: BoolArray,
+) -> None:  # fmt: skip
+    """`growth` and `shape_reward` of one step, compiled, and which episodes ended. `before_E2`: equity and drawdown before it."""
+    for e in range(equity_E.size):
+        ret = math.log(max(equity_E[e] / before_E2[e, 0], _LEAST_EQUITY_FRAC))
+        reward = ret - 0.5 * variance_coef * ret * ret
+        reward -= drawdown_coef * max((1.0 - equity_E[e] / peak_E[e]) - before_E2[e, 1], 0.0)
+        if sharpe_coef != 0.0:
+            first, second = moments_E2[e, 0], moments_E2[e, 1]
+            variance = second - first * first
+            value = (second * (ret - first) - 0.5 * first * (ret * ret - second)) / variance**1.5 if variance > 1e-12 else 0.0
+            moments_E2[e, 0] = first + decay * (ret - first)
+            moments_E2[e, 1] = second + decay * (ret * ret - second)
+            reward += sharpe_coef * min(max(value, -_CLIP), _CLIP)
+        reward_E[e] = scale * reward
+        ret_E[e] = ret
+        terminated_E[e] = done_E[e]
+        ended_E[e] = done_E[e] or t_E[e] - start_E[e] >= episode_bars
 
 
 class RewardScale:

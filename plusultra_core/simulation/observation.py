@@ -31,14 +31,42 @@ def write_own_state(accounts: Accounts, step: Step, limit: float, start_E: Int64
         bars = float(accounts.t_E[e] - start_E[e])
         passed = bars - np.floor(bars / episode_bars) * episode_bars  # exact, and ten times as fast as the remainder of whole numbers
         for a in range(own_EAO.shape[1]):
-            mark = accounts.mark_EA[e, a]
-            peak = limit * accounts.capital_E[e] + accounts.pnl_peak_EA[e, a]
-            fall = accounts.pnl_peak_EA[e, a] - accounts.pnl_EA[e, a]
-            own_EAO[e, a, 0] = bound(accounts.position_EA[e, a] * mark / money, _CLIP)
-            own_EAO[e, a, 1] = bound(accounts.working_EA[e, a] * mark / money, _CLIP)
-            own_EAO[e, a, 2] = min(max(fall / peak, 0.0), 1.0)
-            own_EAO[e, a, 3] = bound(step.fill[e, a] * mark / money, _CLIP)
+            own_EAO[e, a, 0], own_EAO[e, a, 1], own_EAO[e, a, 2], own_EAO[e, a, 3] = own_slot(
+                accounts.position_EA[e, a], accounts.working_EA[e, a], step.fill[e, a], accounts.mark_EA[e, a], money,
+                limit * accounts.capital_E[e], accounts.pnl_EA[e, a], accounts.pnl_peak_EA[e, a],
+            )  # fmt: skip
             own_EAO[e, a, 4] = 1.0 - passed / episode_bars
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def own_slot(
+    position: float, working: float, fill: float, mark: float, money: float, capital: float, pnl: float, pnl_peak: float
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Position, working order, drawdown and last fill of one slot, as parts of its limit."""
+    fall = min(max((pnl_peak - pnl) / (capital + pnl_peak), 0.0), 1.0)
+    return bound(position * mark / money, _CLIP), bound(working * mark / money, _CLIP), fall, bound(fill * mark / money, _CLIP)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def observe_single(
+    equity_E: Float64Array, capital_E: Float64Array, position_E: Float64Array, working_E: Float64Array, fill_E: Float64Array,
+    mark_E: Float64Array, pnl_E: Float64Array, pnl_peak_E: Float64Array, t_E: Int64Array, asset_E: Int64Array, start_E: Int64Array,
+    episode_bars: int, table_TNF: Float32Array, obs_EP: Float32Array,
+) -> None:  # fmt: skip
+    """`write_own_state` with the limit 1 and `write_observation`, of accounts of one slot, in one pass and with less to hand over."""
+    num_market = table_TNF.shape[2]
+    for e in range(obs_EP.shape[0]):
+        equity = equity_E[e]
+        row, market = obs_EP[e], table_TNF[t_E[e], asset_E[e]]
+        money = equity if equity > 0.0 else math.inf
+        bars = float(t_E[e] - start_E[e])
+        passed = bars - np.floor(bars / episode_bars) * episode_bars
+        for f in range(num_market):
+            row[f] = market[f]
+        row[num_market], row[num_market + 1], row[num_market + 2], row[num_market + 3] = own_slot(
+            position_E[e], working_E[e], fill_E[e], mark_E[e], money, capital_E[e], pnl_E[e], pnl_peak_E[e]
+        )
+        row[num_market + 4] = 1.0 - passed / episode_bars
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

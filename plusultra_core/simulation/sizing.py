@@ -1,10 +1,12 @@
 """From a forecast to a weight, and from a wish to an order: the two rules that backtest, PPO and desk share."""
 
+import math
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from plusultra_core.arrays import BoolArray, Float64Array
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.simulation.records import Accounts
 
 IQR_OF_NORMAL = 1.3489795003921634
@@ -46,3 +48,20 @@ def request_weights(
     astray = near & (working_EA != 0.0) & (np.abs(wish - weight_EA - working_EA) >= band * limit)
     request: Float64Array = np.where(near, np.where(astray, weight_EA, np.nan), wish)
     return np.where(present_EA & np.isfinite(wish), request, np.nan)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def request_single(
+    part_E: Float64Array, present_TN: BoolArray, t_E: Int64Array, asset_E: Int64Array, weight_E: Float64Array, working_E: Float64Array,
+    mark_E: Float64Array, equity_E: Float64Array, peak_E: Float64Array, band: float, request_E: Float64Array, before_E2: Float64Array,
+) -> None:  # fmt: skip
+    """`request_weights` of accounts of one slot with the limit 1, compiled; beside it equity and drawdown before the step."""
+    for e in range(part_E.size):
+        wish, weight, equity = part_E[e], weight_E[e], equity_E[e]
+        working = working_E[e] * mark_E[e] / equity if working_E[e] != 0.0 and equity > 0.0 else 0.0
+        near = abs(wish - weight) < band
+        astray = working != 0.0 and abs(wish - weight - working) >= band
+        request = (weight if astray else math.nan) if near else wish
+        request_E[e] = request if present_TN[t_E[e], asset_E[e]] and math.isfinite(wish) else math.nan
+        before_E2[e, 0] = equity
+        before_E2[e, 1] = 1.0 - equity / peak_E[e]

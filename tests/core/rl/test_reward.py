@@ -7,7 +7,7 @@ import pytest
 
 from plusultra_core.errors import ConfigError
 from plusultra_core.rl.learning.learner import Alone
-from plusultra_core.rl.reward import RewardConfig, RewardScale, differential_sharpe, growth, of_share, shape_reward
+from plusultra_core.rl.reward import RewardConfig, RewardScale, differential_sharpe, growth, of_share, pay, shape_reward
 
 PLAIN = RewardConfig(scale=1.0, variance_coef=0.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.1)
 
@@ -91,3 +91,28 @@ def test_the_scale_goes_on_over_rollouts_and_never_divides_by_nothing() -> None:
     for part in (slice(0, 20), slice(20, 60)):
         parts.scaled(reward[part], ended[part], 0.9, Alone())
     assert parts.divisor == pytest.approx(whole.divisor, rel=1e-12)
+
+
+def test_the_compiled_pay_is_that_of_the_plain_functions() -> None:
+    rng = np.random.default_rng(3)
+    cfg = RewardConfig(scale=3.0, variance_coef=2.0, drawdown_coef=0.3, sharpe_coef=0.2, sharpe_decay=0.05)
+    slow, fast = np.zeros((64, 2)), np.zeros((64, 2))
+    reward, ret = np.empty((2, 64))
+    terminated, ended = np.empty((2, 64), dtype=np.bool_)
+    start, done = np.zeros(64, dtype=np.int64), rng.random(64) < 0.2
+    for t in range(1, 6):
+        before, after = rng.uniform(0.5, 1.0, (2, 64))
+        after[:3] = (-0.1, 0.0, 1e-9)
+        fall = 1.0 - before
+        t_E = rng.integers(0, 9, 64)
+        expected = growth(before, after)
+        paid = shape_reward(expected, fall, 1.0 - after, slow, cfg)
+        pay(
+            np.stack((before, fall), axis=1), after, np.ones(64), done, t_E, start, 5, fast, cfg.scale, cfg.variance_coef,
+            cfg.drawdown_coef, cfg.sharpe_coef, cfg.sharpe_decay, reward, ret, terminated, ended,
+        )  # fmt: skip
+        assert np.allclose(ret, expected, rtol=1e-13, atol=0)
+        assert np.allclose(reward, paid, rtol=1e-10, atol=1e-12), t
+        assert np.allclose(fast, slow, rtol=1e-12, atol=1e-15)
+        assert np.array_equal(terminated, done)
+        assert np.array_equal(ended, done | (t_E >= 5))

@@ -8,7 +8,7 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.simulation.engine import Environment, open_account
-from plusultra_core.simulation.observation import OWN_STATE, write_observation, write_own_state
+from plusultra_core.simulation.observation import OWN_STATE, observe_single, write_observation, write_own_state
 
 
 def test_the_own_state_is_position_order_drawdown_trade_and_time(world: Any) -> None:
@@ -59,3 +59,21 @@ def test_the_observation_is_the_market_row_and_then_the_own_state(world: Any) ->
     write_observation(table, env.accounts, own, 4, obs)
     assert np.array_equal(obs[0, 0], np.concatenate((table[1, 2], np.full(5, 0.5, np.float32))))
     assert np.array_equal(obs[1, 0, :6], table[3, 0])
+
+
+def test_one_pass_writes_what_the_two_functions_write(world: Any) -> None:
+    env = Environment(world.market(40, 3, gaps=0.1), 5, 1, NS_PER_DAY, replace(world.plain, participation=0.003), world.costly, world.wide)
+    asset, start = np.array([0, 1, 2, 1, 0]), np.arange(5)
+    env.reset(np.arange(5), start, asset[:, None], np.arange(5))
+    table = np.random.default_rng(0).normal(size=(40, 3, 4)).astype(np.float32)
+    rng, own = np.random.default_rng(1), np.zeros((5, 1, 5))
+    expected, found = np.zeros((5, 1, 9), np.float32), np.zeros((5, 9), np.float32)
+    one = env.accounts
+    for _ in range(20):
+        env.step(rng.uniform(-1, 1, (5, 1)))
+        write_own_state(one, env.last, 1.0, start, 7, own)
+        write_observation(table, one, own, 0, expected)
+        slots = (one.position_EA, one.working_EA, one.fill_EA, one.mark_EA, one.pnl_EA, one.pnl_peak_EA)
+        observe_single(one.equity_E, one.capital_E, *(slot[:, 0] for slot in slots), one.t_E, asset, start, 7, table, found)
+        assert np.array_equal(found, expected[:, 0])
+    assert np.abs(found[:, 4:8]).max() > 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plusultra_core.simulation.sizing import IQR_OF_NORMAL, raw_weight, request_weights
+from plusultra_core.simulation.sizing import IQR_OF_NORMAL, raw_weight, request_single, request_weights
 
 LEVELS = (0.25, 0.5, 0.75)
 
@@ -40,3 +40,18 @@ def test_an_order_that_leads_out_of_the_band_is_called_back_and_one_that_leads_i
     assert request[0, 2] == pytest.approx(0.1)
     kept = request_weights(part[:, :1], np.ones((1, 1), np.bool_), held[:, :1], np.array([[0.01]]), 0.2, 0.2)
     assert np.isnan(kept[0, 0])
+
+
+def test_the_compiled_wish_is_that_of_the_plain_rule() -> None:
+    rng = np.random.default_rng(5)
+    part, weight, held, mark = rng.uniform(-1, 1, 200), rng.uniform(-1, 1, 200), rng.normal(0, 0.3, 200), rng.uniform(1, 2, 200)
+    working, equity, peak = np.where(rng.random(200) < 0.5, held, 0.0), rng.uniform(0.5, 1, 200), np.ones(200)
+    part[:3], equity[3], weight[4:60] = (np.nan, np.inf, 0.1), -1.0, part[4:60] + 0.05
+    present, t, asset = rng.random((7, 3)) < 0.8, rng.integers(0, 7, 200), rng.integers(0, 3, 200)
+    share = np.where((working != 0) & (equity > 0), working * mark / np.abs(equity), 0.0)
+    request, before = np.empty(200), np.empty((200, 2))
+    request_single(part, present, t, asset, weight, working, mark, equity, peak, 0.2, request, before)
+    expected = request_weights(part[:, None], present[t, asset][:, None], weight[:, None], share[:, None], 1.0, 0.2)[:, 0]
+    assert np.array_equal(request, expected, equal_nan=True)
+    assert len({np.isnan(x) for x in expected}) == 2
+    assert np.array_equal(before, np.stack((equity, 1.0 - equity), axis=1))
