@@ -1,6 +1,6 @@
 """Every strategy over the last walk-forward folds of the real dumps, policies trained with several seeds: the table in docs/baselines.md.
 
-    PLUSULTRA_HOME=DIR python benchmarks/baselines.py [--seeds 5] [--folds 2] [--processes 2] [--write] [CLASS|SNAPSHOT ...]
+    PLUSULTRA_HOME=DIR python benchmarks/baselines.py [--seeds 5] [--folds 2] [--first 2] [--processes 2] [--write] [CLASS|SNAPSHOT ...]
 
 It starts from a home in which `plusultra run DUMP --asset-class CLASS --profile base` has finished for the partitions that are
 named (all that have forecasts unless some are). For each of the last folds it cuts windows and forecasts behind the test span of that
@@ -30,7 +30,7 @@ from plusultra_core.evaluation.scorecard import EvaluationConfig
 from plusultra_core.inference.trace import InferenceConfig
 from plusultra_core.job import Job, write_job
 from plusultra_core.market import MarketConfig
-from plusultra_core.rl.tasks import TEACHER
+from plusultra_core.rl.jobs import TEACHER
 from plusultra_core.rl.train import RLConfig
 from plusultra_core.windows.panel import Panel, load_panel, publish_panel, replace
 from plusultra_dagster.commands.plan import reference_of
@@ -42,7 +42,7 @@ from plusultra_dagster.provenance import code_version
 ROOT = Path(__file__).resolve().parents[1]
 SEEDED = ("random", "policy")
 FIRST_FOLD = 2
-"""The policy of a fold trains between the first test span and its own: below fold 2 that is a single span."""
+"""The policy of a fold trains between the first test span and its own: below fold 2 that is a single span. `--first` says otherwise."""
 
 
 def settings(cell: Partition) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def series(trace: Path) -> dict[str, dict[str, Any]]:
     return {str(name): {column: part[column].to_list() for column in ("ts_ns", *columns)} for (name,), part in rows.group_by("strategy")}
 
 
-def measure(at: Places, cell: Partition, seeds: int, folds: int, processes: int) -> dict[str, Any]:
+def measure(at: Places, cell: Partition, seeds: int, folds: int, first: int, processes: int) -> dict[str, Any]:
     """All runs of a partition: by fold and seed what each strategy earned, and what became of each policy."""
     store, base = at.data / "baselines" / str(cell.asset_class), settings(cell)
     config.parse(RLConfig, base["rl"], "rl"), config.parse(InferenceConfig, base["inference"], "inference")
@@ -159,9 +159,9 @@ def measure(at: Places, cell: Partition, seeds: int, folds: int, processes: int)
     if path is None:
         raise SystemExit(f"{cell.key}: no windows in {at.data}; run the dump first")
     panel = load_panel(path)
-    chosen = list(range(len(panel.folds)))[FIRST_FOLD:][-folds:]
+    chosen = list(range(len(panel.folds)))[first:][-folds:]
     if not chosen:
-        raise SystemExit(f"{cell.key}: {len(panel.folds)} folds, expected more than {FIRST_FOLD}; give windows.yaml more folds")
+        raise SystemExit(f"{cell.key}: {len(panel.folds)} folds, expected more than {first}; give windows.yaml more folds")
     result: dict[str, Any] = {"partition": cell.key, "num_symbols": len(panel.symbols), "folds": []}
     market = config.parse(MarketConfig, base["market"], "market")
     result |= {"bar": market.bar, "periods_per_year": market.periods_per_year, "profile": profile(), "seeds": seeds}
@@ -187,11 +187,12 @@ def main() -> None:
     parser.add_argument("partitions", nargs="*", help="CLASS|SNAPSHOT")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=FIRST_FOLD)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     asked, at = parser.parse_args(), places()
     for cell in cells(at, asked.partitions):
-        found = measure(at, cell, asked.seeds, asked.folds, asked.processes)
+        found = measure(at, cell, asked.seeds, asked.folds, asked.first, asked.processes)
         artifacts.write_atomic(at.data / "baselines" / f"{cell.asset_class}@{cell.snapshot}.json", artifacts.canonical_json(found))
     if asked.write:
         from baselines_page import write_page

@@ -1,21 +1,16 @@
 """docs/baselines.md from the results of `benchmarks/baselines.py`: tables, and who won in words."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from baselines_planted import optimum
 
 from plusultra_core.clock import iso
 from plusultra_core.evaluation import metrics
 from plusultra_core.evaluation.bootstrap import percentile_interval, repeated_draws, repeated_sharpe
 from plusultra_core.evaluation.scorecard import EvaluationConfig
-from plusultra_core.inference.decide import SizingConfig
-from plusultra_core.inference.portfolios.aim import aiming
-from plusultra_core.inference.portfolios.planted import COST, REACH, planted_market, utility
-from plusultra_core.inference.portfolios.rules import MeanVarianceConfig, mean_variance
-from plusultra_core.inference.strategies import Decide, no_trade, run_strategy, sized
 
 HEAD = """# Baselines
 
@@ -167,42 +162,6 @@ def summary(classes: Sequence[Class]) -> str:
         ]
         lines.append("| " + " | ".join([*cells, f"{one.ranked.index('policy') + 1} of {len(one.ranked)}", better, worse]) + " |")
     return "\n".join(lines)
-
-
-def optimum(seeds: int) -> str:
-    """The table of the world whose optimum is known: utility of each rule over that of the optimal one."""
-    num_bars, first, parts = 3_000, 300, {}
-    for seed in range(seeds):
-        planted = planted_market(num_bars, 12, seed)
-        own, span_of = planted.setting, (first, num_bars)
-        cfg = MeanVarianceConfig(risk_aversion=planted.risk_aversion, lookback_bars=250, cost_factor=1.0, band=0.0)
-        limits = dataclasses.replace(own.guard, max_weight=3.0 * REACH)
-        sizing = SizingConfig(gain=1.0 / 3.0, horizon_index=0, band=0.1, cost_factor=2.0)
-        rules: dict[str, Decide] = {
-            "aim portfolio, the optimum": aiming(planted.rules, planted.predictor_TAK, 0),
-            "mean_variance, covariance estimated": mean_variance(planted.quantiles_TAQ, 0, 1, own.market, own.guard, cfg),
-            "myopic, exact covariance": aiming(planted.myopic, planted.predictor_TAK, 0),
-            "sized by the forecast, no-trade band": sized(planted.quantiles_TAQ, 0, 1, limits, sizing),
-            "no_trade": no_trade,
-        }
-        earned = {name: float(utility(planted, run_strategy(own, span_of, rule)).mean()) for name, rule in rules.items()}
-        best = earned["aim portfolio, the optimum"]
-        for name, value in earned.items():
-            parts.setdefault(name, []).append(value / best)
-    lines = ["| rule | utility, parts of the optimum | least and most over the worlds |", "|---|---|---|"]
-    for name, values in parts.items():
-        lines.append(f"| {name} | {np.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |")
-    text = f"""## Where the optimum is known
-
-Garleanu and Pedersen's world through the same kernel: 12 independent assets, two predictors of each next return that revert at different
-speeds, impact linear in what is traded, so that cost is quadratic ({COST:g} times the charge of risk). The aim portfolio is the closed
-form (`inference/portfolios/aim.py`). Utility is expected gain less half the risk aversion times variance, less what was paid;
-{seeds} worlds of {num_bars - first:,} bars. The forecast is exact and all see it; without one a rule can only lose.
-The estimated covariance counts what can be predicted as risk too, which happens to slow the myopic rule less; the sizing rule prices
-the whole order at once and finds none that pays.
-PPO against the optimum of this family of worlds: `tests/core/rl/test_optimum.py` and [performance](performance.md).
-"""
-    return "\n".join([text, *lines, ""])
 
 
 def write_page(path: Path, results: Sequence[Mapping[str, Any]], cfg: EvaluationConfig) -> None:

@@ -17,7 +17,8 @@ from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import plain_terms
 from plusultra_core.simulation.records import MarketArrays
 
-SIGMA = 0.01
+SIGMA = 0.001
+"""Of a bar's return: small, so that equity and weights stay what they are while prices move."""
 DECAY_K = (0.3, 0.05)
 DEVIATION_K = (0.4, 0.2)
 """Of each predictor at rest, in units of SIGMA."""

@@ -8,7 +8,7 @@ import pytest
 from plusultra_core.errors import ConfigError
 from plusultra_core.inference.decide import SizingConfig
 from plusultra_core.inference.portfolios.aim import AimRule, aim_rule, aiming
-from plusultra_core.inference.portfolios.planted import COST, DECAY_K, Planted, planted_market, utility
+from plusultra_core.inference.portfolios.planted import COST, DECAY_K, SIGMA, Planted, planted_market, utility
 from plusultra_core.inference.portfolios.rules import EqualWeightConfig, MeanVarianceConfig, equal_weight, mean_variance
 from plusultra_core.inference.strategies import run_strategy, sized
 
@@ -75,7 +75,7 @@ def test_through_the_kernel_no_rule_near_the_aim_portfolio_earns_more(planted: P
 def test_what_the_kernel_pays_is_what_the_formula_says(planted: Planted) -> None:
     """The mean utility of the optimal rule without the kernel: positions follow it, costs are half COST x the square of each change."""
     rate, aim_K = planted.rules[0]
-    risk, weight, total = planted.risk_aversion * 1e-4, np.zeros(12), []
+    risk, weight, total = planted.risk_aversion * SIGMA**2, np.zeros(12), []
     for t in range(300, BARS - 1):
         before, weight = weight, weight + rate * (planted.predictor_TAK[t] @ aim_K - weight)
         pay = weight * planted.predictor_TAK[t].sum(axis=1) - 0.5 * risk * weight**2 - 0.5 * COST * risk * (weight - before) ** 2
