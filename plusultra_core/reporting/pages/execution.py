@@ -129,8 +129,9 @@ def _shown(sheet: ExecutionSheet, names: list[str]) -> str | None:
 def _world(tape: Tape) -> str:
     account, rules = tape.trace.account, tape.rules
     start, end = iso(int(account["ts_ns"].min()))[:10], iso(int(account["ts_ns"].max()))[:10]  # type: ignore[arg-type]
+    num = tape.market["symbol"].n_unique()
     return (
-        f"{tape.market['symbol'].n_unique()} symbols, {start} to {end}; {rules['order_type']} orders, {rules['time_in_force']}, at most "
+        f"{num} symbol{'s' if num != 1 else ''}, {start} to {end}; {rules['order_type']} orders, {rules['time_in_force']}, at most "
         f"{percent(rules['participation'], 1)} of a bar's volume"
     )
 
