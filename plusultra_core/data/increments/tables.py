@@ -30,7 +30,7 @@ from plusultra_core.data.tables import (
 )
 from plusultra_core.market import MarketConfig
 
-_FEW_RUNS = 8  # of rows, read one by one; more are cut out of the whole table
+_FEW_RUNS = 2  # of rows, read one by one; more are cut out of the whole table
 _WHOLE_ROWS = 4_000_000  # most rows of a table that is read whole
 
 
