@@ -185,7 +185,7 @@ def summarise(found: Scenarios, past: Past, stage: Stage) -> dict[str, Any]:
 
 
 def capacity(found: Scenarios, capital_ccy: float, periods_per_year: float) -> dict[str, list[dict[str, float]]]:
-    """Net Sharpe, return and costs of every strategy by the capital it starts with, the calm market; least capital first."""
+    """Net Sharpe, return and costs (without drift) of every strategy by the capital it starts with, the calm market; least capital first."""
     rows = [w for w, world in enumerate(found.worlds) if world.family in ("capacity", "calm")]
     by_capital = {found.worlds[w].factors.capital: w for w in rows}
     return {
@@ -194,7 +194,7 @@ def capacity(found: Scenarios, capital_ccy: float, periods_per_year: float) -> d
                 "capital_ccy": capital_ccy * factor,
                 "sharpe": float(found.numbers["sharpe_bar"][w, p] * np.sqrt(periods_per_year)),
                 "ret": float(found.numbers["ret"][w, p]),
-                "cost": float(sum(found.numbers[term][w, p] for term in COSTS)),
+                "cost": float(sum(found.numbers[term][w, p] for term in COSTS if term != "latency_drift")),
                 "turnover": float(found.numbers["turnover"][w, p]),
             }
             for factor, w in sorted(by_capital.items())

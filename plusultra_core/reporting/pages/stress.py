@@ -183,7 +183,10 @@ def _capacity(summary: Mapping[str, Any], names: list[str]) -> Table:
         rows.append((money(capital), *(f"{number(point['sharpe'])} ({percent(point['cost'], 2)} costs)" for point in points)))
     marks = frozenset(k for k, capital in enumerate(capitals) if capital == summary["initial_capital_ccy"])
     return Table(
-        "Capacity: net Sharpe a year, and costs in parts of the capital", ("capital", *map(plain, names)), tuple(rows), marks=marks
+        "Capacity: net Sharpe a year, and costs without drift in parts of the capital",
+        ("capital", *map(plain, names)),
+        tuple(rows),
+        marks=marks,
     )
 
 
