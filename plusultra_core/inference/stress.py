@@ -185,7 +185,7 @@ def summarise(found: Scenarios, past: Past, stage: Stage) -> dict[str, Any]:
 
 
 def capacity(found: Scenarios, capital_ccy: float, periods_per_year: float) -> dict[str, list[dict[str, float]]]:
-    """Net Sharpe, return and costs (without drift) of every strategy by the capital it starts with, the calm market; least capital first."""
+    """Net Sharpe, return and costs without drift of every strategy by its first capital, the calm market; least capital first."""
     rows = [w for w, world in enumerate(found.worlds) if world.family in ("capacity", "calm")]
     by_capital = {found.worlds[w].factors.capital: w for w in rows}
     return {
