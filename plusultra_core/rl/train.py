@@ -28,6 +28,7 @@ from plusultra_core.rl.learning.processes import run_team
 from plusultra_core.rl.ppo import PPOConfig, Row, update
 from plusultra_core.rl.reward import RewardConfig, RewardScale
 from plusultra_core.rl.rollout import Rollout, collect
+from plusultra_core.rl.workers.telemetry import Clock, Telemetry
 from plusultra_core.rl.world import Rows, Spans, lessons_of
 
 _SPARE = 64
@@ -145,28 +146,32 @@ def _train(team: Team, run: RLConfig, place: Place, policy: AnyPolicy, checkpoin
     num_accounts, num_updates, stages = run.train.num_accounts // team.size, run.train.num_updates, run.stages()
     learner = make_learner(run, policy, team)
     scale = RewardScale(num_accounts) if run.ppo.norm_reward else None
+    telemetry, clock = Telemetry(num_accounts), Clock()
     state = disk.load(checkpoint, _shape(run))
     env = _enter(run, place, policy, stage_of(stages, 0 if state is None else state["update"]), num_accounts)
     if state is None:
         state = _begin(run, place, policy, env, team)
     else:
-        disk.restore(checkpoint, state, learner, env, scale)
+        disk.restore(checkpoint, state, learner, env, scale, telemetry)
     for number in range(state["update"], num_updates):
         rng, stage = _rng(run, number + 1, team), stage_of(stages, number)
         if number == stage.first and number > 0:
             env = _enter(run, place, policy, stage, num_accounts)
             env.reset(rng)
-            _forget(learner, scale)
+            _forget(learner, scale, telemetry)
         if isinstance(env, Charged):
             env.set_progress(number / max(1, num_updates - 1))
         if run.ppo.anneal_lr:
             learner.learning_rate = run.ppo.learning_rate * (1.0 - number / num_updates)
-        rollout, summary = collect(learner, env, run.train.num_steps, stage.gamma, run.ppo.gae_lambda, rng, scale)
+        rollout, summary = collect(learner, env, run.train.num_steps, stage.gamma, run.ppo.gae_lambda, rng, scale, telemetry.absorb)
+        clock.lap("collect")
         row = update(learner, rollout, run.ppo, rng)
+        clock.lap("learn")
         _absorb(policy, rollout, team)
         row = {
             "update": float(number + 1),
             **{k: float(v) for k, v in summary._asdict().items()},
+            **telemetry.row,
             **row,
             **_spread(policy),
             "reward_scale": 1.0 if scale is None else scale.divisor,
@@ -179,9 +184,9 @@ def _train(team: Team, run: RLConfig, place: Place, policy: AnyPolicy, checkpoin
         state["history"] = [*state["history"], row]
         if is_checkpoint:
             state["update"] = number + 1
-            disk.save(checkpoint, state, _shape(run), learner, env, scale)
+            disk.save(checkpoint, state, _shape(run), learner, env, scale, telemetry)
         if progress is not None:
-            progress.report("policy", **row)
+            progress.report("policy", **row, **clock.read(len(rollout.u_B)))
     return Trained(state["best"], dict(state["best_row"]), state["history"])
 
 
@@ -290,13 +295,15 @@ def _absorb(policy: AnyPolicy, rollout: Rollout, team: Team) -> None:
     policy.body.absorb(moments)
 
 
-def _forget(learner: AnyLearner, scale: RewardScale | None) -> None:
+def _forget(learner: AnyLearner, scale: RewardScale | None, telemetry: Telemetry) -> None:
     """Episodes begin anew: what was remembered and what was earned so far does not go on."""
     memory = learner.state().get("memory")
     if memory is not None:
         memory.zero_()
     if scale is not None:
         scale.state["running_E"][...] = 0.0
+    for array in telemetry.state.values():
+        array[...] = 0.0
 
 
 def _spread(policy: AnyPolicy) -> Row:
@@ -308,7 +315,8 @@ def _course(stage: Stage, stages: tuple[Stage, ...]) -> Row:
     """Where in the curriculum an update stands; nothing where there is none."""
     if len(stages) == 1:
         return {}
-    return {"stage": float(stage.number), "episode_bars": float(stage.episode_bars), "gamma": stage.gamma, "cost_factor": stage.cost_factor}
+    numbers = {"stage": stage.number, "stage_episode_bars": stage.episode_bars, "window_bars": stage.window_bars}
+    return {**{name: float(number) for name, number in numbers.items()}, "gamma": stage.gamma, "cost_factor": stage.cost_factor}
 
 
 def _rng(run: RLConfig, number: int, team: Team) -> np.random.Generator:

@@ -13,6 +13,7 @@ from plusultra_core import artifacts
 from plusultra_core.errors import JobError
 from plusultra_core.rl.learning.learner import Team
 from plusultra_core.rl.reward import RewardScale
+from plusultra_core.rl.workers.telemetry import Telemetry
 
 
 def load(path: Path, shape: Mapping[str, int]) -> dict[str, Any] | None:
@@ -29,11 +30,13 @@ def load(path: Path, shape: Mapping[str, int]) -> dict[str, Any] | None:
     return state
 
 
-def save(path: Path, state: dict[str, Any], shape: Mapping[str, int], learner: Any, env: Any, scale: RewardScale | None) -> None:
+def save(
+    path: Path, state: dict[str, Any], shape: Mapping[str, int], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry
+) -> None:
     """Every worker its episodes, then the first the rest, which names the update; then what is older goes."""
     team: Team = learner.team
     place, optimizer = _place(path, team, state["update"]), dict(learner.state())
-    parts = {"env": env.state(), "scale": {} if scale is None else scale.state}
+    parts = {"env": env.state(), "scale": {} if scale is None else scale.state, "telemetry": telemetry.state}
     own = {name: {k: torch.from_numpy(array) for k, array in part.items()} for name, part in parts.items()}
     own["memory"] = {"rows": rows} if (rows := optimizer.pop("memory", None)) is not None else {}
     _write(place, own)
@@ -46,11 +49,12 @@ def save(path: Path, state: dict[str, Any], shape: Mapping[str, int], learner: A
             older.unlink()
 
 
-def restore(path: Path, state: dict[str, Any], learner: Any, env: Any, scale: RewardScale | None) -> None:
-    """Put a loaded state back: weights and optimiser, episodes, what the accounts remember, the scale of rewards."""
+def restore(path: Path, state: dict[str, Any], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry) -> None:
+    """Put a loaded state back: weights and optimiser, episodes and what was told of them, what accounts remember, the scale of rewards."""
     parts: dict[str, dict[str, Tensor]] = torch.load(_place(path, learner.team, state["update"]), weights_only=True)
     learner.load_state(state["policy"], {**state["optimizer"], "memory": parts["memory"].get("rows")})
     env.load_state({name: tensor.numpy() for name, tensor in parts["env"].items()})
+    telemetry.state = {name: tensor.numpy().copy() for name, tensor in parts["telemetry"].items()}
     if scale is not None:
         scale.state = {name: tensor.numpy().copy() for name, tensor in parts["scale"].items()}
 

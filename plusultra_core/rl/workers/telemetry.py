@@ -4,8 +4,6 @@ Contents are the same for the same seed and belong into the history. Timings are
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from numba import njit
@@ -25,6 +23,8 @@ class Telemetry:
 
     def __init__(self, num_accounts: int) -> None:
         self.state: dict[str, Float64Array] = {"episode_E6": np.zeros((num_accounts, _NUM_STATE)), "action_E": np.zeros(num_accounts)}
+        self.row: Row = {}
+        """What was told last."""
 
     def absorb(self, trajectory: Trajectory, staleness: int = 0) -> Row:
         """A row about a rollout; `staleness` is how many updates old the weights were that acted.
@@ -44,7 +44,8 @@ class Telemetry:
         }
         for level, value in zip(QUANTILES, np.quantile(reward_TE, QUANTILES), strict=True):
             row[f"reward_p{round(100 * level):02d}"] = float(value)
-        return row | (_episodes(done_R6) if len(done_R6) else {})
+        self.row = row | (_episodes(done_R6) if len(done_R6) else {})
+        return self.row
 
 
 class Clock:
@@ -52,21 +53,17 @@ class Clock:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count what happens inside to a phase. Phases inside phases are counted twice."""
-        start = time.perf_counter()
-        yield
-        self.add(name, time.perf_counter() - start)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Count some seconds to a phase."""
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap, or reading, to a phase."""
+        now = time.perf_counter()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
 
     def read(self, num_samples: int) -> Row:
-        """Samples a second of every phase, and the whole time; begins anew. Never part of an artifact."""
-        seconds, self._seconds = self._seconds, {}
+        """Samples a second and seconds of every phase; begins anew. Never part of an artifact."""
+        seconds, self._seconds, self._last = self._seconds, {}, time.perf_counter()
         rates = {f"{name}_samples_per_s": num_samples / max(spent, 1e-9) for name, spent in seconds.items()}
         return rates | {f"{name}_seconds": spent for name, spent in seconds.items()}
 
