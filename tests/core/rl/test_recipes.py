@@ -131,7 +131,7 @@ def test_a_curriculum_goes_on_inside_a_stage_and_at_its_end_bit_for_bit(
     assert same(train(lab, tmp_path / "p.pt", run), whole)
     assert [row["stage"] for row in whole.history[1:]] == [0, 0, 1, 1, 2, 2]
     assert [row["cost_factor"] for row in whole.history[1:]] == [0, 0, 0.5, 0.5, 1, 1]
-    assert [row["episode_bars"] for row in whole.history[1:]] == [6, 6, 9, 9, 12, 12]
+    assert [row["stage_episode_bars"] for row in whole.history[1:]] == [6, 6, 9, 9, 12, 12]
 
 
 def book(lab: Any, num: int, run: Any) -> Any:

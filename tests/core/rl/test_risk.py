@@ -9,8 +9,8 @@ import pytest
 
 from plusultra_core.errors import ConfigError
 from plusultra_core.rl.curriculum import risk
-from plusultra_core.rl.env import TradingEnv
 from plusultra_core.rl.curriculum.risk import Charged, RiskConfig, Schedule
+from plusultra_core.rl.env import TradingEnv
 
 OFF = Schedule(kind="constant", start=0.0, end=0.0)
 ON = Schedule(kind="constant", start=1.0, end=1.0)
