@@ -155,3 +155,28 @@ def test_a_panel_with_one_fold_or_a_missing_input_is_refused(panel: Panel, tmp_p
     with pytest.raises(JobError, match="'supervised' is missing"):
         windows = publish_panel(panel, tmp_path / "store", "windows", {}).path
         run_job(Job("policy", "k", settings(root), {"windows": windows}, tmp_path / "store", tmp_path / "work", {}), TASKS, Silent())
+
+
+@pytest.mark.parametrize("source", ["pretrained", "supervised"])
+def test_a_backbone_inside_begins_where_its_bundle_ended(panel: Panel, tmp_path: Path, root: Path, source: str) -> None:
+    """Frozen, so that what the bundle holds is what it began with; the forecaster beside it stays the supervised one."""
+    taught = teacher(panel)
+    other = build_forecaster(config.parse(ForecasterConfig, taught.config["forecaster"], ""), taught.shape, seed=9).state_dict()
+    backbone = {name: tensor for name, tensor in other.items() if name.startswith("backbone.")}
+    pretrained = replace(taught, kind="pretrained", tensors=backbone)
+    store = tmp_path / "store"
+    inputs = {
+        "windows": publish_panel(panel, store, "windows", {}).path,
+        "supervised": artifacts.publish(store, "supervised", lambda to: save_bundle(to / "fold_0" / "hybrid", taught), {}).path,
+    }
+    parts = settings(root)
+    parts["rl"]["policy"] |= {"kind": "backbone", "backbone": {"source": source, "tuning": "frozen", "depth_decay": 0.5}}
+    if source == "pretrained":
+        with pytest.raises(ArtifactError, match="names no pretrained bundle"):
+            run_job(Job("policy", "no", parts, inputs, store, tmp_path / "no", {}), TASKS, Silent())
+        inputs["pretrained"] = artifacts.publish(store, "pretrained", lambda to: save_bundle(to, pretrained), {}).path
+    bundle = load_bundle(run_job(Job("policy", "yes", parts, inputs, store, tmp_path / "yes", {}), TASKS, Silent()).path)
+    expected = backbone if source == "pretrained" else taught.tensors
+    for name in backbone:
+        assert torch.equal(bundle.tensors[f"policy.body.rows.forecaster.{name}"], expected[name])
+        assert torch.equal(bundle.tensors[f"forecaster.{name}"], taught.tensors[name])
