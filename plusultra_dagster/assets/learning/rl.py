@@ -29,13 +29,14 @@ _BESIDE = ("simulation", "guardrails")
 def policy_checkpoint(
     context: dg.AssetExecutionContext,
     windows: Artifact,
+    pretrained_checkpoint: Artifact,
     supervised_checkpoint: Artifact,
     config: Rl,
     jobs: Jobs,
     tracking: MlflowTracking,
 ) -> dg.MaterializeResult:
-    """PPO policy whose environment is the execution kernel, warm-started from the first fold's forecaster."""
-    inputs = {"windows": windows, "supervised": supervised_checkpoint}
+    """PPO policy whose environment is the execution kernel, warm-started from the first fold's forecaster or the pretrained backbone."""
+    inputs = {"windows": windows, "supervised": supervised_checkpoint, "pretrained": pretrained_checkpoint}
     return run_station(context, jobs, tracking, "rl", "policy", inputs, config, beside=("simulation", "guardrails"))
 
 
