@@ -16,7 +16,7 @@ from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
 from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of, rules_of, scratch_of, step_of, world_of
 
-COMPILED_WITH = "0d9fabf511541d0e"
+COMPILED_WITH = "7f122814ec4bffe8"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE = 0, 1, 2, 3

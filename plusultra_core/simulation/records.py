@@ -193,8 +193,8 @@ class Step(NamedTuple):
     """Of which fees: loss of a forced close against the bar's close, and its penalty."""
 
 
-def empty_step(shape: tuple[int, ...]) -> Step:
-    """Zeroed arrays of the given shape, (E, A) or (T, E, A)."""
+def empty_step(shape: tuple[int, ...], columns: tuple[str, ...] = Step._fields) -> Step:
+    """Zeroed arrays of the given shape, (E, A) or (T, E, A); what is not among `columns` is empty, and the kernel leaves it out."""
     small, long = ("guard", "status", "reason"), ("latency", "decision", "arrival")
     dtypes = {**dict.fromkeys(small, np.int8), **dict.fromkeys(long, np.int64)}
-    return Step(**{name: np.zeros(shape, dtype=dtypes.get(name, np.float64)) for name in Step._fields})
+    return Step(**{name: np.zeros(shape if name in columns else 0, dtype=dtypes.get(name, np.float64)) for name in Step._fields})

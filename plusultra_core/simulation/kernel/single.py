@@ -27,7 +27,7 @@ def judge(desk: Float64Array, n: int, limits: Limits) -> None:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def guard(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -> None:
+def guard(s: Float64Array, desk: Float64Array, n: int, limits: Limits, told: bool) -> None:
     """The rulebook on what is asked."""
     for i in range(n):
         equity, peak = desk[at.EQUITY + i], desk[at.PEAK + i]
@@ -35,7 +35,8 @@ def guard(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -> None:
         target, why = lanes.guard_target(s[at.REQUEST + i], s[at.WEIGHT + i], s[at.ADV + i], equity, desk[at.RULE + i], known, limits)
         target, why = lanes.fit_book(target, why, limits)
         s[at.TARGET + i] = target
-        s[at.GUARD + i] = why
+        if told:
+            s[at.GUARD + i] = why
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
@@ -170,7 +171,7 @@ def step_single(
 ) -> None:  # fmt: skip
     """Carry the accounts of a tile from the close of their bar to that of the next, in place. `told`: write the ledger's columns too."""
     judge(desk, n, limits)
-    guard(s, desk, n, limits)
+    guard(s, desk, n, limits, told)
     decide(s, w, desk, clock, n, rules, has, told)
     trade(s, w, desk, clock, n, rules, has, told)
     book(s, w, desk, n, rules, has, told)
