@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +104,11 @@ def inputs(at: Places, cell: Partition, fold: int, store: Path) -> dict[str, art
     }
 
 
+def spent(store: Path, key: str) -> Path:
+    """Where the CPU-seconds of a job are kept: a run that goes on where another stopped tells the whole."""
+    return store.parent / "cpu" / key
+
+
 def child(station: str, task: str, sections: dict[str, Any], given: dict[str, artifacts.Artifact], store: Path) -> artifacts.Artifact:
     """One job in a process of its own, as the graph runs it; nothing where an equal one has been done."""
     versions = {name: artifact.sha256 for name, artifact in given.items()}
@@ -114,12 +118,14 @@ def child(station: str, task: str, sections: dict[str, Any], given: dict[str, ar
         job = Job(task, key, sections, {name: artifact.path for name, artifact in given.items()}, store, work, {})
         path = work.with_suffix(".json")
         write_job(path, job)
-        done = subprocess.run(
-            [sys.executable, "-m", f"plusultra_core.{station}", str(path)],
-            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"{key}: {done.stderr[-2_000:]}")
+        with work.with_suffix(".log").open("w") as log:
+            command = [sys.executable, "-m", f"plusultra_core.{station}", str(path)]
+            running = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+            _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+        if running.returncode:
+            raise SystemExit(f"{key}: {work.with_suffix('.log').read_text()[-2_000:]}")
+        artifacts.write_atomic(spent(store, key), f"{usage.ru_utime + usage.ru_stime:.1f}".encode())
         path.unlink()
     return artifacts.open_artifact(store / key)
 
@@ -131,7 +137,8 @@ def one_run(base: dict[str, Any], given: dict[str, artifacts.Artifact], store: P
     policy = child("rl", "policy", rl, {name: given[name] for name in ("windows", "supervised")}, store)
     inference = {"inference": {**base["inference"], "seed": seed}, **shared}
     trace = child("inference", "trace", inference, {**{name: given[name] for name in ("windows", "forecasts")}, "policy": policy}, store)
-    return json.loads((policy.path / "metrics.json").read_text()), trace.path
+    cpu_s = sum(float(spent(store, artifact.path.name).read_text()) for artifact in (policy, trace))
+    return {**json.loads((policy.path / "metrics.json").read_text()), "cpu_s": cpu_s}, trace.path
 
 
 def series(trace: Path) -> dict[str, dict[str, Any]]:
@@ -173,11 +180,7 @@ def measure(at: Places, cell: Partition, seeds: int, folds: int, first: int, pro
         times = [int(panel.ts_ns_T[span[0]]), int(panel.ts_ns_T[span[1] - 1])]
         entry = {"fold": fold, "span": times, "policies": [one for one, _ in runs], "series": [series(trace) for _, trace in runs]}
         result["folds"].append(entry)
-        print(
-            f"{cell.key} fold {fold}: {seeds} policies, {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} CPU-s so far",
-            flush=True,
-        )
-    result["cpu_s"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        print(f"{cell.key} fold {fold}: {seeds} policies and traces, {sum(one['cpu_s'] for one, _ in runs):.0f} CPU-s", flush=True)
     return result
 
 

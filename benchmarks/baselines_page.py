@@ -27,8 +27,9 @@ Fold 2 is the first with more than one span to train on. `random` has {seeds} dr
 bootstrap of Politis and Romano, mean block by Politis and White), the same dates for all strategies, so that differences are paired;
 of a strategy with seeds as many are drawn with replacement, anew in each fold. Folds are strata and are not drawn: they are too few to
 say what another stretch of history would have brought. A Sharpe is that of the joined folds a year, the mean over seeds; a seed that
-never trades counts as 0. `policy less it` is the policy's Sharpe less that of the row; nine or so intervals a class are read at once
-without a correction, so that one in twenty leaves zero by luck. The policy is promoted only where every lower end is at least {required:g}.
+never trades counts as 0. Costs hold the drift between decision and fill, which may be a gain. `policy less it` is the policy's Sharpe
+less that of the row; the intervals of a class are read at once without a correction, so that one in twenty leaves zero by luck. The
+policy is promoted only where every lower end is at least {required:g}.
 """
 
 
@@ -121,9 +122,9 @@ class Class:
         beaten = [name for name, bounds in others.items() if bounds and bounds[0] > 0]
         beats = [name for name, bounds in others.items() if bounds and bounds[1] < 0]
         if beaten:
-            said.append(f"It is surely better than {listed(beaten)}.")
+            said.append(f"It lies above {listed(beaten)} by more than the interval.")
         if beats:
-            said.append(f"It is surely worse than {listed(beats)}.")
+            said.append(f"It lies below {listed(beats)} by more than the interval.")
         if not beaten and not beats:
             said.append("From no other strategy can it be told apart.")
         required = self.cfg.promotion.min_gain_over_baseline
@@ -149,7 +150,7 @@ def listed(names: Sequence[str]) -> str:
 
 def summary(classes: Sequence[Class]) -> str:
     """One row a class: who won, and how the policy stands."""
-    lines = ["| class | highest Sharpe | policy | number | surely better than | surely worse than |", "|" + "---|" * 6]
+    lines = ["| class | highest Sharpe | policy | number | above by more than the interval | below |", "|" + "---|" * 6]
     for one in classes:
         others = {name: one.gap(name)[1] for name in one.names if name != "policy"}
         better = listed([name for name, bounds in others.items() if bounds and bounds[0] > 0]) or "nobody"
@@ -169,9 +170,10 @@ def write_page(path: Path, results: Sequence[Mapping[str, Any]], cfg: Evaluation
     order = ("equity", "etf", "forex", "crypto_perpetual")
     known = sorted(results, key=lambda one: (order.index(name) if (name := one["partition"].split("|")[0]) in order else len(order), name))
     classes = [Class(one, cfg) for one in known]
+    cpu_s = sum(one["cpu_s"] for result in known for fold in result["folds"] for one in fold["policies"])
     head = HEAD.format(
-        folds=max(len(one["folds"]) for one in known), seeds=known[0]["seeds"], profile=known[0]["profile"],
-        cpu=sum(one["cpu_s"] for one in known) / 60, reps=f"{cfg.bootstrap.reps:,}", required=cfg.promotion.min_gain_over_baseline,
+        folds=max(len(one["folds"]) for one in known), seeds=known[0]["seeds"], profile=known[0]["profile"], cpu=cpu_s / 60,
+        reps=f"{cfg.bootstrap.reps:,}", required=cfg.promotion.min_gain_over_baseline,
     )  # fmt: skip
     page = "\n".join([head, summary(classes), "", *(one.section() for one in classes), optimum(known[0]["seeds"])])
     path.write_text(page.rstrip() + "\n")

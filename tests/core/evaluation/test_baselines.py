@@ -77,10 +77,10 @@ def result(policy: float, best: float, seeds: int = 5, flat: int = 0) -> dict[st
                     for name, one in ret.items()
                 }
             )
-        policies = [{"is_flat": float(seed < flat)} for seed in range(seeds)]
+        policies = [{"is_flat": float(seed < flat), "cpu_s": 1.0} for seed in range(seeds)]
         folds.append({"fold": fold, "span": [0, 10**18], "policies": policies, "series": runs})
     facts = {"partition": "equity|tiny", "num_symbols": 3, "bar": "1d", "periods_per_year": 252.0, "profile": "smoke", "seeds": seeds}
-    return {**facts, "folds": folds, "cpu_s": 60.0}
+    return {**facts, "folds": folds}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def judged() -> EvaluationConfig:
 def test_whoever_wins_is_named_and_a_policy_below_is_said_to_be_refused(benchmarks: Any, judged: EvaluationConfig) -> None:
     words = benchmarks[1].Class(result(policy=-0.001, best=0.001, flat=1), judged).words()
     assert words.startswith("**equal_weight** has the highest Sharpe")
-    assert "The policy is number 5 of 5" in words and "It is surely worse than `buy_and_hold`, `equal_weight`" in words
+    assert "The policy is number 5 of 5" in words and "It lies below `buy_and_hold`, `equal_weight` by more than the interval" in words
     assert "2 of 10 trainings kept the policy that never trades" in words and "The rule of promotion refuses it" in words
 
 
