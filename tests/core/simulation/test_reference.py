@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
-from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.engine import Environment, choose_form
+from plusultra_core.simulation.kernels import SPARE, USUAL
 from plusultra_core.simulation.market import plain_terms, with_delisting
 from plusultra_core.simulation.records import COSTS, MarketArrays
 
@@ -83,6 +84,44 @@ def test_the_kernel_is_the_reference_in_everything(
         for e, account in enumerate(slow):
             rows = account.step(request[e].tolist())
             compare(step, env.accounts, e, account, rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    gaps=st.sampled_from([0.0, 0.25]),
+    form=st.sampled_from([USUAL, SPARE]),
+    force=st.sampled_from(["bar", "day", "gtc", "ioc"]),
+    participation=st.sampled_from([1e-4, 0.01, 1.0]),
+    rulebook=rulebooks,
+)
+def test_what_is_compiled_without_all_that_could_happen_is_the_reference_too(
+    world: Any, reference: ModuleType, seed: int, gaps: float, form: int, force: Any, participation: float, rulebook: dict[str, Any]
+) -> None:
+    late = ((0.0, 60_000.0, 1.3e8), (0.4, 0.3, 0.3)) if form == USUAL else ((0.0,), (1.0,))
+    cfg = replace(
+        world.plain, time_in_force=force, participation=participation, latency_ms=late[0], latency_prob=late[1], max_leverage=5.0,
+        maintenance_margin=0.15, min_order_ccy=5_000.0,
+    )  # fmt: skip
+    costs = world.costly if form == USUAL else replace(world.free, fee_bps=5.0, fee_min_ccy=1.0)
+    market = world.market(30, 3, seed=seed, gaps=gaps, half_spread_bps=4.0)
+    told, silent = (Environment(market, 9, 1, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook)) for _ in range(2))
+    assert choose_form(told._world, told.rules, 1) == form
+    rng = np.random.default_rng(seed)
+    start, asset = rng.integers(0, 4, 9), rng.integers(0, 3, (9, 1))
+    for env in (told, silent):
+        env.reset(np.arange(9), start, asset, np.arange(9))
+    slow = [twin(reference, told, e) for e in range(9)]
+    for _ in range(25):
+        request = rng.normal(0, 2.0, (9, 1))
+        request[rng.random((9, 1)) < 0.3] = np.nan
+        request[rng.random((9, 1)) < 0.02] = np.inf
+        step = told.step(request)
+        silent.advance(request)
+        for e, account in enumerate(slow):
+            compare(step, told.accounts, e, account, account.step(request[e].tolist()))
+        for name, expected in told.accounts._asdict().items():
+            assert np.array_equal(getattr(silent.accounts, name), expected, equal_nan=True), name
 
 
 def bend(market: MarketArrays, seed: int, lot: float, tick: float, leaves: bool) -> MarketArrays:
