@@ -16,7 +16,7 @@ from plusultra_core.rl.episodes.book import BookEnv
 from plusultra_core.rl.train import Trained, train_policy
 from plusultra_core.rl.world import Spans
 
-SPANS = Spans((0, 300), (300, 400))
+SPANS, FEW = Spans((0, 300), (300, 400)), Spans((0, 300), (300, 320))
 SHORT = {"num_accounts": 16, "num_steps": 8, "num_updates": 3, "valid_every": 1, "episode_bars": 12}
 KINDS = [
     ("mlp", "gaussian", "window"),
@@ -43,7 +43,9 @@ class Listener:
 
 def train(lab: Any, place: Path, run: Any, stop_at: int = -1, **world: Any) -> Trained:
     made = lab.world(**world)
-    return train_policy(run, lab.place(made, SPANS, run), lab.policy(made, run=run), place, Listener(stop_at))
+    return train_policy(
+        run, lab.place(made, FEW if run.train.valid_every == 1 else SPANS, run), lab.policy(made, run=run), place, Listener(stop_at)
+    )
 
 
 def same(a: Trained, b: Trained) -> bool:
@@ -87,7 +89,7 @@ def test_other_heads_find_the_planted_signal_too(lab: Any, tmp_path: Path, head:
 @pytest.mark.parametrize("head", ["categorical", "dirichlet"])
 def test_other_heads_are_cloned_from_the_rule(lab: Any, tmp_path: Path, head: str) -> None:
     run = lab.recipe("mlp", head)
-    run = replace(run, train=replace(run.train, **{**SHORT, "num_updates": 1}))
+    run = replace(run, train=replace(run.train, **{**SHORT, "num_updates": 1, "valid_every": 2}))
     run = replace(run, warmstart=run.warmstart.__class__(num_steps=400, batch_size=128, learning_rate=5e-3))
     trained = train(lab, tmp_path / "a.pt", run)
     assert trained.history[0]["valid_ret"] > (1.5e-3 if head == "categorical" else 5e-4)
@@ -101,7 +103,7 @@ def test_a_backbone_that_may_learn_moves_and_a_frozen_one_does_not(lab: Any, tmp
         world = lab.world()
         policy = lab.policy(world, run=run)
         before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-        train_policy(run, lab.place(world, SPANS, run), policy, tmp_path / f"{tuning}.pt", Listener())
+        train_policy(run, lab.place(world, FEW, run), policy, tmp_path / f"{tuning}.pt", Listener())
         change = {name: float((tensor - before[name]).abs().mean()) for name, tensor in policy.state_dict().items()}
         moved[tuning] = change["body.rows.forecaster.backbone.remainder.weight"]
         assert change["actor.0.weight"] > 0
