@@ -117,7 +117,7 @@ def _anchors(
         ],
         dtype=np.int64,
     )
-    begin[begin < runs.starts] = -1
+    begin[(begin < runs.starts) | (begin - runs.starts >= num_old)] = -1  # the last bar gathers rows that came since
     for symbol in _other_actions(previous.corporate_actions, actions, dict(zip(runs.symbols, ts_ns[begin].tolist(), strict=True))):
         begin[runs.symbols.index(symbol)] = -1
     return begin

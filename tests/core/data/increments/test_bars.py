@@ -127,3 +127,15 @@ def test_a_class_that_is_cheap_to_make_is_made(markets: dict[str, MarketConfig],
     monkeypatch.setattr(increments, "CHEAP_ROWS", 100_000)
     found, whole = grown(until(frames, FIRST + 30 * NS_PER_DAY), frames, market)
     assert found.num_rows_taken == 0 and found.bars.equals(whole)
+
+
+@pytest.mark.parametrize("name", ["crypto", "equity"])
+def test_a_window_that_was_closed_by_others_and_gets_rows_later_is_made_anew(markets: dict[str, MarketConfig], name: str) -> None:
+    market, frames = replace(markets[name], bar="1d"), world(3, 0, 0.0)
+    before = until(frames, FIRST + 20 * NS_PER_DAY)
+    for num_late in (3, 24, 30):
+        mine = pl.col("symbol") == "B"
+        late_ns = int(before["series"].filter(mine)["ts_ns"][-1 - num_late])
+        short = {**before, "series": before["series"].filter(~mine | (pl.col("ts_ns") <= late_ns))}
+        found, whole = grown(short, frames, market)
+        assert found.bars.equals(whole), num_late
