@@ -15,6 +15,7 @@ from plusultra_core.inference.portfolios.kernels import optimal_weights
 from plusultra_core.inference.strategies import LEVELS, Decide, book_of
 from plusultra_core.simulation.costs import Rules, order_cost_frac
 from plusultra_core.simulation.engine import Environment
+from plusultra_core.simulation.liquidity.currency import results_from
 from plusultra_core.simulation.records import MarketArrays, Step
 from plusultra_core.simulation.sizing import request_weights, working_weights
 
@@ -160,12 +161,10 @@ def gross_of(weight_A: Float64Array) -> float:
 
 
 def log_moves(market: MarketArrays) -> tuple[Float64Array, np.ndarray]:
-    """Log return of each bar from the close known before it, 0 where there is none; and whether there is one. Shapes  (T, N), (T, N)."""
-    moves_TA = np.zeros(market.close.shape)
-    seen_TA = np.zeros(market.close.shape, dtype=np.bool_)
-    before_A = np.full(market.close.shape[1], np.nan)
-    for t, close_A in enumerate(market.close):
-        seen_TA[t] = np.isfinite(close_A) & np.isfinite(before_A)
-        moves_TA[t, seen_TA[t]] = np.log(close_A[seen_TA[t]] / before_A[seen_TA[t]])
-        before_A = np.where(np.isfinite(close_A), close_A, before_A)
-    return moves_TA, seen_TA
+    """Log return of each bar from the close known before it, 0 where there is none; and whether there is one. Shapes  (T, N), (T, N).
+
+    Where only results are exchanged it is that of the quoted price.
+    """
+    ratio_TA = market.close / results_from(market)
+    seen_TA = np.isfinite(ratio_TA)
+    return np.log(np.where(seen_TA, ratio_TA, 1.0)), seen_TA

@@ -52,6 +52,27 @@ def conversion_bps(rate: Float64Array, cost_bps: float) -> Float64Array:
     return np.where(known.any(axis=0) & ~np.isin(first, FIXED), cost_bps, 0.0)
 
 
+def results_from(market: MarketArrays) -> Float64Array:
+    """What the close of each bar is held against: the close before, and where only results are exchanged what the rate alone made of it.
+
+    The close over it is the move of the quoted price there, else that of the value in account money.
+    Shapes  result (T, N); NaN where there is no close before.
+    """
+    return before(market.close) + np.where(market.margined, market.translation, 0.0)
+
+
+def without(steps: Step, held_before: Float64Array, given: Float64Array) -> Step:
+    """Steps without what the rate made of the notional: of the price result, of the drift of fills, and of funding, which gave it back.
+
+    Shapes  all alike. Units  given: account currency for one unit.
+    """
+    return steps._replace(
+        price_pnl=steps.price_pnl - (held_before + steps.fill) * given,
+        latency_drift=steps.latency_drift - steps.fill * given,
+        funding=steps.funding - held_before * given,
+    )
+
+
 class Attribution(NamedTuple):
     """Terms of a ledger, (S, A)."""
 
@@ -76,12 +97,7 @@ def attribute(steps: Step, market: MarketArrays, start: int, asset_A: Int64Array
     margined = market.margined[asset_A]
     held_before = np.concatenate((np.zeros((1, moved.shape[1])), steps.position[:-1]))
     held = held_before + steps.fill
-    taken = np.where(margined, moved, 0.0)
-    corrected = steps._replace(
-        price_pnl=steps.price_pnl - held * taken,
-        latency_drift=steps.latency_drift - steps.fill * taken,
-        funding=steps.funding - held_before * taken,
-    )
+    corrected = without(steps, held_before, np.where(margined, moved, 0.0))
     met = slice(start, start + len(steps.fill))
     half = market.half_spread_bps[met][:, asset_A]
     part = np.divide(market.conversion_bps[asset_A] + 0.0 * half, half, out=np.zeros_like(half), where=half > 0.0)

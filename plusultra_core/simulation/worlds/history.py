@@ -7,6 +7,7 @@ from numba import njit
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.errors import ContractError
+from plusultra_core.simulation.liquidity.currency import results_from
 from plusultra_core.simulation.records import MarketArrays
 
 STATES = ("low", "mid", "high")
@@ -41,8 +42,11 @@ def eligible_rows(market: MarketArrays, start: int, min_assets_frac: float) -> B
 
 
 def simple_returns(market: MarketArrays, end: int) -> Float64Array:
-    """Close to close, over halts; NaN where an asset has no bar, or none before. Shapes  result (end, N)."""
-    return market.close[:end] / closes_before(market.close[:end]) - 1.0
+    """Close to close, over halts, of the quoted price where only results are exchanged; NaN where an asset has no bar, or none before.
+
+    Shapes  result (end, N).
+    """
+    return market.close[:end] / results_from(market)[:end] - 1.0
 
 
 def closes_before(close_TN: Float64Array) -> Float64Array:

@@ -11,6 +11,7 @@ from numba import njit
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.errors import ContractError
+from plusultra_core.simulation.liquidity.currency import results_from
 from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.simulation.worlds.history import closes_before
 from plusultra_core.simulation.worlds.specs import EVERY_ASSET, FUNDING, GAP, JUMP, Past, World, source_rows
@@ -36,7 +37,7 @@ class Ground(NamedTuple):
     mark_N: Float64Array
     """Last close at the start."""
     drift_2N: Float64Array
-    """Mean and variance of the log returns of the span's own bars."""
+    """Mean and variance of the log returns of the span's own bars, of the quoted price where only results are exchanged."""
 
     @property
     def num_rows(self) -> int:
@@ -63,8 +64,8 @@ def open_ground(past: Past, whole: bool) -> Ground:
     last_N = past.start - np.isfinite(close[::-1]).argmax(axis=0)
     head = 0 if whole or not seen_N.any() else int(last_N[seen_N].min())
     mark_N = np.where(seen_N, close[last_N, np.arange(seen_N.size)], np.nan)
-    before_TN = closes_before(market.close)
-    return Ground(past, head, before_TN, mark_N, _drift(market.close[past.start + 1 : past.end], before_TN[past.start + 1 : past.end]))
+    span = slice(past.start + 1, past.end)
+    return Ground(past, head, closes_before(market.close), mark_N, _drift(market.close[span], results_from(market)[span]))
 
 
 def _drift(close_KN: Float64Array, before_KN: Float64Array) -> Float64Array:
@@ -88,8 +89,9 @@ def lay_worlds(ground: Ground, worlds: tuple[World, ...], bars: dict[str, Any]) 
     Up to the start every world has the market's own bars, bit for bit; after it each row is a row of the market, so that what
     belongs together (returns across names, range, volume, spread, volatility) stays together.
     A stretched return is m + s (r - m) - (s^2 - 1) v / 2 with mean m and variance v of the span: it is wider by s, and what a holder
-    is to expect of it stays what it was. Where rows do not follow each other, prices go on from the last close with the return of
-    the new row. Volume and depth keep their money. An asset without a bar in a row has none in the world.
+    is to expect of it stays what it was; where only results are exchanged it is the quoted price that is stretched. Where rows do not
+    follow each other, prices go on from the last close with the return of the new row. Volume and depth keep their money. An asset
+    without a bar in a row has none in the world.
     """
     market, num_assets = ground.past.market, ground.mark_N.size
     width = len(worlds) * num_assets
@@ -206,6 +208,7 @@ def lay_bar(
 ) -> None:  # fmt: skip
     """One bar: row r of asset a on the price level of its world."""
     close, old, mark = base.close[r, a], before_TN[r, a], room[1, a]
+    own = old + base.translation[r, a] if base.margined[a] else old
     level = room[0, a]
     if joins and old > 0.0 and mark > 0.0:
         level = mark / old
@@ -218,7 +221,7 @@ def lay_bar(
     first, high, low = base.open[r, a], base.high[r, a], base.low[r, a]
     if stretch != 1.0 and close > 0.0:
         if old > 0.0:
-            level *= math.exp((stretch - 1.0) * (math.log(close / old) - drift_2N[0, a]) - 0.5 * (stretch * stretch - 1.0) * drift_2N[1, a])
+            level *= math.exp((stretch - 1.0) * (math.log(close / own) - drift_2N[0, a]) - 0.5 * (stretch * stretch - 1.0) * drift_2N[1, a])
         first = close * math.exp(stretch * math.log(first / close))
         high = close * math.exp(stretch * math.log(high / close))
         low = close * math.exp(stretch * math.log(low / close))

@@ -207,7 +207,7 @@ class Sweep:
             env.run(request[:n].reshape(n, num_worlds * num_players, num_assets), part, books[:n])
             tally.add_books(books[:n])
             if part is not None:
-                tally.add_step(part)
+                tally.add_step(part, given_back(env, n, num_steps - tally.steps))
 
     def _decide(self, env: Environment, tally: Tally, player: Player, num_worlds: int) -> None:
         """One decision a bar by what the policy sees in each world."""
@@ -223,7 +223,7 @@ class Sweep:
             env.run(request[None], last, books)
             tally.add_books(books)
             if self._with_costs:
-                tally.add_step(Step._make(field[None] for field in last))
+                tally.add_step(Step._make(field[None] for field in last), given_back(env, 1, self._past.num_steps - tally.steps))
 
     def _bars(self, ground: Ground, chunk: Chunk, num_worlds: int) -> dict[str, Any]:
         """This thread's memory for worlds on this ground, made anew only where it is too small."""
@@ -232,3 +232,13 @@ class Sweep:
             held[chunk.looped] = empty_bars(ground, num_worlds)
             self._memory.bars = held
         return dict(held[chunk.looped])
+
+
+def given_back(env: Environment, num_steps: int, num_left: int) -> Float64Array | None:
+    """What the rate made of a unit in some steps, so many before the last bar, and is given back: (S, E, A); None where nothing is."""
+    market, accounts = env.market, env.accounts
+    if not market.margined.any():
+        return None
+    after = market.ts_ns.size - num_left
+    moved = market.translation[after - num_steps : after]
+    return np.where(market.margined, moved, 0.0)[:, accounts.asset_EA]

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.simulation.liquidity.currency import without
 from plusultra_core.simulation.records import COSTS, Step
 
 NUMBERS = ("ret", "max_drawdown", "sharpe_bar", "liquidated", "halted")
@@ -27,6 +28,7 @@ class Tally:
         self.terms_EK: Float64Array = np.zeros((num_accounts, len(TERMS)))
         self.path_EP: Float32Array = np.ones((num_accounts, path_steps_P.size), dtype=np.float32)
         self._path_steps_P = path_steps_P
+        self._held_EA: Float64Array | float = 0.0
 
     def add_books(self, books_SE4: Float64Array) -> None:
         """The books of some steps: cash, equity, peak, state after each."""
@@ -36,8 +38,12 @@ class Tally:
             self.path_EP[:, place] = (equity_E / self.capital_ccy).astype(np.float32)
         self.steps += len(books_SE4)
 
-    def add_step(self, out: Step) -> None:
-        """What some steps did, (S, E, A) each."""
+    def add_step(self, out: Step, given_SEA: Float64Array | None = None) -> None:
+        """What some steps did, (S, E, A) each; `given_SEA` is what of a unit's change is given back, as a ledger leaves it out."""
+        if given_SEA is not None:
+            before_SEA = np.concatenate((np.broadcast_to(self._held_EA, (1, *given_SEA.shape[1:])), out.position[:-1]))
+            self._held_EA = out.position[-1].copy()
+            out = without(out, before_SEA, given_SEA)
         for k, name in enumerate(TERMS[:-1]):
             add_term(getattr(out, name), self.terms_EK[:, k])
         add_traded(out.fill, out.price, self.terms_EK[:, -1])

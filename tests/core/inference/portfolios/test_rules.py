@@ -137,6 +137,7 @@ def test_an_asset_of_which_too_little_is_known_is_left_alone(stage: Stage) -> No
 def test_a_move_over_a_gap_is_that_from_the_last_close() -> None:
     class Bars:
         close = np.array([[np.nan, 10.0], [1.0, np.nan], [2.0, 20.0], [np.nan, 10.0]])
+        translation, margined = np.zeros((4, 2)), np.zeros(2, np.bool_)
 
     moves, seen = log_moves(Bars())  # type: ignore[arg-type]
     assert moves == pytest.approx(np.log([[1, 1], [1, 1], [2, 2], [1, 0.5]]))
