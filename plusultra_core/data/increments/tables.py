@@ -28,8 +28,11 @@ from plusultra_core.data.tables import (
     long_rows,
     side_rows,
 )
+from plusultra_core.errors import ArtifactError
 from plusultra_core.market import MarketConfig
 
+Versions = Mapping[str, Mapping[str, str]]
+"""Of each table, of each owner."""
 _FEW_RUNS = 2  # of rows, read one by one; more are cut out of the whole table
 _WHOLE_ROWS = 4_000_000  # most rows of a table that is read whole
 
@@ -65,18 +68,31 @@ def extend_table(
 ) -> ExtendedTable:
     """What `build_table` gives, byte by byte, taking over what the earlier snapshot said alike.
 
-    Raises  as `build_table`; ArtifactError where the earlier snapshot is none that this config made.
+    An earlier snapshot that is damaged, or none that this config would make, gives nothing.
+    Raises  as `build_table`.
     """
+    before = None
     if previous is not None and name != "exchange_rates":  # as short as the series that it is made of, and of every class's
-        source, before = (Source.open(folder, markets, cfg) for folder in (snapshot_dir, previous.snapshot_dir))
-        members, old_members = (one.members(asset_class) for one in (source, before))
+        before = _opened(previous.snapshot_dir, markets, cfg)
+    if previous is not None and before is not None:
+        (old, was), source = before, Source.open(snapshot_dir, markets, cfg)
+        members, old_members = (one.members(asset_class) for one in (source, old))
         if name == "side_tables" and any(is_mixed(one, markets.get(asset_class)) for one in (members, old_members)):
             return ExtendedTable(build_table(name, snapshot_dir, asset_class, markets, cfg), 0)  # rates are made of every class's series
         symbols, is_same = frozenset(old_members["symbol"]), members.equals(old_members)
-        step = _Step(name, source, source.versions(), before.versions(), before.folder, members, is_same, symbols, previous.frame)
+        step = _Step(name, source, source.versions(), was, old.folder, members, is_same, symbols, previous.frame)
         if found := step.taken():
             return found
     return ExtendedTable(build_table(name, snapshot_dir, asset_class, markets, cfg), 0)
+
+
+def _opened(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> tuple[Source, Versions] | None:
+    """An earlier snapshot and its versions; None where it is damaged or was made by another config."""
+    try:
+        source = Source.open(snapshot_dir, markets, cfg)
+        return source, source.versions()
+    except ArtifactError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +101,8 @@ class _Step:
 
     name: str
     source: Source
-    now: Mapping[str, Mapping[str, str]]
-    was: Mapping[str, Mapping[str, str]]
+    now: Versions
+    was: Versions
     old_folder: Path
     members: pl.DataFrame
     is_same_class: bool

@@ -2,12 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from plusultra_core.data import tables
+from plusultra_core.data.gate import ingest
 from plusultra_core.data.gate.ingest import VERSIONS, versions_of
 from plusultra_core.data.increments import tables as increments
 from plusultra_core.data.increments.tables import ExtendedTable, PreviousTable, extend_table
@@ -145,3 +147,31 @@ def test_versions_that_were_changed_by_hand_are_refused(
     tables._json.cache_clear()
     with pytest.raises(ArtifactError, match=r"versions.json: expected the bytes of its manifest.json"):
         extend_table("series", late, "equity", markets, data_cfg, PreviousTable(early, whole["series", "equity"]))
+
+
+@pytest.mark.parametrize("name", ["versions.json", "manifest.json", "tables/assets.parquet"])
+def test_of_a_damaged_earlier_snapshot_nothing_is_taken_over(
+    grow: Grow, tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig], name: str
+) -> None:
+    _, whole = grow(cut("2020-01-20 21:00:00"), [])
+    early, late = sorted((tmp_path / "store").glob("early-*"))[0], sorted((tmp_path / "store").glob("late-*"))[0]
+    before = {key: build_table(key[0], early, key[1], markets, data_cfg) for key in whole}
+    (early / name).chmod(0o644)
+    (early / name).write_bytes((early / name).read_bytes() + b" x")
+    for (table, asset_class), frame in whole.items():
+        found = extend_table(table, late, asset_class, markets, data_cfg, PreviousTable(early, before[table, asset_class]))
+        assert found.frame.equals(frame) and found.num_rows_taken == 0
+
+
+def test_a_table_of_too_many_owners_is_made_anew_where_symbols_are_set_aside(
+    tmp_path: Path, make_dump: MakeDump, data_cfg: DataConfig, markets: dict[str, MarketConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "MOST_OWNERS", 2)
+    cfg = replace(data_cfg, validation=replace(data_cfg.validation, mode="quarantine"))
+    broken = ("UPDATE series SET close = -1 WHERE symbol = 'BBB' AND timestamp < '2020-01-03'",)
+    revised = "UPDATE series SET close = close * 1.01, high = high * 1.02 WHERE symbol = 'AAA'"
+    paths = (make_dump(*broken, name="early.sqlite"), make_dump(*broken, revised, name="late.sqlite"))
+    early, late = (take_snapshot(path, tmp_path / "store", cfg, markets).path for path in paths)
+    before, whole = (build_table("series", folder, "equity", markets, cfg) for folder in (early, late))
+    found = extend_table("series", late, "equity", markets, cfg, PreviousTable(early, before))
+    assert whole.height == 30 and found.frame.equals(whole)
