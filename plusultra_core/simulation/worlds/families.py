@@ -106,7 +106,7 @@ class StressConfig:
     capital_factors: tuple[float, ...]
     """Multiples of the initial capital: the capacity curve."""
     min_assets_frac: float
-    """A bar of history may come again where at least this part of the assets of the span's first bar has one."""
+    """A bar of history may come again where at least this part of the assets that traded just before the span has one."""
     path_points: int
     """Bars of an equity path that are kept for drawing."""
     chunk_mib: int

@@ -13,6 +13,9 @@ from plusultra_core.simulation.records import MarketArrays
 STATES = ("low", "mid", "high")
 RULES = ("drawdown", "volatility", "dispersion")
 
+LATE_BARS = 60
+"""An asset without a bar for so long is not counted on."""
+
 
 class Crisis(NamedTuple):
     """A window of bars [first, first + num_bars)."""
@@ -25,13 +28,13 @@ class Crisis(NamedTuple):
 
 
 def eligible_rows(market: MarketArrays, start: int, min_assets_frac: float) -> BoolArray:
-    """Bars before `start` that may come again: enough of the assets that have a price at `start` trade in them, and did in the bar before.
+    """Bars before `start` that may come again: enough of the assets that are there at `start` trade in them, and did in the bar before.
 
     Shapes  result (start,).
     Looks   at rows <= start.
     Raises  ContractError when no row is left.
     """
-    here_N = np.isfinite(market.close[: start + 1]).any(axis=0)
+    here_N = present(market, start)
     least = min_assets_frac * max(1, int(here_N.sum()))
     enough_T = market.tradable[:start, here_N].sum(axis=1) >= least
     eligible: BoolArray = np.zeros(start, dtype=np.bool_)
@@ -39,6 +42,12 @@ def eligible_rows(market: MarketArrays, start: int, min_assets_frac: float) -> B
     if not eligible.any():
         raise ContractError(f"worlds: no bar before {start} has {min_assets_frac:.0%} of the assets; lower min_assets_frac")
     return eligible
+
+
+def present(market: MarketArrays, start: int) -> BoolArray:
+    """Assets that had a bar of late: neither to come, nor dead. Shapes  result (N,). Looks  at rows <= start."""
+    here: BoolArray = market.tradable[max(start + 1 - LATE_BARS, 0) : start + 1].any(axis=0) & (market.end > start)
+    return here
 
 
 def simple_returns(market: MarketArrays, end: int) -> Float64Array:

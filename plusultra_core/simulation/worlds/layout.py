@@ -132,11 +132,17 @@ def _events(worlds: tuple[World, ...]) -> Float64Array:
 
 
 def _ends(ground: Ground, worlds: tuple[World, ...]) -> Int64Array:
-    """First bar at which each asset is listed no more; in other bars than the market's own, what lives at the start lives on."""
+    """First bar at which each asset is listed no more: its own, but after a crisis that it falls into; in blocks what lives lives on."""
     end_N, start = ground.past.market.end, ground.past.start
     own_N = np.maximum(np.minimum(end_N, ground.past.end) - ground.head, 1)
-    lives_N = np.where(end_N > start, ground.num_rows, own_N)
-    return np.concatenate([lives_N if world.replaced else own_N for world in worlds]).astype(np.int64)
+    found = []
+    for world in worlds:
+        found.append(np.where(end_N > start, ground.num_rows, own_N) if world.blocks is not None else own_N)
+        if world.crisis is not None:
+            first = start + 1 + world.step - ground.head
+            after = first + world.crisis.num_bars
+            found[-1] = np.where((own_N >= first) & (own_N < after), after, own_N)
+    return np.concatenate(found).astype(np.int64)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -163,9 +169,11 @@ def lay_bars(
         level[:], mark[:], gap[:], jump[:], funding[:] = 1.0, mark_N, 1.0, 1.0, 0.0
         previous = start
         sigma, spread, volume = factors_WF[w, 0], factors_WF[w, 1], factors_WF[w, 2]
-        for a in range(num_assets):  # spread and depth of a bar are met in the next one
+        for a in range(num_assets):  # an order meets those of the bar of its decision
             out.half_spread_bps[start - head, first + a] *= spread
             out.depth[start - head, first + a] *= volume
+            out.sigma[start - head, first + a] *= sigma
+            out.adv_ccy[start - head, first + a] *= volume
         for k in range(rows_WK.shape[1]):
             gather_events(events_WME[w], k, gap, jump, funding)
             r = rows_WK[w, k]
@@ -182,6 +190,8 @@ def lay_bars(
                 out.funding[row, at] = base.funding[r, a] + funding[a]
                 out.tradable[row, at] = base.tradable[r, a]
                 out.proxy[row, at] = base.proxy[r, a]
+                if row >= out.end[at]:
+                    leave_out(out, row, at)
             previous = r
 
 
@@ -234,6 +244,14 @@ def lay_bar(
     out.depth[row, at] = base.depth[r, a] / level
     room[0, a] = level
     room[1, a] = close * level if close > 0.0 else mark * gap * jump
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def leave_out(out: MarketArrays, row: int, at: int) -> None:
+    """No bar, of an asset that is listed no more."""
+    out.open[row, at] = out.high[row, at] = out.low[row, at] = out.close[row, at] = math.nan
+    out.volume[row, at] = out.funding[row, at] = out.dividend[row, at] = out.translation[row, at] = 0.0
+    out.tradable[row, at], out.proxy[row, at] = False, 0
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

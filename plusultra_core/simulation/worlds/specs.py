@@ -12,7 +12,7 @@ from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.simulation.worlds.families import BootstrapConfig, CrisisConfig, EventConfig, PerturbationConfig, StressConfig
-from plusultra_core.simulation.worlds.history import STATES, Crisis, block_rows, eligible_rows, find_crises, volatility_states
+from plusultra_core.simulation.worlds.history import STATES, Crisis, block_rows, eligible_rows, find_crises, present, volatility_states
 
 GAP, JUMP, FUNDING = 0, 1, 2
 EVENT_KINDS = {"gap": GAP, "jump": JUMP, "funding": FUNDING}
@@ -120,7 +120,7 @@ def draw_worlds(past: Past, cfg: StressConfig, funding: bool) -> tuple[World, ..
 
 def perturb(past: Past, cfg: PerturbationConfig) -> list[World]:
     """The worlds of one perturbation; the numbers of a world depend on seed, name and index alone."""
-    here_N = np.flatnonzero(np.isfinite(past.market.close[: past.start + 1]).any(axis=0))
+    here_N = np.flatnonzero(present(past.market, past.start))
     worlds = []
     for index in range(cfg.num_worlds):
         rng = generator(past.seed, cfg.name, index)

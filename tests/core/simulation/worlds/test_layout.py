@@ -33,7 +33,7 @@ def test_up_to_the_start_every_world_has_the_bars_of_the_market_bit_for_bit(past
     laid = lay(past, *worlds)
     for w in range(len(worlds)):
         for name, array in of(laid, w).items():
-            last = past.start if name in ("half_spread_bps", "depth") else past.start + 1  # those of a bar are met in the next
+            last = past.start if name in ("half_spread_bps", "depth", "sigma", "adv_ccy") else past.start + 1  # met in the next bar
             assert np.array_equal(array[:last], getattr(past.market, name)[:last], equal_nan=True), (worlds[w].name, name)
 
 

@@ -1,0 +1,66 @@
+"""Worlds are never milder than they say: the first trade meets them too, the dead are not struck, and who is delisted stays so."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.simulation.engine import backtest
+from plusultra_core.simulation.market import check_market, with_delisting
+from plusultra_core.simulation.worlds.families import EventConfig, PerturbationConfig
+from plusultra_core.simulation.worlds.history import Crisis, eligible_rows
+from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
+from plusultra_core.simulation.worlds.specs import UNCHANGED, Past, World, open_past, perturb
+
+
+def lay(past: Past, drawn: World) -> Any:
+    ground = open_ground(past, whole=True)
+    return lay_worlds(ground, (drawn,), empty_bars(ground, 1))
+
+
+def test_the_order_of_the_first_decision_pays_the_impact_of_its_world(world: Any) -> None:
+    past = open_past(world.market(60, 2), 30, 60, 1.0, 7)
+    costs = replace(world.free, impact_coef=1.0)
+    target = np.full((past.num_steps, 2), np.nan)
+    target[0] = 0.1
+    paid = {}
+    for name, factors in (("calm", {}), ("thin", {"volume": 0.25}), ("wild", {"sigma": 2.0})):
+        laid = lay(past, World(name, name, UNCHANGED._replace(**factors)))
+        ledger = backtest(laid, target, past.start, NS_PER_DAY, world.plain, costs, world.wide)
+        value = np.abs(ledger.steps.fill[0]) * laid.open[past.start + 1]
+        paid[name] = ledger.steps.impact[0] / value**1.5
+    assert paid["thin"] == pytest.approx(2.0 * paid["calm"]) and paid["wild"] == pytest.approx(2.0 * paid["calm"])
+
+
+def dead(world: Any, num_dead: int) -> Any:
+    """Ten assets, of which the last few have had no bar since bar 20."""
+    market = world.market(300, 10)
+    gone = (np.arange(300) >= 20)[:, None] & (np.arange(10) >= 10 - num_dead)
+    prices = {name: np.where(gone, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    return market._replace(**prices, tradable=~gone, volume=np.where(gone, 0.0, market.volume))
+
+
+def test_assets_that_died_long_ago_keep_no_bar_from_coming_again(world: Any) -> None:
+    assert np.flatnonzero(~eligible_rows(dead(world, 4), 200, 0.8)).tolist() == [0]
+
+
+def test_an_event_of_one_asset_strikes_one_that_is_there(world: Any) -> None:
+    past = open_past(dead(world, 4), 200, 300, 0.8, 7)
+    event = EventConfig(kind="gap", scope="asset", size_frac=(-0.5, -0.4), at_frac=(0.1, 0.9), num_events=4, num_bars=1)
+    drawn = perturb(past, PerturbationConfig(name="fall", num_worlds=10, factors={}, events=(event,)))
+    assert {event.asset for item in drawn for event in item.events} == set(range(6))
+
+
+@pytest.mark.parametrize(("end", "strikes"), [(160, 160), (175, 180)])
+def test_an_asset_that_is_delisted_in_the_span_is_so_in_a_crisis_too(world: Any, end: int, strikes: int) -> None:
+    market = world.market(200, 2)
+    market = with_delisting(market, np.array([200, end]), np.array([0.0, -1.0]))
+    past = open_past(market, 150, 200, 1.0, 7)
+    laid = lay(past, World("crisis", "crisis", UNCHANGED, crisis=Crisis("drawdown", 50, 10, 0.1), step=19))
+    check_market(laid)
+    assert laid.end.tolist() == [200, strikes]
+    ledger = backtest(laid, np.full((49, 2), 0.3), 150, NS_PER_DAY, world.plain, world.free, world.wide)
+    worth = ledger.steps.position[strikes - 152, 1] * ledger.steps.mark[strikes - 152, 1]
+    assert ledger.steps.price_pnl[strikes - 151, 1] == pytest.approx(-worth) and worth > 0
