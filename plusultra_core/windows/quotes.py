@@ -82,12 +82,21 @@ def _in_bps(
     keys: pl.DataFrame, close: pl.Series, column: SpreadColumn, indicators: pl.DataFrame, side_tables: pl.DataFrame, usable_ns: int
 ) -> pl.Series:
     """Half the spread that one column quotes, basis points."""
-    value = _quoted(keys, column.table, column.field, indicators, side_tables, usable_ns)
     if column.ask_field is not None:
-        ask = _quoted(keys, column.table, column.ask_field, indicators, side_tables, usable_ns)
-        return (ask - value) / (ask + value) * 1e4
+        names, fields = (_both(rows, column, name) for rows, name in ((indicators, "name"), (side_tables, "field")))
+        return _quoted(keys, column.table, column.field, names, fields, usable_ns)
+    value = _quoted(keys, column.table, column.field, indicators, side_tables, usable_ns)
     whole = value if column.half else value / 2.0
     return whole / close * 1e4 if column.unit == "price" else whole * _IN_BPS[column.unit]
+
+
+def _both(rows: pl.DataFrame, column: SpreadColumn, name: str) -> pl.DataFrame:
+    """Half the spread in basis points where bid and ask stand in one row of the dump: an ask of another time is none of this bid's."""
+    keys = ["symbol", "ts_ns", "known_ns"]
+    mine = rows if "table" not in rows.columns else rows.filter(pl.col("table") == column.table)
+    asked = mine.filter(pl.col(name) == column.ask_field).select(*keys, ask="value").unique(keys, keep="last", maintain_order=True)
+    both = mine.filter(pl.col(name) == column.field).join(asked, on=keys, nulls_equal=True, maintain_order="left")
+    return both.with_columns(value=(pl.col("ask") - pl.col("value")) / (pl.col("ask") + pl.col("value")) * 1e4).drop("ask")
 
 
 def _depth(

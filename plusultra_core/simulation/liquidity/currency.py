@@ -46,10 +46,11 @@ def in_account(open_: Float64Array, high: Float64Array, low: Float64Array, close
 
 
 def conversion_bps(rate: Float64Array, cost_bps: float) -> Float64Array:
-    """What exchanging the money of a fill costs, by asset; 0 where the rate is no market's. Shapes  rate (T, N); result (N,)."""
-    known = np.isfinite(rate)
-    first = rate[known.argmax(axis=0), np.arange(rate.shape[1])]
-    return np.where(known.any(axis=0) & ~np.isin(first, FIXED), cost_bps, 0.0)
+    """What exchanging the money of a fill costs, by asset; 0 where the rate is no market's: a market's may stand at parity, not stay there.
+
+    Shapes  rate (T, N); result (N,).
+    """
+    return np.where((np.isfinite(rate) & ~np.isin(rate, FIXED)).any(axis=0), cost_bps, 0.0)
 
 
 def results_from(market: MarketArrays) -> Float64Array:

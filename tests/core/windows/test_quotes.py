@@ -94,6 +94,15 @@ def test_bid_and_ask_make_a_spread_and_the_lesser_size_the_depth(equity: MarketC
     assert made(money, side_tables=book)["depth"][:2].to_list() == [0.1, 0.14]
 
 
+def test_a_bid_is_not_held_against_the_ask_of_another_time(equity: MarketConfig) -> None:
+    book = quoted(bid=[99.0, 109.0, 119.0], ask=[101.0, 111.0, 121.0])
+    torn = book.filter(~((pl.col("field") == "ask") & (pl.col("ts_ns") == day(1))))
+    found = made(equity, side_tables=torn)
+    assert found["half_spread_bps"][:3].to_list() == pytest.approx([100.0, 100.0, 1e4 / 120.0])  # a day old
+    sunk = book.filter(~((pl.col("field") == "bid") & (pl.col("ts_ns") == day(2))))  # a bid of 109 under an ask of 121
+    assert made(equity, side_tables=sunk)["half_spread_bps"][:3].to_list() == pytest.approx([100.0, 1e4 / 110.0, 1e4 / 110.0])
+
+
 def test_the_first_column_that_quotes_counts(equity: MarketConfig) -> None:
     book = quoted(bid=[99.0] * DAYS, ask=[101.0] * DAYS)
     found = made(equity, indicators=indicator([0.1, None, None, None, None, None]), side_tables=book)

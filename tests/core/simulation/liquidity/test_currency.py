@@ -146,8 +146,20 @@ def test_no_row_knows_a_later_rate(shares: MarketConfig, settled: str) -> None:
     cfg = replace(shares, exchange=replace(shares.exchange, settlement=settled))
     one, bars = abroad(cfg, 7, gaps=0.2)
     here = bars.pop("here")
-    bars["fx"] = np.hstack((bars["fx"][:, :20], 3.0 * bars["fx"][:, 20:]))
+    bars["fx"][1:, 20:] *= 3.0
     two = market_arrays(one.ts_ns, bars, np.full((N, T), 0.02), here, cfg, 5, 0.02)
     for name in MarketArrays._fields:
         a, b = getattr(one, name), getattr(two, name)
         assert np.array_equal(a[:20] if a.shape[:1] == (T,) else a, b[:20] if b.shape[:1] == (T,) else b, equal_nan=a.dtype == float), name
+
+
+@pytest.mark.parametrize(("settled", "cost_bps"), [("cash", 2.0), ("margin", 0.0)])
+def test_a_market_rate_that_stands_at_parity_for_a_while_is_exchanged_at_a_cost(
+    shares: MarketConfig, settled: str, cost_bps: float
+) -> None:
+    _, bars = abroad(shares, 5)
+    bars["fx"][1, :3] = 1.0
+    bars["fx"][2, :3] = 0.01
+    own = replace(shares, exchange=replace(shares.exchange, settlement=settled))
+    made = market_arrays(NS_PER_DAY * np.arange(T), bars, np.full((N, T), 0.02), bars.pop("here"), own, 5, 0.02)
+    assert made.conversion_bps.tolist() == [0.0, cost_bps, cost_bps]
