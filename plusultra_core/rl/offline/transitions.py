@@ -49,6 +49,8 @@ class SlotHistory(NamedTuple):
     """Asked for; NaN where nothing was."""
     pnl: Float64Array
     """Of the step."""
+    equity: Float64Array
+    """Of the whole account at the decision, (S,)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,7 @@ def read_history(trace: Path, strategy: str, symbols: tuple[str, ...], ts_ns_T: 
         _before(marks["filled"] * value),
         spread(held, "target_weight", np.nan),
         pnl,
+        account["equity"][:-1],
     )
 
 
@@ -143,16 +146,18 @@ def transitions_of(
 ) -> Transitions:
     """Steps of all slots whose decision and next decision lie inside the span and had a forecast.
 
-    A slot is seen as PPO sees an account of its own: what it holds as a part of its limit, its capital the limit's part of the account's.
+    A slot is seen as PPO sees an account of its own: what it holds as a part of its limit, what it earns as a part of the limit's part of
+    the account's equity at the decision, which is what its weights are parts of; its drawdown is that of these returns, compounded.
     Where the behaviour asked for nothing it is taken to have asked for what it held and had at work.
     Shapes  table (T, N, F), present (T, N).
     """
     own_SAO = own_states(history, terms)
     num_steps = len(history.pnl)
     part = np.where(np.isnan(history.target), history.weight + history.working, history.target) / terms.limit
-    worth = terms.limit * terms.capital_ccy + np.concatenate((np.zeros((1, part.shape[1])), np.cumsum(history.pnl, axis=0)))
-    ret = growth(worth[:-1], worth[1:])
-    fall = 1.0 - worth / np.maximum.accumulate(worth, axis=0)
+    money = np.where(history.equity > 0, terms.limit * history.equity, np.inf)[:, None]
+    ret = growth(np.ones_like(history.pnl), 1.0 + history.pnl / money)
+    total = np.concatenate((np.zeros((1, part.shape[1])), np.cumsum(ret, axis=0)))
+    fall = 1.0 - np.exp(total - np.maximum.accumulate(total, axis=0))
     reward = shape_reward(ret, fall[:-1], fall[1:], np.zeros((0, 2)), terms.reward)
     bars = history.first + np.arange(num_steps)
     inside = (bars >= span[0]) & (bars + 1 < span[1]) & (np.arange(num_steps) + 1 < num_steps)

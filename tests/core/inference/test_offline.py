@@ -81,13 +81,25 @@ def test_transitions_follow_each_other_and_pay_what_the_slot_earned(chain: Any, 
     within = np.flatnonzero(np.diff(data.trajectory_B) == 0)
     assert np.array_equal(data.obs_BP[within + 1], data.next_BP[within])
     assert int(data.trajectory_B[-1]) + 1 == num_assets + 1, "where a forecast is missing a trajectory ends"
-    worth = terms.limit * terms.capital_ccy + np.concatenate((np.zeros((1, num_assets)), np.cumsum(history.pnl, axis=0)))
     step, slot = 70 - SPAN[0], 2
     row = np.flatnonzero((data.obs_BP[:, 0] == 70) & (data.trajectory_B == 3))[0]
-    peak = worth[: step + 2, slot].max()
-    ret = np.log(worth[step + 1, slot] / worth[step, slot])
-    fall = max((worth[step, slot] / worth[: step + 1, slot].max()) - worth[step + 1, slot] / peak, 0.0)
-    assert data.reward_B[row] == pytest.approx(100.0 * (ret - ret**2 - 0.1 * fall), rel=1e-4, abs=1e-6)
+    ret = np.log1p(history.pnl[: step + 1, slot] / (terms.limit * history.equity[: step + 1]))
+    worth = np.exp(np.concatenate(([0.0], np.cumsum(ret))))
+    fall = max(worth[-2] / worth[:-1].max() - worth[-1] / worth.max(), 0.0)
+    assert data.reward_B[row] == pytest.approx(100.0 * (ret[-1] - ret[-1] ** 2 - 0.1 * fall), rel=1e-4, abs=1e-6)
+
+
+def test_what_a_slot_loses_is_never_paid_for_and_counts_as_a_part_of_what_it_may_hold(chain: Any, told: Any) -> None:
+    folder, _, terms = told
+    history = read_history(folder, "random", chain.panel.symbols, chain.panel.ts_ns_T)
+    money = terms.limit * history.equity
+    lost = history._replace(pnl=np.repeat(-0.2 * money[:, None], history.pnl.shape[1], axis=1))
+    shape = (len(chain.panel.ts_ns_T), len(chain.panel.symbols))
+    data = transitions_of(lost, terms, np.zeros((*shape, 1), np.float32), np.ones(shape, np.bool_), SPAN)
+    ret = np.log(0.8)
+    floor = 100.0 * (ret - ret**2)
+    assert data.reward_B == pytest.approx(floor, abs=2.0 + 1e-3)
+    assert (data.reward_B <= floor + 1e-3).all()
 
 
 def test_a_span_without_steps_and_a_strategy_without_a_ledger_are_refused(chain: Any, told: Any) -> None:
