@@ -106,16 +106,22 @@ def update(learner: Learns, rollout: Rollout, cfg: PPOConfig, rng: np.random.Gen
 
 
 def _standardised(rollout: Rollout, team: Team) -> Tensor:
-    """Advantages less their mean, over their deviation, over all of the team's samples whose action was heard."""
+    """Advantages less their mean, over their deviation, over all of the team's samples whose action was heard.
+
+    Where samples are weighed, so are mean and deviation, and then what comes out: a mean taken off after weighing would not cancel.
+    """
     advantage_B, heard_B = rollout.advantage_B.numpy().astype(np.float64), rollout.heard_B.numpy().astype(np.float64)
     weight_B = heard_B if heard_B.any() else np.ones_like(heard_B)
+    own_B = None if rollout.weight_B is None else rollout.weight_B.numpy().astype(np.float64)
+    weight_B = weight_B if own_B is None else weight_B * own_B
     moments: Float64Array = np.array([weight_B.sum(), (weight_B * advantage_B).sum()])
     team.total(moments)
     mean = moments[1] / moments[0]
     square: Float64Array = np.array([(weight_B * (advantage_B - mean) ** 2).sum()])
     team.total(square)
     spread = float(np.sqrt(square[0] / moments[0])) + 1e-8
-    return torch.from_numpy(((advantage_B - mean) / spread).astype(np.float32))
+    standard_B = (advantage_B - mean) / spread
+    return torch.from_numpy((standard_B if own_B is None else standard_B * own_B).astype(np.float32))
 
 
 def explained_variance(value_B: Tensor, return_B: Tensor) -> float:

@@ -138,4 +138,8 @@ class RewardScale:
             running_E[ended_E] = 0.0
         team.total(moments)
         self.state["moments"] += moments
+        return self.in_units(reward_TE)
+
+    def in_units(self, reward_TE: Float64Array) -> Float64Array:
+        """Rewards over the deviation as it is, within [-10, 10]; moves nothing. Shapes  (T, E)."""
         return np.clip(reward_TE / self.divisor, -_CLIP, _CLIP)

@@ -37,6 +37,8 @@ class Rollout(NamedTuple):
     """Of a policy with a memory: the memory of every account at the start."""
     ended_TE: Tensor | None = None
     """And after which steps it was emptied."""
+    weight_B: Tensor | None = None
+    """Of an old sample's advantage, where old ones are learned from again."""
 
 
 class Summary(NamedTuple):
@@ -137,14 +139,20 @@ def finish(
     value_TE = record.value_TE.astype(np.float64)
     paid_TE = trajectory.reward_TE if scale is None else scale.scaled(trajectory.reward_TE, ended_TE, gamma, team)
     advantage_TE = advantages(paid_TE, value_TE, record.next_TE, trajectory.terminated_TE, ended_TE, gamma, gae_lambda)
+    return samples_of(trajectory, table_RF, advantage_TE, advantage_TE + value_TE)
+
+
+def samples_of(trajectory: Trajectory, table_RF: Float32Array | None, advantage_TE: Float64Array, target_TE: Float64Array) -> Rollout:
+    """What was done, flattened over (T, E), with its advantages and what the critic is to say."""
+    record = trajectory.record
     market = None if record.row_TE is None or table_RF is None else market_of(table_RF, record.row_TE.reshape(-1))
     obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B = (
         torch.from_numpy(np.asarray(x, dtype=np.float32)).flatten(0, 1)
-        for x in (record.obs_TEP, record.u_TE, record.logprob_TE, value_TE, advantage_TE, advantage_TE + value_TE, trajectory.heard_TE)
+        for x in (record.obs_TEP, record.u_TE, record.logprob_TE, record.value_TE, advantage_TE, target_TE, trajectory.heard_TE)
     )
     allowed_BC = None if record.allowed_TEC is None else torch.from_numpy(record.allowed_TEC).flatten(0, 1)
     state_ES = None if record.state_ES is None else torch.from_numpy(record.state_ES)
-    ended = None if state_ES is None else torch.from_numpy(ended_TE)
+    ended = None if state_ES is None else torch.from_numpy(trajectory.ended_TE)
     return Rollout(obs_BP, u_B, logprob_B, value_B, advantage_B, return_B, heard_B, market, allowed_BC, state_ES, ended)
 
 

@@ -26,8 +26,8 @@ from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
 from plusultra_core.rl.learning.learner import Alone, Learner, Team
 from plusultra_core.rl.learning.processes import run_team
 from plusultra_core.rl.ppo import PPOConfig, Row, update
+from plusultra_core.rl.replay.store import Replay, ReplayConfig
 from plusultra_core.rl.reward import RewardConfig, RewardScale
-from plusultra_core.rl.rollout import Rollout, collect
 from plusultra_core.rl.workers.telemetry import Clock, Telemetry
 from plusultra_core.rl.world import Rows, Spans, lessons_of
 
@@ -73,6 +73,7 @@ class RLConfig:
     reward: RewardConfig
     risk: RiskConfig
     ppo: PPOConfig
+    replay: ReplayConfig
     autograd: TorchConfig
     """Of policies that the compiled learner does not know."""
     warmstart: WarmstartConfig
@@ -146,32 +147,35 @@ def _train(team: Team, run: RLConfig, place: Place, policy: AnyPolicy, checkpoin
     num_accounts, num_updates, stages = run.train.num_accounts // team.size, run.train.num_updates, run.stages()
     learner = make_learner(run, policy, team)
     scale = RewardScale(num_accounts) if run.ppo.norm_reward else None
-    telemetry, clock = Telemetry(num_accounts), Clock()
+    telemetry, replay, clock = Telemetry(num_accounts), Replay(run.replay), Clock()
     state = disk.load(checkpoint, _shape(run))
     env = _enter(run, place, policy, stage_of(stages, 0 if state is None else state["update"]), num_accounts)
     if state is None:
         state = _begin(run, place, policy, env, team)
     else:
-        disk.restore(checkpoint, state, learner, env, scale, telemetry)
+        disk.restore(checkpoint, state, learner, env, scale, telemetry, replay)
     for number in range(state["update"], num_updates):
         rng, stage = _rng(run, number + 1, team), stage_of(stages, number)
         if number == stage.first and number > 0:
             env = _enter(run, place, policy, stage, num_accounts)
             env.reset(rng)
-            _forget(learner, scale, telemetry)
+            _forget(learner, scale, telemetry, replay)
         if isinstance(env, Charged):
             env.set_progress(number / max(1, num_updates - 1))
         if run.ppo.anneal_lr:
             learner.learning_rate = run.ppo.learning_rate * (1.0 - number / num_updates)
-        rollout, summary = collect(learner, env, run.train.num_steps, stage.gamma, run.ppo.gae_lambda, rng, scale, telemetry.absorb)
+        rollout, summary = replay.collect(
+            number, learner, env, run.train.num_steps, stage.gamma, run.ppo.gae_lambda, rng, scale, telemetry.absorb
+        )
         clock.lap("collect")
         row = update(learner, rollout, run.ppo, rng)
         clock.lap("learn")
-        _absorb(policy, rollout, team)
+        _absorb(policy, replay.fresh_obs(rollout), team)
         row = {
             "update": float(number + 1),
             **{k: float(v) for k, v in summary._asdict().items()},
             **telemetry.row,
+            **replay.row,
             **row,
             **_spread(policy),
             "reward_scale": 1.0 if scale is None else scale.divisor,
@@ -184,9 +188,9 @@ def _train(team: Team, run: RLConfig, place: Place, policy: AnyPolicy, checkpoin
         state["history"] = [*state["history"], row]
         if is_checkpoint:
             state["update"] = number + 1
-            disk.save(checkpoint, state, _shape(run), learner, env, scale, telemetry)
+            disk.save(checkpoint, state, _shape(run), learner, env, scale, telemetry, replay)
         if progress is not None:
-            progress.report("policy", **row, **clock.read(len(rollout.u_B)))
+            progress.report("policy", **row, **clock.read(num_accounts * run.train.num_steps))
     return Trained(state["best"], dict(state["best_row"]), state["history"])
 
 
@@ -286,17 +290,18 @@ def _keep_best(state: dict[str, Any], policy: AnyPolicy, row: Row) -> None:
         state["best_row"] = {**state["best_row"], **kept, "is_flat": 0.0}
 
 
-def _absorb(policy: AnyPolicy, rollout: Rollout, team: Team) -> None:
+def _absorb(policy: AnyPolicy, obs_BP: Tensor, team: Team) -> None:
     """Let what was seen move the running statistics, of all workers alike."""
     if isinstance(policy, Policy) or not policy.body.is_running:
         return
-    moments = policy.body.moments(rollout.obs_BP)
+    moments = policy.body.moments(obs_BP)
     team.total(moments)
     policy.body.absorb(moments)
 
 
-def _forget(learner: AnyLearner, scale: RewardScale | None, telemetry: Telemetry) -> None:
+def _forget(learner: AnyLearner, scale: RewardScale | None, telemetry: Telemetry, replay: Replay) -> None:
     """Episodes begin anew: what was remembered and what was earned so far does not go on."""
+    replay.forget()
     memory = learner.state().get("memory")
     if memory is not None:
         memory.zero_()

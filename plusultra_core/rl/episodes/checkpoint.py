@@ -12,6 +12,7 @@ from torch import Tensor
 from plusultra_core import artifacts
 from plusultra_core.errors import JobError
 from plusultra_core.rl.learning.learner import Team
+from plusultra_core.rl.replay.store import Replay
 from plusultra_core.rl.reward import RewardScale
 from plusultra_core.rl.workers.telemetry import Telemetry
 
@@ -31,12 +32,13 @@ def load(path: Path, shape: Mapping[str, int]) -> dict[str, Any] | None:
 
 
 def save(
-    path: Path, state: dict[str, Any], shape: Mapping[str, int], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry
-) -> None:
+    path: Path, state: dict[str, Any], shape: Mapping[str, int], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry,
+    replay: Replay,
+) -> None:  # fmt: skip
     """Every worker its episodes, then the first the rest, which names the update; then what is older goes."""
     team: Team = learner.team
     place, optimizer = _place(path, team, state["update"]), dict(learner.state())
-    parts = {"env": env.state(), "scale": {} if scale is None else scale.state, "telemetry": telemetry.state}
+    parts = {"env": env.state(), "scale": {} if scale is None else scale.state, "telemetry": telemetry.state, "replay": replay.state}
     own = {name: {k: torch.from_numpy(array) for k, array in part.items()} for name, part in parts.items()}
     own["memory"] = {"rows": rows} if (rows := optimizer.pop("memory", None)) is not None else {}
     _write(place, own)
@@ -49,12 +51,16 @@ def save(
             older.unlink()
 
 
-def restore(path: Path, state: dict[str, Any], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry) -> None:
-    """Put a loaded state back: weights and optimiser, episodes and what was told of them, what accounts remember, the scale of rewards."""
+def restore(
+    path: Path, state: dict[str, Any], learner: Any, env: Any, scale: RewardScale | None, telemetry: Telemetry, replay: Replay
+) -> None:
+    """Put a loaded state back: weights and optimiser, episodes and what was told of them, what accounts remember, the scale of rewards,
+    the rollouts that are learned from again."""
     parts: dict[str, dict[str, Tensor]] = torch.load(_place(path, learner.team, state["update"]), weights_only=True)
     learner.load_state(state["policy"], {**state["optimizer"], "memory": parts["memory"].get("rows")})
     env.load_state({name: tensor.numpy() for name, tensor in parts["env"].items()})
     telemetry.state = {name: tensor.numpy().copy() for name, tensor in parts["telemetry"].items()}
+    replay.load_state({name: tensor.numpy() for name, tensor in parts["replay"].items()})
     if scale is not None:
         scale.state = {name: tensor.numpy().copy() for name, tensor in parts["scale"].items()}
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.rl.learning.batches import Batch, Charged, batch_of, charge
 from plusultra_core.rl.learning.interface import ActorCritic
 from plusultra_core.rl.learning.learner import Alone, Samples, Team
-from plusultra_core.rl.learning.torch_recorder import TorchRecorder
+from plusultra_core.rl.learning.recorder import Record
+from plusultra_core.rl.learning.torch_recorder import TorchRecorder, reviewed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,10 @@ class TorchLearner:
         if self._memory_ES is None or self._memory_ES.shape != (num_accounts, self.policy.num_state):
             self._memory_ES = torch.zeros(num_accounts, self.policy.num_state, device=self.cfg.device)
         return TorchRecorder(self, (num_steps, num_accounts), num_columns, self._memory_ES, rng)
+
+    def review(self, record: Record, ended_TE: BoolArray, table_RF: Float32Array | None) -> Record:
+        """The rows with the densities and values of the weights as they are now; what accounts remembered at the start stays."""
+        return reviewed(self, record, ended_TE)
 
     def keep(self, memory_ES: Tensor) -> None:
         """What the accounts remember after a rollout."""
@@ -138,6 +143,14 @@ class TorchLearner:
         with torch.no_grad():
             logprob_M, _, value_M = self._of(batch, rows_M)
         return rows_M, logprob_M, value_M
+
+    def remembered(self, batch: Batch) -> Tensor:
+        """State after every sample of a whole rollout. Shapes  (B, S)."""
+        state_BS = torch.zeros(len(batch.logprob_B), self.policy.num_state, device=self.cfg.device)
+        with torch.no_grad(), self.mixed():
+            for rows_M in self._pieces(batch, torch.arange(len(state_BS), device=self.cfg.device)):
+                state_BS[rows_M] = self._states(batch, rows_M, batch.obs_BP[rows_M]).float()
+        return state_BS
 
     def num_pieces(self, batch: Batch) -> int:
         """Pieces that the whole rollout is cut into."""

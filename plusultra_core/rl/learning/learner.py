@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.models.policy import Policy
 from plusultra_core.rl.learning import kernels
 from plusultra_core.rl.learning.networks import CHUNK, Networks
-from plusultra_core.rl.learning.recorder import CompiledRecorder, Recorder
+from plusultra_core.rl.learning.recorder import CompiledRecorder, Record, Recorder, reviewed
 from plusultra_core.rl.learning.tables import Market
 
 _HALF_LOG_TAU_E = 0.5 * math.log(2.0 * math.pi * math.e)
@@ -75,6 +75,9 @@ class Learns(Protocol):
     ) -> Recorder:
         """Room for a rollout in which the policy acts."""
 
+    def review(self, record: Record, ended_TE: BoolArray, table_RF: Float32Array | None) -> Record:
+        """The rows with the densities and values of the weights as they are now; as recorded where those have not moved."""
+
     def first_distance(self, samples: Samples) -> float:
         """Largest distance of the ratio from 1, over the first rows."""
 
@@ -107,6 +110,10 @@ class Learner:
     ) -> CompiledRecorder:
         """Room for a rollout in which this policy acts; with a table the columns are the own state's."""
         return CompiledRecorder(self.networks, (num_steps, num_accounts), num_columns, table_RF, rng)
+
+    def review(self, record: Record, ended_TE: BoolArray, table_RF: Float32Array | None) -> Record:
+        """The rows with the densities and values of the weights as they are now; as recorded where those have not moved."""
+        return reviewed(self.networks, record, ended_TE, table_RF)
 
     def logprobs(self, mean_B: Float32Array, u_B: Float32Array) -> Float32Array:
         """Log density of u, in the arithmetic of the loss."""

@@ -26,6 +26,8 @@ class Record(NamedTuple):
     allowed_TEC: BoolArray | None
     state_ES: Float32Array | None
     """Memory of the accounts at the start, where the policy has one."""
+    final_CP: Float32Array | None = None
+    """What followed, whole, where an episode ended or the rollout did, in the order of time and account."""
 
 
 class Recorder(Protocol):
@@ -84,10 +86,9 @@ class CompiledRecorder:
         value_TE = self._out_KTE[1]
         next_TE: Float64Array = np.empty(value_TE.shape)
         next_TE[:-1] = value_TE[1:]
-        last_TE = ended_TE.copy()
-        last_TE[-1] = True
-        next_TE[last_TE] = self._networks.outputs(torch.from_numpy(np.concatenate(self._final)), 2)[1]
-        return Record(self._obs_TEP, self._row_TE, self._u_TE, self._logprob_TE, value_TE, next_TE, None, None)
+        final_CP = np.concatenate(self._final)
+        next_TE[closed(ended_TE)] = self._networks.outputs(torch.from_numpy(final_CP), 2)[1]
+        return Record(self._obs_TEP, self._row_TE, self._u_TE, self._logprob_TE, value_TE, next_TE, None, None, final_CP)
 
     def _settle(self) -> None:
         """Where products of few rows round otherwise than those of a chunk, take densities and values from chunks, as the update will."""
@@ -101,3 +102,27 @@ class CompiledRecorder:
                 return
             out_KB[:, index_M] = found_KM
             kernels.logprobs(found_KM[0], u_B[index_M], self._networks.logstd, self._logprob_TE.reshape(-1)[index_M[0] : index_M[-1] + 1])
+
+
+def closed(ended_TE: BoolArray) -> BoolArray:
+    """After which steps nothing follows in the rows themselves."""
+    closed_TE = ended_TE.copy()
+    closed_TE[-1] = True
+    return closed_TE
+
+
+def reviewed(networks: Networks, record: Record, ended_TE: BoolArray, table_RF: Float32Array | None) -> Record:
+    """The rows with the densities and values of the weights as they are now, in chunks as the update reads them."""
+    obs_BP, u_B = record.obs_TEP.reshape(-1, record.obs_TEP.shape[2]), record.u_TE.reshape(-1)
+    market = None if record.row_TE is None or table_RF is None else market_of(table_RF, record.row_TE.reshape(-1))
+    logprob_B: Float32Array = np.empty(u_B.size, dtype=np.float32)
+    value_B: Float32Array = np.empty(u_B.size, dtype=np.float32)
+    for first in range(0, u_B.size, CHUNK):
+        of = slice(first, min(first + CHUNK, u_B.size))
+        mean_M, value_B[of] = networks.rows(obs_BP, np.arange(of.start, of.stop), market)
+        kernels.logprobs(mean_M, u_B[of], networks.logstd, logprob_B[of])
+    value_TE = value_B.reshape(ended_TE.shape)
+    next_TE: Float64Array = np.empty(ended_TE.shape)
+    next_TE[:-1] = value_TE[1:]
+    next_TE[closed(ended_TE)] = networks.outputs(torch.from_numpy(record.final_CP), 2)[1]
+    return record._replace(logprob_TE=logprob_B.reshape(ended_TE.shape), value_TE=value_TE, next_TE=next_TE)

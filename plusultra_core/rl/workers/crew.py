@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from plusultra_core.arrays import BoolArray, Float32Array
 from plusultra_core.errors import ContractError
 from plusultra_core.rl.learning.learner import Learns
-from plusultra_core.rl.learning.recorder import Record
+from plusultra_core.rl.learning.recorder import Record, closed
 from plusultra_core.rl.rollout import Episodes, Trajectory, roll
 
 Weights = NDArray[np.uint8]
@@ -137,14 +138,25 @@ class Supply:
 def merge(trajectories: Sequence[Trajectory]) -> Trajectory:
     """Accounts side by side, in the order of the workers; what comes back is owned and may be written to."""
     records = [trajectory.record for trajectory in trajectories]
-    record = Record(
-        *(_beside([record[i] for record in records], axis=0 if name == "state_ES" else 1) for i, name in enumerate(Record._fields))
-    )
+    axes = {"state_ES": 0, "final_CP": 0}
+    record = Record(*(_beside([record[i] for record in records], axis=axes.get(name, 1)) for i, name in enumerate(Record._fields)))
+    record = record._replace(final_CP=_in_order(record.final_CP, [trajectory.ended_TE for trajectory in trajectories]))
     return Trajectory(record, *(_beside([t[i] for t in trajectories], axis=1) for i in range(1, len(Trajectory._fields))))
 
 
 def _beside(parts: Sequence[Any], axis: int) -> Any:
     return None if parts[0] is None else np.concatenate(parts, axis=axis)
+
+
+def _in_order(final_CP: Float32Array | None, ended: Sequence[BoolArray]) -> Float32Array | None:
+    """What followed, worker after worker, in the order of time and account of all."""
+    if final_CP is None:
+        return None
+    columns = np.repeat(np.arange(len(ended)), [ended_TE.shape[1] for ended_TE in ended])
+    worker_C = np.broadcast_to(columns, (len(ended[0]), columns.size))[closed(np.concatenate(ended, axis=1))]
+    ordered_CP = np.empty_like(final_CP)
+    ordered_CP[np.argsort(worker_C, kind="stable")] = final_CP
+    return ordered_CP
 
 
 def pack(policy: nn.Module) -> Weights:

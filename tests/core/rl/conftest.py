@@ -21,6 +21,7 @@ from plusultra_core.rl.curriculum.warmstart import WarmstartConfig
 from plusultra_core.rl.env import World
 from plusultra_core.rl.learning.autograd import TorchConfig
 from plusultra_core.rl.ppo import PPOConfig
+from plusultra_core.rl.replay.store import ReplayConfig
 from plusultra_core.rl.reward import RewardConfig
 from plusultra_core.rl.train import Place, RLConfig, TrainConfig
 from plusultra_core.rl.world import Rows, Spans
@@ -98,6 +99,7 @@ RUN = RLConfig(
         backbone=BackboneConfig(source="supervised", tuning="full", depth_decay=0.5),
     ),
     risk=RiskConfig(sharpe=OFF, sortino=OFF, drawdown=OFF, cvar=OFF, entropic=OFF, decay=0.01, level=0.05, aversion=5.0),
+    replay=ReplayConfig(max_age=0, max_ratio=1.0, num_trajectories=3),
     autograd=TorchConfig(device="cpu", precision="32-true", compile=False, chunk=4096),
     curriculum=CurriculumConfig(stages=()),
     reward=RewardConfig(scale=100.0, variance_coef=2.0, drawdown_coef=0.0, sharpe_coef=0.0, sharpe_decay=0.01),
