@@ -129,7 +129,8 @@ class SimplexDirichlet:
     """Weights of A assets and, last, cash: w ~ Dirichlet(1 + scale x softplus(score)); what is masked takes no part and gets no gradient.
 
     Every concentration is above 1, so that the density has one mode, inside, and is bounded. Stored actions are logarithms of the
-    weights; `log_prob` is the density of the weights over the simplex of those that take part.
+    weights; `log_prob` is the density of the weights over the simplex of those that take part. Of a certain policy it is a small
+    difference of large logarithms, so density and entropy are summed in float64.
     Shapes  score (B, A + 1); allowed (B, A + 1) bool, cash always True; scale (1,); u (B, A + 1), masked 0.
     """
 
@@ -142,7 +143,7 @@ class SimplexDirichlet:
 
     @property
     def _total_B(self) -> Tensor:
-        return self.excess_BW.sum(dim=1) + self.num_B
+        return self.excess_BW.double().sum(dim=1) + self.num_B
 
     def sample(self, rng: np.random.Generator) -> Tensor:
         """Logarithms of gamma draws over their sum. Shapes  (B, A + 1) float32, masked 0."""
@@ -153,14 +154,16 @@ class SimplexDirichlet:
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Log density of the weights exp(u)."""
-        of_each_BW = self.excess_BW * u.clamp_min(_LEAST_LOG) - torch.lgamma(self.alpha_BW)
-        return _where(self.allowed_BW, of_each_BW).sum(dim=1) + torch.lgamma(self._total_B)
+        excess_BW = self.excess_BW.double()
+        of_each_BW = excess_BW * u.clamp_min(_LEAST_LOG).double() - torch.lgamma(1.0 + excess_BW)
+        return (_where(self.allowed_BW, of_each_BW).sum(dim=1) + torch.lgamma(self._total_B)).to(u.dtype)
 
     def entropy(self) -> Tensor:
         """Differential entropy of the weights. Source  the closed form with the digamma function."""
-        total_B = self._total_B
-        of_each_BW = torch.lgamma(self.alpha_BW) - self.excess_BW * torch.digamma(self.alpha_BW)
-        return _where(self.allowed_BW, of_each_BW).sum(dim=1) - torch.lgamma(total_B) + (total_B - self.num_B) * torch.digamma(total_B)
+        total_B, excess_BW = self._total_B, self.excess_BW.double()
+        of_each_BW = torch.lgamma(1.0 + excess_BW) - excess_BW * torch.digamma(1.0 + excess_BW)
+        left_B = _where(self.allowed_BW, of_each_BW).sum(dim=1)
+        return (left_B - torch.lgamma(total_B) + (total_B - self.num_B) * torch.digamma(total_B)).to(self.excess_BW.dtype)
 
     def mode(self) -> Tensor:
         """Logarithms of the densest weights: each excess over their sum."""

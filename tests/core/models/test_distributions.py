@@ -107,6 +107,17 @@ def test_weights_are_torchs_dirichlet_over_what_takes_part() -> None:
     assert ours.parts(u).shape == (5, 3)
 
 
+def test_the_density_of_a_certain_book_keeps_its_digits() -> None:
+    """Concentrations of thousands: a ratio of two densities may not be off by percents because their logarithms are large."""
+    score_BW = torch.linspace(900.0, 1100.0, 33).repeat(8, 1)
+    certain = SimplexDirichlet(score_BW, None, 10.0)
+    exact = Dirichlet(1.0 + certain.excess_BW.double(), validate_args=False)
+    u = exact.sample().log().float()
+    assert float((certain.log_prob(u).double() - exact.log_prob(u.double().exp())).abs().max()) < 1e-4
+    assert float((certain.entropy().double() - exact.entropy()).abs().max()) < 1e-4
+    assert certain.log_prob(u).dtype == certain.entropy().dtype == torch.float32
+
+
 def test_weights_are_drawn_around_their_mean() -> None:
     score = torch.tensor([[1.0, -1.0, 2.0, 0.0]]).repeat(20_000, 1)
     ours = SimplexDirichlet(score, torch.tensor([[True, False, True, True]]).repeat(20_000, 1))
