@@ -7,7 +7,7 @@ import numpy as np
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.errors import ContractError
+from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig
 from plusultra_core.simulation.liquidity.currency import conversion_bps, in_account
 from plusultra_core.simulation.liquidity.rolling import carry, rolling_mean
@@ -176,6 +176,20 @@ def check_market(market: MarketArrays) -> None:
         raise ContractError(f"market.session_end: expected {shape[0]} values, found {market.session_end.shape}")
     if np.any(here & (np.arange(shape[0])[:, None] >= market.end)):
         raise ContractError("market.end: an asset has bars after it was delisted; allowed 0; build it with with_delisting")
+
+
+def check_orders(market: MarketArrays, order_type: str) -> None:
+    """That resting orders can be told to fill.
+
+    Raises  ConfigError for limit orders in assets of which only results are exchanged: their bars are translated at the rate of the
+            close, so that the way to a limit would tell of a close to come; dollars in yen would always be bought below it.
+    """
+    moved_N = market.margined & (market.translation != 0.0).any(axis=0)
+    if order_type == "limit" and moved_N.any():
+        raise ConfigError(
+            f"simulation.order_type: limit orders in {int(moved_N.sum())} assets quoted abroad, settled in margin; expected market orders: "
+            "set order_type to market, or exchange.settlement of the market to cash"
+        )
 
 
 def last_close(market: MarketArrays) -> Float64Array:
