@@ -71,7 +71,13 @@ class TensorEpisodes:
         return self.start_at(t, n)
 
     def start_at(self, t: Tensor, n: Tensor) -> Tensor:
-        """Start episode e on asset n[e] at bar t[e]."""
+        """Start episode e on asset n[e] at bar t[e].
+
+        Raises  ContractError where an episode would outlast the market.
+        """
+        last = len(self._present) - 1 - self.episode_bars
+        if int(t.min()) < 0 or int(t.max()) > last:
+            raise ContractError(f"episodes: expected starts in bars 0 to {last}, found {int(t.min())} to {int(t.max())}; start earlier")
         capital = self.env.cfg.initial_capital_ccy
         self.start = t
         self.env.accounts = open_accounts(self.env.market, t, n[:, None], self.stream, capital, self._seed)

@@ -46,6 +46,7 @@ class TensorEnvironment:
         ns = torch.tensor([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=torch.int64, device=device)
         cumulative = torch.from_numpy(np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))).to(device)
         self.latency = Latency(ns, cumulative)
+        self._bars_left = 0
         self._step: Step = torch.compile(self.once, dynamic=False) if compiled else self.once
 
     def reset(self, t_E: Int64Array, asset_EA: Int64Array, stream_E: Int64Array) -> TensorAccounts:
@@ -59,10 +60,18 @@ class TensorEnvironment:
         device = self.market.half_spread.device
         t, asset, stream = (torch.from_numpy(np.array(x, dtype=np.int64)).to(device) for x in (t_E, asset_EA, stream_E))
         self.accounts = open_accounts(self.market, t, asset, stream, self.cfg.initial_capital_ccy, self.cfg.seed)
+        self._bars_left = num_times - 1 - int(t_E.max())
         return self.accounts
 
     def step(self, request: Tensor) -> Happened:
-        """One bar of every account. Shapes  request (E, A), in any precision. Units  parts of equity. NaN  hold."""
+        """One bar of every account. Shapes  request (E, A), in any precision. Units  parts of equity. NaN  hold.
+
+        Raises  ContractError where an account that lives stands on the last bar.
+        """
+        last = self.market.ts_ns.numel() - 1
+        if self._bars_left < 1 and bool((~self.accounts.done & (self.accounts.t >= last)).any()):  # nothing is asked of the device before
+            raise ContractError(f"step: an account stands on bar {last}, the last; reset it")
+        self._bars_left -= 1
         self.accounts, happened = self._step(self.accounts, request.to(self.market.half_spread.dtype))
         return happened
 

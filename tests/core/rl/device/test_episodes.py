@@ -13,6 +13,7 @@ from plusultra_core.rl.device.loop import collect
 from plusultra_core.rl.env import TradingEnv
 from plusultra_core.rl.learning.autograd import TorchLearner
 from plusultra_core.rl.ppo import update
+from plusultra_core.simulation.market import with_delisting
 
 SPAN, BARS = (10, 390), 40
 
@@ -38,6 +39,55 @@ def test_a_step_is_that_of_the_environment_number_for_number(lab: Any) -> None:
         assert np.allclose(here.ret.numpy(), there.ret_E, rtol=1e-9, atol=1e-12)
         assert np.array_equal(here.ended.numpy(), there.ended_E)
         assert np.allclose(here.final_obs.numpy(), there.final_obs_EP, atol=1e-6)
+
+
+def rough(lab: Any, rng: np.random.Generator) -> Any:
+    """The planted world with holes, jumps, thin bars, dividends, two assets that leave, missing forecasts and room to be ruined."""
+    world = lab.world()
+    shape = world.market.tradable.shape
+    here = rng.random(shape) > 0.2
+    jump = np.exp(np.cumsum(rng.normal(0, 0.3, shape) * (rng.random(shape) < 0.05), axis=0))
+    prices = {name: np.where(here, getattr(world.market, name) * jump, np.nan) for name in ("open", "high", "low", "close")}
+    prices["open"][rng.random(shape) < 0.1] = np.nan
+    volume = np.where(here, rng.choice([0.0, 1e2, 1e4, 1e9], shape), 0.0)
+    dividend = np.where(rng.random(shape) < 0.05, 0.5, 0.0)
+    market = world.market._replace(**prices, volume=volume, tradable=here, dividend=dividend)
+    return replace(
+        world,
+        market=with_delisting(market, np.array([200, 999, 300, 999]), np.array([-1.0, 0.0, -0.4, 0.0])),
+        present_TN=rng.random(shape) > 0.3,
+        simulation=replace(world.simulation, max_leverage=5.0, maintenance_margin=0.15, permanent_coef=0.5, permanent_decay_frac=0.1),
+        guard=replace(world.guard, max_weight=3.0, max_gross=3.0, max_net=3.0),
+    )
+
+
+def test_over_several_resets_to_the_last_bar_it_is_the_environment_where_accounts_are_ruined_and_actions_missing(lab: Any) -> None:
+    rng = np.random.default_rng(3)
+    world, reward, num = rough(lab, rng), replace(lab.run.reward, drawdown_coef=0.3), 64
+    ours, theirs = (kind(world, num, (10, 400), BARS, 0.1, reward, **more) for kind, more in
+                    ((TensorEpisodes, {"dtype": torch.float64, "device": "cpu"}), (TradingEnv, {})))  # fmt: skip
+
+    def follow(rows: np.ndarray) -> None:
+        t, n = ours.start.numpy()[rows], ours.env.accounts.asset.numpy()[rows]
+        theirs.env.reset(rows, t, n, ours.stream.numpy()[rows])
+        theirs.start_E[rows] = t
+        theirs._observe()
+
+    follow(np.arange(num))
+    ended, ruined = 0, 0
+    for _ in range(150):
+        assert np.allclose(ours.obs.numpy(), theirs.obs_EP, atol=2e-6)
+        action = np.clip(rng.normal(0, 1, num), -1, 1) * 3
+        action[rng.random(num) < 0.05] = np.nan
+        here, there = ours.step(torch.from_numpy(action)), theirs.step(action, None)
+        assert np.allclose(here.reward.numpy(), there.reward_E, rtol=1e-7, atol=1e-7)
+        assert np.array_equal(here.ended.numpy(), there.ended_E)
+        assert np.array_equal(here.terminated.numpy(), there.terminated_E)
+        assert np.allclose(here.final_obs.numpy(), there.final_obs_EP, atol=2e-6)
+        ended, ruined = ended + there.ended_E.sum(), ruined + there.terminated_E.sum()
+        follow(np.flatnonzero(there.ended_E))
+    assert ended > 2 * num
+    assert ruined > 10
 
 
 def test_an_ended_episode_starts_anew_under_another_name(lab: Any) -> None:
@@ -82,6 +132,8 @@ def test_what_cannot_be_done_on_a_device_is_refused(lab: Any) -> None:
         )  # fmt: skip
     with pytest.raises(ContractError, match="shorter episodes"):
         TensorEpisodes(lab.world(), 4, (10, 30), 40, 0.1, lab.run.reward, dtype=torch.float32, device="cpu")
+    with pytest.raises(ContractError, match="starts in bars 0 to 359, found 10 to 360"):
+        device_env(lab, lab.world(), 2).start_at(torch.tensor([10, 360]), torch.tensor([0, 1]))
     with pytest.raises(ConfigError, match="squashed Gaussians"):
         collect(_learner(lab, memory="gru"), device_env(lab, lab.world(), 4), 2, 0.9, 0.9, torch.Generator())
     with pytest.raises(ConfigError, match="squashed Gaussians"):

@@ -111,3 +111,10 @@ def test_what_is_no_utility_is_refused(world: Any) -> None:
         utility_loss(path_of([1.0, 1.0]), "hope", 1.0)  # type: ignore[arg-type]
     with pytest.raises(ContractError, match="reset"):
         twin_of(world, world.flat(5), 1).reset(np.array([4]), np.zeros((1, 1), np.int64), np.zeros(1, np.int64))
+
+
+def test_no_bar_is_played_twice_at_the_end_of_the_market(world: Any) -> None:
+    twin = twin_of(world, world.flat(5), 1)
+    assert len(run_path(twin, torch.full((4, 1, 1), 0.5)).equity) == 5
+    with pytest.raises(ContractError, match="an account stands on bar 4, the last"):
+        twin.step(torch.full((1, 1), 0.5))
