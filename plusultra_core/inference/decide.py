@@ -114,10 +114,8 @@ class PolicyDesk:
         """
         self.recipe = policy_recipe(bundle)
         self.policy = load_policy(bundle, len(panel.symbols))
-        self.limit = float(bundle.config["limit"])
-        self._gross = float(bundle.config["gross"])
-        self._band = float(bundle.config["band"])
-        self._episode_bars = int(bundle.config["episode_bars"])
+        self.limit, self._gross, self._band, episode_bars = _numbers(bundle)
+        self._episode_bars = int(episode_bars)
         self._first = span[0]
         n_B, t_B = anchors_in(panel, span)
         rows_BF = self._rows(bundle, panel, n_B, t_B)
@@ -178,6 +176,23 @@ class PolicyDesk:
             return None
         free_EA = np.broadcast_to((accounts.guard_E == ACTIVE)[:, None], accounts.asset_EA.shape)
         return allowed_parts(np.array(self.recipe.grid, dtype=np.float32), own_EAO[:, :, 0].reshape(-1), free_EA.reshape(-1))
+
+
+def _numbers(bundle: Bundle) -> tuple[float, ...]:
+    """Limit of a slot, of the gross, the no-trade band and the length of an episode.
+
+    Raises  ArtifactError when one is missing or makes no sense: a bundle is somebody else's file.
+    """
+    found = []
+    for name, least, most in (("limit", 1e-9, math.inf), ("gross", 1e-9, math.inf), ("band", 0.0, 1.0), ("episode_bars", 1.0, 2.0**53)):
+        value = bundle.config.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not least <= float(value) < most:
+            raise ArtifactError(
+                f"bundle.config.{name}: expected a number in [{least:g}, {most:g}), found {value!r}; train the policy again"
+            )
+        found.append(float(value))
+    return tuple(found)
 
 
 def policy_recipe(bundle: Bundle) -> RecipeConfig:

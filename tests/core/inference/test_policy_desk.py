@@ -130,3 +130,12 @@ def test_a_bundle_with_another_recipe_than_its_tensors_is_refused(chain: Any) ->
         broken = replace(bundle, config={**bundle.config, "policy": {**bundle.config["policy"], **change}})
         with pytest.raises(ArtifactError, match=word):
             load_policy(broken, 4)
+
+
+@pytest.mark.parametrize("name", ["limit", "gross", "band", "episode_bars"])
+@pytest.mark.parametrize("value", [None, "1", True, -1.0, float("nan"), float("inf"), [1.0]])
+def test_a_bundle_whose_numbers_make_no_sense_is_refused(chain: Any, name: str, value: object) -> None:
+    bundle, panel = trained(chain, RECIPES[0]), chain.panel
+    for config in ({**bundle.config, name: value}, {k: v for k, v in bundle.config.items() if k != name}):
+        with pytest.raises(ArtifactError, match=f"config.{name}"):
+            PolicyDesk(replace(bundle, config=config), panel, panel.folds[-1].test)
