@@ -139,7 +139,7 @@ def test_advantages_are_centred_before_they_are_weighed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "num_workers"), [({}, 1), ({}, 2), ({"memory": "gru"}, 1), ({"head": "dirichlet"}, 1), ({"head": "categorical"}, 1)]
+    ("recipe", "num_workers"), [({}, 1), ({}, 2), ({"memory": "gru"}, 1), ({"head": "dirichlet"}, 1)]
 )
 def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(lab: Any, tmp_path: Path, recipe: dict[str, str], num_workers: int) -> None:
     """Killed after the second update, with two rollouts kept; ratios begin at 1 for every policy."""
@@ -154,9 +154,14 @@ def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(lab: Any, tmp_path
     assert all(row["ratio_first"] == 0.0 for row in whole.history[1:])
     assert [row["replay_age"] for row in whole.history[1:]] == [0.0, 0.5, 1.0, 1.0]
     assert all(0.0 < row["replay_ess"] < 1.0 for row in whole.history[2:])
-    without = train(lab, tmp_path / "off.pt", replace(run, replay=lab.run.replay))
-    assert without.history != whole.history
-    assert "replay_age" not in without.history[-1]
+
+
+def test_without_replay_nobody_tells_of_it_and_with_it_the_first_update_is_the_same(lab: Any, tmp_path: Path) -> None:
+    run = lab.changed(num_accounts=16, num_steps=16)
+    off, on = (train(lab, tmp_path / name, replace(run, replay=cfg)) for name, cfg in (("off.pt", lab.run.replay), ("on.pt", ON)))
+    assert all("replay_age" not in row for row in off.history)
+    assert off.history[1].items() <= on.history[1].items()
+    assert off.history[2]["v_loss"] != on.history[2]["v_loss"]
 
 
 def test_a_stage_of_a_curriculum_begins_without_the_rollouts_of_the_last(lab: Any, tmp_path: Path) -> None:
