@@ -185,12 +185,10 @@ def _numbers(bundle: Bundle) -> tuple[float, ...]:
     """
     found = []
     for name, least, most in (("limit", 1e-9, math.inf), ("gross", 1e-9, math.inf), ("band", 0.0, 1.0), ("episode_bars", 1.0, 2.0**53)):
-        value = bundle.config.get(name)
+        value: Any = bundle.config.get(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or not least <= float(value) < most:
-            raise ArtifactError(
-                f"bundle.config.{name}: expected a number in [{least:g}, {most:g}), found {value!r}; train the policy again"
-            )
+        if not is_number or not least <= value < most:
+            raise ArtifactError(f"bundle.config.{name}: expected a number in [{least:g}, {most:g}), found {value!r}; train again")
         found.append(float(value))
     return tuple(found)
 
