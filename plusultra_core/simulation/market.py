@@ -131,8 +131,12 @@ def plain_terms(ts_ns_T: Int64Array, num_assets: int) -> dict[str, Any]:
 def with_terms(market: MarketArrays, lot_N: Float64Array, tick_N: Float64Array, multiplier_N: Float64Array) -> MarketArrays:
     """The market in contracts: prices become money per contract, so that quantity x price is notional everywhere.
 
-    `tick_N` is in quoted prices. Volume is taken to count contracts already; the average notional follows the prices.
+    `tick_N` is in the prices that the market holds. Volume is taken to count contracts already; the average notional follows the prices.
+    Raises  ContractError for ticks of assets quoted abroad: in account money they are another one at every bar.
     """
+    abroad_N = (tick_N > 0.0) & (market.translation != 0.0).any(axis=0)
+    if abroad_N.any():
+        raise ContractError(f"market.tick: {int(abroad_N.sum())} assets are quoted abroad, their ticks are no fixed money; give them 0")
     priced = {name: getattr(market, name) * multiplier_N for name in ("open", "high", "low", "close", "dividend", "translation", "adv_ccy")}
     return market._replace(**priced, lot=lot_N.astype(np.float64), tick=tick_N * multiplier_N)
 

@@ -28,7 +28,9 @@ class Money(NamedTuple):
 
 
 def in_account(open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, rate: Float64Array, margin: bool) -> Money:
-    """Prices times the rate known at the close of their bar; the open, in cash, times that of the bar before, at which its fills exchange.
+    """Prices times the rate known at the close of their bar; the open, in cash, times that of the row before, at which its fills exchange.
+
+    After a halt the rate of before it is no longer one, and the open has that of its bar.
 
     Shapes  (T, N); rate NaN without a bar.
     Units   rate: account currency for one unit of the asset's.
@@ -37,7 +39,8 @@ def in_account(open_: Float64Array, high: Float64Array, low: Float64Array, close
     last = before(np.where(np.isfinite(close), rate, np.nan))
     moved = np.isfinite(last) & np.isfinite(close) & (rate != last)
     translation = np.where(moved, before(close) * (rate - last), 0.0)
-    first = open_ * np.where(moved & (not margin), last, rate)
+    follows = np.concatenate((np.zeros((1, rate.shape[1]), np.bool_), np.isfinite(close[:-1])))
+    first = open_ * np.where(moved & follows & (not margin), last, rate)
     top, bottom, end = high * rate, low * rate, close * rate
     wide = moved & (not margin)
     top = np.where(wide, np.fmax(np.fmax(top, first), end), top)

@@ -177,9 +177,11 @@ def stressed_costs(costs: CostsConfig, factors: Factors) -> CostsConfig:
 
 
 def stressed_execution(cfg: SimulationConfig, factors: Factors) -> SimulationConfig:
-    """Execution of a world."""
+    """Execution of a world; a rebate of resting orders does not grow with the fees."""
+    rebate = cfg.maker_fee_factor < 0.0
     return replace(
         cfg,
+        maker_fee_factor=cfg.maker_fee_factor / factors.fee if rebate else cfg.maker_fee_factor,
         latency_ms=tuple(ms * factors.latency for ms in cfg.latency_ms),
         permanent_coef=cfg.permanent_coef * factors.impact,
         initial_capital_ccy=cfg.initial_capital_ccy * factors.capital,

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
+from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
 from plusultra_core.simulation.ledger import PARTS, Ledger
-from plusultra_core.simulation.market import check_market, market_arrays
+from plusultra_core.simulation.market import check_market, market_arrays, with_terms
 from plusultra_core.simulation.records import COSTS, MarketArrays
 
 T, N = 40, 3
@@ -163,3 +164,24 @@ def test_a_market_rate_that_stands_at_parity_for_a_while_is_exchanged_at_a_cost(
     own = replace(shares, exchange=replace(shares.exchange, settlement=settled))
     made = market_arrays(NS_PER_DAY * np.arange(T), bars, np.full((N, T), 0.02), bars.pop("here"), own, 5, 0.02)
     assert made.conversion_bps.tolist() == [0.0, cost_bps, cost_bps]
+
+
+def test_an_order_that_waits_through_a_halt_is_exchanged_at_no_rate_of_before_it(world: Any, shares: MarketConfig) -> None:
+    here = np.ones((2, 12), bool)
+    here[0, 3:8] = False
+    bars = {name: np.full((2, 12), 100.0) for name in ("open", "high", "low", "close")}
+    bars |= {"volume": np.full((2, 12), 1e9), "funding": np.zeros((2, 12)), "fx": np.where(np.arange(12) < 5, 1.2, 1.32) * np.ones((2, 1))}
+    market = market_arrays(NS_PER_DAY * np.arange(12), bars, np.full((2, 12), 0.02), here, shares, 5, 0.02)
+    targets = np.full((11, 2), np.nan)
+    targets[2, 0] = 0.5
+    ledger = world.run(market, targets, time_in_force="gtc")
+    assert ledger.steps.fill[7, 0] > 0
+    assert ledger.equity[-1] == pytest.approx(1e6 - ledger.steps.spread.sum())
+
+
+def test_a_tick_of_a_share_abroad_is_not_taken_for_money_of_the_account(shares: MarketConfig) -> None:
+    market, _ = abroad(shares, 8)
+    one = np.ones(N)
+    assert with_terms(market, one, np.array([0.01, 0.0, 0.0]), one).tick.tolist() == [0.01, 0.0, 0.0]
+    with pytest.raises(ContractError, match=r"market\.tick: 2 assets"):
+        with_terms(market, one, np.full(N, 0.01), one)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.simulation.engine import backtest
+from plusultra_core.simulation.engine import backtest, build_rules
 from plusultra_core.simulation.market import check_market, with_delisting
 from plusultra_core.simulation.worlds.families import EventConfig, PerturbationConfig
 from plusultra_core.simulation.worlds.history import Crisis, eligible_rows
 from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
-from plusultra_core.simulation.worlds.specs import UNCHANGED, Past, World, open_past, perturb
+from plusultra_core.simulation.worlds.specs import UNCHANGED, Past, World, open_past, perturb, stressed_costs, stressed_execution
 
 
 def lay(past: Past, drawn: World) -> Any:
@@ -64,3 +64,12 @@ def test_an_asset_that_is_delisted_in_the_span_is_so_in_a_crisis_too(world: Any,
     ledger = backtest(laid, np.full((49, 2), 0.3), 150, NS_PER_DAY, world.plain, world.free, world.wide)
     worth = ledger.steps.position[strikes - 152, 1] * ledger.steps.mark[strikes - 152, 1]
     assert ledger.steps.price_pnl[strikes - 151, 1] == pytest.approx(-worth) and worth > 0
+
+
+@pytest.mark.parametrize("maker", [-0.5, 0.5])
+def test_higher_fees_raise_no_rebate(world: Any, maker: float) -> None:
+    cfg, dear = replace(world.plain, order_type="limit", maker_fee_factor=maker), UNCHANGED._replace(fee=2.0)
+    calm = build_rules(cfg, world.costly, NS_PER_DAY)
+    rules = build_rules(stressed_execution(cfg, dear), stressed_costs(world.costly, dear), NS_PER_DAY)
+    assert rules.fee_frac == 2.0 * calm.fee_frac
+    assert rules.maker_fee_frac == (calm.maker_fee_frac if maker < 0 else 2.0 * calm.maker_fee_frac)
