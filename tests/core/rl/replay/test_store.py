@@ -138,9 +138,7 @@ def test_advantages_are_centred_before_they_are_weighed() -> None:
     assert float((found**2 / weight * heard).sum() / (weight * heard).sum()) == pytest.approx(1.0, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "num_workers"), [({}, 1), ({}, 2), ({"memory": "gru"}, 1), ({"head": "dirichlet"}, 1)]
-)
+@pytest.mark.parametrize(("recipe", "num_workers"), [({}, 1), ({}, 2), ({"memory": "gru"}, 1), ({"head": "dirichlet"}, 1)])
 def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(lab: Any, tmp_path: Path, recipe: dict[str, str], num_workers: int) -> None:
     """Killed after the second update, with two rollouts kept; ratios begin at 1 for every policy."""
     run = lab.recipe(**recipe, norm_obs="running" if recipe else "train_span")
