@@ -17,6 +17,7 @@ from plusultra_core.market import ExchangeConfig
 RATES, RATE_FIELD = "exchange_rates", "rate"
 """Where `side_tables` say what a symbol's money was worth."""
 _PAIR = re.compile(r"([A-Z]{3})[/_.-]?([A-Z]{3})(=X)?")
+_NEVER = 2**63 - 1
 _MINOR = {
     "GBX": ("GBP", 0.01),
     "GBp": ("GBP", 0.01),
@@ -148,8 +149,9 @@ def _cross(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
 
 
 def _first_fresh(ways: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The best way at each time at which one of them changes."""
-    times = _times(ways)
+    """The best way at each time at which one of them changes, or is too old and leaves it to the next."""
+    left = [] if len(ways) == 1 else [way.filter(pl.col("expires_ns") < pl.col("known_ns").shift(-1).fill_null(_NEVER)) for way in ways]
+    times = _times([*ways, *(way.select(known_ns=pl.col("expires_ns") + 1) for way in left)])
     found = times.with_columns(expires_ns=pl.lit(None, pl.Int64), rate=pl.lit(None, pl.Float64))
     for way in ways:
         now = times.join_asof(way, on="known_ns", strategy="backward", check_sortedness=False)

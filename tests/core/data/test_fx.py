@@ -63,6 +63,11 @@ def test_a_rate_that_is_too_old_is_none_and_a_fresher_way_stands_in_for_it() -> 
     assert at([0, 2, 3], "GBP", beside) == [2.0, 2.0, 2.5]
 
 
+def test_a_way_that_grows_too_old_leaves_it_to_one_that_is_not_at_once() -> None:
+    rows = forex(GBPUSD=[1.25], EURUSD=[1.5, 1.5], EURGBP=[1.0, 1.0])
+    assert at([0, 1, 2, 2.5, 3, 3.5], "GBP", rows) == [1.25, 1.25, 1.25, 1.5, 1.5, None]
+
+
 def test_a_cross_lasts_as_long_as_the_older_of_its_legs() -> None:
     legs = forex(EURGBP=[0.5, None, None, None], EURUSD=[1.25, 1.5, 1.75, 2.0])
     assert at([0, 1, 2, 2.5, 3], "GBP", legs) == [2.5, 3.0, 3.5, None, None]
