@@ -104,6 +104,19 @@ def test_utilities_are_what_their_names_say() -> None:
     assert utility_loss(path, "cvar", 2.0).item() == pytest.approx(-(ret.mean() + 2.0 * -0.05))
 
 
+@pytest.mark.parametrize("kind", ["mean_variance", "log", "sharpe", "cvar"])
+@pytest.mark.parametrize("last", [-0.2, 0.0])
+def test_a_ruined_account_leaves_every_loss_and_gradient_finite(kind: str, last: float) -> None:
+    path = path_of([1.0, 0.5, last, last])
+    path.equity.requires_grad_()
+    loss = utility_loss(path, kind, 1.0)  # type: ignore[arg-type]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(path.equity.grad).all()
+    if kind == "log":
+        assert loss.item() == pytest.approx(-np.log(1e-3) / 3)
+
+
 def test_what_is_no_utility_is_refused(world: Any) -> None:
     with pytest.raises(ConfigError, match="aversion"):
         utility_loss(path_of([1.0, 1.0]), "log", -1.0)
