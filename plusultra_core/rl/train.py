@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.job import Progress
 from plusultra_core.models.policies.acting import Acting
@@ -94,6 +96,12 @@ class RLConfig:
             raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
         if (self.reward.sharpe_coef and not self.risk.sharpe.is_off) or (self.reward.drawdown_coef and not self.risk.drawdown.is_off):
             raise ConfigError("risk: sharpe and drawdown stand in reward and in risk; set one of each to 0")
+        shared = self.train.num_accounts // self.train.num_workers
+        if self.policy.memory.kind != "none" and shared < self.ppo.num_minibatches:
+            raise ConfigError(
+                f"ppo.num_minibatches: expected at most the {shared} accounts of a worker, found {self.ppo.num_minibatches}; "
+                "a policy with a memory learns from whole accounts"
+            )
         self.stages()
 
     def stages(self) -> tuple[Stage, ...]:
@@ -272,6 +280,7 @@ def _begin(run: RLConfig, place: Place, policy: AnyPolicy, env: Any, team: Team)
     rng = _rng(run, 0, Alone())
     lessons = lessons_of(place.rows, run.policy, place.world, run.horizon_index, run.gain, place.limit)
     cloned = clone_rule(policy, lessons, run.warmstart, rng)
+    align(policy, team)
     env.reset(rng if team.rank == 0 else _rng(run, 0, team))
     row = {"update": 0.0, "clone_loss": cloned[-1] if cloned else 0.0, "reward_scale": 1.0, **validate(run, place, policy)}
     flat = flattened(policy)
@@ -281,6 +290,17 @@ def _begin(run: RLConfig, place: Place, policy: AnyPolicy, env: Any, team: Team)
     state: dict[str, Any] = {"update": 0, "history": [row], "best": best, "best_row": nothing}
     _keep_best(state, policy, row)
     return state
+
+
+def align(policy: AnyPolicy, team: Team) -> None:
+    """Give every member the first one's weights: a clone made with another number of threads rounds otherwise, and would never meet."""
+    if team.size == 1:
+        return
+    with torch.no_grad():
+        for tensor in policy.state_dict().values():
+            values: Float64Array = tensor.double().cpu().numpy() * (team.rank == 0)
+            team.total(values)
+            tensor.copy_(torch.from_numpy(values))
 
 
 def _keep_best(state: dict[str, Any], policy: AnyPolicy, row: Row) -> None:

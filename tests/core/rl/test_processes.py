@@ -13,6 +13,7 @@ from plusultra_core.rl.learning.learner import Alone, Learner, Team
 from plusultra_core.rl.learning.processes import run_team
 from plusultra_core.rl.ppo import PPOConfig, update
 from plusultra_core.rl.rollout import Rollout
+from plusultra_core.rl.train import align
 
 NUM = 600
 
@@ -58,3 +59,16 @@ def test_a_team_learns_what_one_process_does_from_all_samples_and_the_same_twice
 def test_where_a_member_fails_all_stop() -> None:
     with pytest.raises(JobError, match="one of 2 processes failed"):
         run_team(2, 4, fail, fail)
+
+
+def begun(team: Team) -> None:
+    """Every member begins with weights of its own, as clones made with other numbers of threads do."""
+    policy = build_policy(PolicyConfig(width=16, num_layers=2, init_std=0.4), 6, 5, team.rank)
+    align(policy, team)
+    first = build_policy(PolicyConfig(width=16, num_layers=2, init_std=0.4), 6, 5, 0)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(policy.state_dict().values(), first.state_dict().values(), strict=True))
+    team.total(np.zeros(1))
+
+
+def test_a_team_begins_with_the_weights_of_its_first_member() -> None:
+    run_team(2, 1_000, begun, begun)

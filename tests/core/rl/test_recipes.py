@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plusultra_core.errors import ContractError
+from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.models.policies.acting import Acting
 from plusultra_core.rl.curriculum.risk import Schedule
 from plusultra_core.rl.curriculum.stages import CurriculumConfig, StageConfig
@@ -182,3 +182,9 @@ def test_validation_acts_as_training_does(lab: Any) -> None:
             state = policy.remember(obs, state)
             expected = torch.tanh(policy.distribution(obs, state).mode())
         assert np.array_equal(acting.act(obs.numpy()), expected.double().numpy())
+
+
+def test_a_policy_with_a_memory_needs_an_account_for_every_minibatch(lab: Any) -> None:
+    run = lab.recipe(memory="gru")
+    with pytest.raises(ConfigError, match="num_minibatches: expected at most the 2 accounts"):
+        replace(run, train=replace(run.train, num_accounts=4, num_workers=2))
