@@ -286,7 +286,7 @@ def _begin(run: RLConfig, place: Place, policy: AnyPolicy, env: Any, team: Team)
     flat = flattened(policy)
     nothing = {"update": 0.0, "is_flat": 1.0, "reward_scale": 1.0, **validate(run, place, flat)}
     nothing["clone_valid_reward"] = row["valid_reward"]
-    best = {name: tensor.detach().clone() for name, tensor in flat.state_dict().items()}
+    best = {name: tensor.detach().clone().cpu() for name, tensor in flat.state_dict().items()}
     state: dict[str, Any] = {"update": 0, "history": [row], "best": best, "best_row": nothing}
     _keep_best(state, policy, row)
     return state
@@ -306,7 +306,7 @@ def align(policy: AnyPolicy, team: Team) -> None:
 def _keep_best(state: dict[str, Any], policy: AnyPolicy, row: Row) -> None:
     if row["valid_reward"] > state["best_row"]["valid_reward"]:
         kept = {name: row[name] for name in ("update", "valid_reward", "valid_ret", "valid_position", "reward_scale")}
-        state["best"] = {name: tensor.detach().clone() for name, tensor in policy.state_dict().items()}
+        state["best"] = {name: tensor.detach().clone().cpu() for name, tensor in policy.state_dict().items()}
         state["best_row"] = {**state["best_row"], **kept, "is_flat": 0.0}
 
 

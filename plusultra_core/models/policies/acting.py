@@ -13,18 +13,19 @@ class Acting:
 
     def __init__(self, policy: AnyPolicy, num_rows: int) -> None:
         self.policy, self.num_rows = policy, num_rows
-        self._state_BS: Tensor = torch.zeros(num_rows, policy.num_state)
+        self._device = next(policy.parameters()).device
+        self._state_BS: Tensor = torch.zeros(num_rows, policy.num_state, device=self._device)
 
     def act(self, obs_BP: Float32Array, fresh_B: BoolArray | None = None, allowed_BC: BoolArray | None = None) -> Float64Array:
         """Parts of the limit that are wished for; what was remembered of `fresh` rows is forgotten first. Shapes  (B,) or (B, A)."""
-        policy, obs = self.policy, torch.from_numpy(obs_BP)
+        policy, obs = self.policy, torch.from_numpy(obs_BP).to(self._device)
         if fresh_B is not None:
-            self._state_BS[torch.from_numpy(fresh_B.copy())] = 0.0
+            self._state_BS[torch.from_numpy(fresh_B.copy()).to(self._device)] = 0.0
         with torch.no_grad():
             self._state_BS = policy.remember(obs, self._state_BS)
-            allowed = None if allowed_BC is None else torch.from_numpy(allowed_BC)
+            allowed = None if allowed_BC is None else torch.from_numpy(allowed_BC).to(self._device)
             distribution = policy.distribution(obs, self._state_BS, allowed)
-            parts: Float64Array = distribution.parts(distribution.mode()).double().numpy()
+            parts: Float64Array = distribution.parts(distribution.mode()).double().cpu().numpy()
         return parts
 
 

@@ -56,7 +56,7 @@ class WindowRows(nn.Module):
         return made
 
     def attach(self, gather: Gather, n_R: Int64Array, t_R: Int64Array) -> None:
-        """Name the windows: number r is the one that ends at (n_R[r], t_R[r])."""
+        """Name the windows: number r is the one that ends at (n_R[r], t_R[r]). They stay on the CPU; what is asked for goes along."""
         self._gather = gather
         self._n_R, self._t_R = torch.from_numpy(n_R), torch.from_numpy(t_R)
         self.see(0)
@@ -72,12 +72,13 @@ class WindowRows(nn.Module):
         numbers = torch.arange(len(self._n_R), device=self.temperature_K1.device)
         with torch.no_grad():
             parts = [self._encode(numbers[first : first + _BATCH]) for first in range(0, len(numbers), _BATCH)]
-        return torch.cat([torch.zeros(0, self.width), *parts])
+        return torch.cat([torch.zeros(0, self.width, device=numbers.device), *parts])
 
     def forward(self, number_B: Tensor) -> Tensor:
         """Rows of numbered windows; every distinct one is encoded once. Shapes  (B,) whole numbers -> (B, F)."""
         number_B = number_B.long()
         if self._table_RF is not None:
+            self._table_RF = self._table_RF.to(number_B.device)
             return self._table_RF[number_B]
         distinct, place_B = torch.unique(number_B, return_inverse=True)
         return self._encode(distinct)[place_B]
@@ -85,8 +86,8 @@ class WindowRows(nn.Module):
     def _encode(self, number_B: Tensor) -> Tensor:
         if self._gather is None:
             raise ContractError("policy: no windows are attached; attach those of the panel before it acts")
-        n_B, t_B = (axis_R[number_B.cpu()].to(number_B.device) for axis_R in (self._n_R, self._t_R))
-        x_BTF, state_BTS, mask_BT = self._gather(n_B, t_B)
+        n_B, t_B = (axis_R[number_B.cpu()] for axis_R in (self._n_R, self._t_R))
+        x_BTF, state_BTS, mask_BT = (part.to(number_B.device) for part in self._gather(n_B, t_B))
         if 0 < self.visible_bars < x_BTF.shape[1]:
             hidden_T = torch.arange(x_BTF.shape[1], device=x_BTF.device) < x_BTF.shape[1] - self.visible_bars
             x_BTF, state_BTS = (x.masked_fill(hidden_T[:, None], 0) for x in (x_BTF, state_BTS))
@@ -168,14 +169,14 @@ class Body(nn.Module):
 
     def moments(self, obs_BP: Tensor) -> Float64Array:
         """Count, sum and squares of the columns of a rollout, for `absorb`. Shapes  (3, P)."""
-        x_BP = obs_BP.reshape(-1, self.num_obs).double().numpy()
+        x_BP = obs_BP.reshape(-1, self.num_obs).double().cpu().numpy()
         found: Float64Array = np.stack((np.full(self.num_obs, float(len(x_BP))), x_BP.sum(axis=0), (x_BP**2).sum(axis=0)))
         return found
 
     def absorb(self, moments_3P: Float64Array) -> None:
         """Let what was seen move the running statistics. Between an update and the next rollout, never within."""
         if self.is_running:
-            self.moments_3P += torch.from_numpy(moments_3P)
+            self.moments_3P += torch.from_numpy(moments_3P).to(self.moments_3P.device)
 
     def _normed(self, obs_BP: Tensor) -> Tensor:
         if not self.is_running or float(self.moments_3P[0, 0]) == 0.0:

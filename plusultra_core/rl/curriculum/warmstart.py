@@ -71,8 +71,10 @@ def imitate(policy: AnyPolicy, draw: Callable[[], tuple[Tensor, Tensor, Tensor |
 
 def _distance(policy: AnyPolicy, obs_BP: Tensor, part: Tensor, allowed: Tensor | None) -> Tensor:
     """Of a Gaussian the square of what the part lies off; of choices the surprise; of weights the cross entropy."""
+    device = next(policy.parameters()).device
+    obs_BP, part, allowed = obs_BP.to(device), part.to(device), None if allowed is None else allowed.to(device)
     with torch.no_grad():
-        state_BS = policy.remember(obs_BP, torch.zeros(len(obs_BP), policy.num_state))
+        state_BS = policy.remember(obs_BP, obs_BP.new_zeros(len(obs_BP), policy.num_state))
     distribution = policy.distribution(obs_BP, state_BS, allowed)
     if isinstance(distribution, SimplexDirichlet):
         share_BW = torch.cat((part, 1.0 - part.sum(dim=1, keepdim=True)), dim=1)

@@ -188,3 +188,19 @@ def test_a_policy_with_a_memory_needs_an_account_for_every_minibatch(lab: Any) -
     run = lab.recipe(memory="gru")
     with pytest.raises(ConfigError, match="num_minibatches: expected at most the 2 accounts"):
         replace(run, train=replace(run.train, num_accounts=4, num_workers=2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "head", "memory"), KINDS)
+def test_every_kind_of_policy_trains_and_is_validated_on_a_gpu(lab: Any, tmp_path: Path, kind: str, head: str, memory: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = []
+    for device in ("cpu", "cuda"):
+        run = lab.recipe(kind, head, memory, norm_obs="running")
+        run = replace(run, autograd=replace(run.autograd, device=device), train=replace(run.train, **{**SHORT, "num_updates": 1}))
+        run = replace(run, warmstart=replace(run.warmstart, num_steps=3))
+        found.append(train(lab, tmp_path / device, run))
+    assert found[0].history[0]["clone_loss"] == pytest.approx(found[1].history[0]["clone_loss"], abs=1e-4)
+    assert found[0].history[1]["valid_reward"] == pytest.approx(found[1].history[1]["valid_reward"], abs=0.05)
+    assert all(tensor.device.type == "cpu" for tensor in found[1].tensors.values())
