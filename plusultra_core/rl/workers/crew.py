@@ -17,6 +17,7 @@ from plusultra_core.rl.learning.learner import Learns
 from plusultra_core.rl.learning.recorder import Record, closed
 from plusultra_core.rl.rollout import Episodes, Trajectory, roll
 
+_MEMORY = "memory"
 Weights = NDArray[np.uint8]
 """Bytes of all tensors of a policy, in the order of its `state_dict`."""
 
@@ -77,15 +78,22 @@ class Worker:
         return Shipment(roll(self._station.learner, self._station.env, self._num_steps, rng), version)
 
     def state(self) -> dict[str, Any]:
-        """Of the episodes."""
-        env: Any = self._station.env
+        """Of the episodes, and what the policy remembers of them."""
+        env, learner = self._anything()
         state: dict[str, Any] = env.state()
-        return state
+        memory = learner.state().get(_MEMORY)
+        return state if memory is None else {**state, _MEMORY: memory.cpu().numpy().copy()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
-        env: Any = self._station.env
-        env.load_state(state)
+        env, learner = self._anything()
+        env.load_state({name: value for name, value in state.items() if name != _MEMORY})
+        if hasattr(learner, "keep"):
+            memory_ES: Any = state.get(_MEMORY, np.zeros((0, 0), dtype=np.float32))
+            learner.keep(torch.from_numpy(memory_ES.copy()).to(learner.cfg.device))
+
+    def _anything(self) -> tuple[Any, Any]:
+        return self._station.env, self._station.learner
 
 
 class Here:

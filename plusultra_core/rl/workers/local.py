@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plusultra_core.errors import JobError
+from plusultra_core.errors import ContractError, JobError
 from plusultra_core.rl.workers.crew import Recruit, Shipment, Weights, Worker
 
 _PATIENCE_S = 600.0
@@ -34,6 +34,7 @@ class Processes:
         self._rooms: dict[str, SharedMemory] = {}
         self._weights: list[SharedMemory] = []
         self._turn = 0
+        self._on_their_way = 0
 
     def send(self, weights: Weights, number: int, version: int) -> None:
         """Put the weights where all see them, and name the place. Two places take turns."""
@@ -43,18 +44,26 @@ class Processes:
         self._turn += 1
         _bytes(room)[: weights.size] = weights
         self._ask("work", [(room.name, weights.size, number, version)] * self.size)
+        self._on_their_way += 1
 
     def receive(self) -> list[Shipment]:
         """One shipment a worker, in their order."""
-        return [self._open(*answer) for answer in self._answers()]
+        answers = self._answers()
+        self._on_their_way -= 1
+        return [self._open(*answer) for answer in answers]
 
     def states(self) -> list[dict[str, Any]]:
-        """The episodes of every worker."""
+        """The episodes of every worker.
+
+        Raises  ContractError while rollouts are on their way: those would come back in their place.
+        """
+        self._still("state")
         self._ask("state", [()] * self.size)
         return self._answers()
 
     def load_states(self, states: Sequence[dict[str, Any]]) -> None:
-        """Go on from `states`."""
+        """Go on from `states`. Raises  ContractError while rollouts are on their way."""
+        self._still("load_state")
         self._ask("load_state", [(state,) for state in states])
         self._answers()
 
@@ -66,6 +75,10 @@ class Processes:
             pipe.close()
         for room in (*self._rooms.values(), *self._weights):
             room.unlink()
+
+    def _still(self, asked: str) -> None:
+        if self._on_their_way:
+            raise ContractError(f"workers: {asked} was asked while {self._on_their_way} rollouts are on their way; receive them first")
 
     def _ask(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         for rank, (pipe, of_worker) in enumerate(zip(self._pipes, arguments, strict=True)):

@@ -11,7 +11,7 @@ import torch
 from plusultra_core.errors import ConfigError, ContractError, JobError
 from plusultra_core.models.policies.distributions import SquashedGaussian
 from plusultra_core.models.policy import PolicyConfig, build_policy
-from plusultra_core.rl.env import Outcome
+from plusultra_core.rl.env import Outcome, TradingEnv
 from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
 from plusultra_core.rl.learning.learner import Alone, Learner, Team
 from plusultra_core.rl.ppo import PPOConfig, update
@@ -114,6 +114,46 @@ def test_a_crew_of_one_acts_as_a_training_without_workers() -> None:
         shipped = finish(merge([s.trajectory for s in crew.receive()]), None, 0.9, 0.9, None, learner.team)
         alone, _ = collect(learner, env, STEPS, 0.9, 0.9, generator(SEED, number, 0))
         assert all(torch.equal(a, b) for a, b in zip(shipped[:7], alone[:7], strict=True))
+
+
+def test_states_are_not_asked_for_while_rollouts_are_on_their_way() -> None:
+    """They would be taken for the answer."""
+    crew = Processes(recruit, 1, STEPS, SEED)
+    try:
+        crew.send(pack(policy()), 0, 0)
+        with pytest.raises(ContractError, match="on their way"):
+            crew.states()
+        with pytest.raises(ContractError, match="on their way"):
+            crew.load_states([{}])
+        assert crew.receive()[0].version == 0
+        assert set(crew.states()[0]) == {"x_E", "age_E"}
+    finally:
+        crew.close()
+
+
+def test_what_a_policy_remembers_goes_with_the_state_of_its_worker(lab: Any) -> None:
+    run = lab.recipe(memory="gru")
+    world = lab.world()
+
+    def remembering(rank: int, size: int) -> Station:
+        made, env = lab.policy(world, run=run), TradingEnv(world, ACCOUNTS, (0, 300), 40, 0.0, run.reward)
+        env.reset(np.random.default_rng(0))
+        return Station(TorchLearner(made, 1e-3, run.autograd), made, env)
+
+    first, other = (Here(remembering, 1, STEPS, SEED) for _ in range(2))
+    weights = pack(lab.policy(world, seed=2, run=run))
+    begun = first.states()
+    for number in range(2):
+        first.send(weights, number, number)
+        first.receive()
+    for states in (first.states(), begun):
+        other.load_states(states)
+        first.load_states(states)
+        for crew in (first, other):
+            crew.send(weights, 7, 7)
+        a, b = (crew.receive()[0].trajectory for crew in (first, other))
+        assert same(a, b)
+        assert bool(a.record.state_ES.any()) == (states is not begun)
 
 
 def test_a_worker_that_fails_is_named() -> None:
