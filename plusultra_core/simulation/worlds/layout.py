@@ -32,7 +32,7 @@ class Ground(NamedTuple):
 
     past: Past
     head: int
-    """First bar that is kept: early enough that every asset has its last close before the start."""
+    """First bar that is kept: early enough that every asset of the span has its last close before the start."""
     before_TN: Float64Array
     mark_N: Float64Array
     """Last close at the start."""
@@ -62,7 +62,8 @@ def open_ground(past: Past, whole: bool) -> Ground:
     close = market.close[: past.start + 1]
     seen_N = np.isfinite(close).any(axis=0)
     last_N = past.start - np.isfinite(close[::-1]).argmax(axis=0)
-    head = 0 if whole or not seen_N.any() else int(last_N[seen_N].min())
+    lives_N = seen_N & market.tradable[past.start : past.end].any(axis=0)
+    head = 0 if whole or not lives_N.any() else int(last_N[lives_N].min())
     mark_N = np.where(seen_N, close[last_N, np.arange(seen_N.size)], np.nan)
     span = slice(past.start + 1, past.end)
     return Ground(past, head, closes_before(market.close), mark_N, _drift(market.close[span], results_from(market)[span]))
@@ -108,6 +109,8 @@ def lay_worlds(ground: Ground, worlds: tuple[World, ...], bars: dict[str, Any]) 
     start, head = ground.past.start, ground.head
     given = (ground.before_TN, ground.mark_N, ground.drift_2N, rows_WK, factors_WF, events_WME)
     lay_bars(market._replace(**base), *given, start, head, room, laid)
+    early_N = np.isfinite(ground.mark_N) & ~np.isfinite(market.close[head : start + 1]).any(axis=0)
+    laid.close[0].reshape(len(worlds), num_assets)[:, early_N] = ground.mark_N[early_N]  # no bar, but what it was worth last
     return laid
 
 
@@ -139,9 +142,9 @@ def _ends(ground: Ground, worlds: tuple[World, ...]) -> Int64Array:
     for world in worlds:
         found.append(np.where(end_N > start, ground.num_rows, own_N) if world.blocks is not None else own_N)
         if world.crisis is not None:
-            first = start + 1 + world.step - ground.head
+            first = start + 1 + world.step
             after = first + world.crisis.num_bars
-            found[-1] = np.where((own_N >= first) & (own_N < after), after, own_N)
+            found[-1] = np.where((end_N >= first) & (end_N < after), after - ground.head, own_N)
     return np.concatenate(found).astype(np.int64)
 
 

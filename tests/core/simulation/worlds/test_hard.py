@@ -12,7 +12,8 @@ from plusultra_core.simulation.market import check_market, with_delisting
 from plusultra_core.simulation.worlds.families import EventConfig, PerturbationConfig
 from plusultra_core.simulation.worlds.history import Crisis, eligible_rows
 from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
-from plusultra_core.simulation.worlds.specs import UNCHANGED, Past, World, open_past, perturb, stressed_costs, stressed_execution
+from plusultra_core.simulation.worlds.specs import CALM, UNCHANGED, Past, World, open_past, perturb, stressed_costs, stressed_execution
+from plusultra_core.simulation.worlds.sweep import Player, Terms, run_scenarios
 
 
 def lay(past: Past, drawn: World) -> Any:
@@ -73,3 +74,27 @@ def test_higher_fees_raise_no_rebate(world: Any, maker: float) -> None:
     rules = build_rules(stressed_execution(cfg, dear), stressed_costs(world.costly, dear), NS_PER_DAY)
     assert rules.fee_frac == 2.0 * calm.fee_frac
     assert rules.maker_fee_frac == (calm.maker_fee_frac if maker < 0 else 2.0 * calm.maker_fee_frac)
+
+
+def test_the_dead_take_no_room_and_change_no_number(world: Any) -> None:
+    market = dead(world, 4)
+    past, whole = open_past(market, 200, 300, 0.8, 7), open_ground(open_past(market, 200, 300, 0.8, 7), whole=True)
+    assert open_ground(past, whole=False).head == 200 and whole.head == 0
+    target = np.random.default_rng(2).uniform(-0.3, 0.3, (past.num_steps, 10))
+    drawn = (CALM, World("wide", "wide/0", UNCHANGED._replace(sigma=2.0)))
+    found = run_scenarios(past, drawn, [Player("p", world.wide, target)], Terms(NS_PER_DAY, world.plain, world.costly), 9, 64, 1, True)
+    for w, each in enumerate(drawn):
+        ledger = backtest(lay(past, each), target, past.start, NS_PER_DAY, world.plain, world.costly, world.wide)
+        assert found.numbers["ret"][w, 0] == ledger.equity[-1] / ledger.equity[0] - 1.0
+
+
+def test_an_asset_that_was_delisted_before_the_span_comes_back_in_no_world(world: Any) -> None:
+    market = with_delisting(world.market(200, 2), np.array([200, 100]), np.array([0.0, -1.0]))
+    past = open_past(market, 150, 200, 1.0, 7)
+    for step in (0, 19):
+        for whole in (True, False):
+            ground = open_ground(past, whole)
+            drawn = World("crisis", "crisis", UNCHANGED, crisis=Crisis("drawdown", 50, 10, 0.1), step=step)
+            laid = lay_worlds(ground, (drawn,), empty_bars(ground, 1))
+            check_market(laid)
+            assert not laid.tradable[past.start - ground.head :, 1].any()
