@@ -52,7 +52,7 @@ Row = dict[str, float]
 
 def losses(policy: Policy, batch: Rollout, cfg: PPOConfig) -> tuple[Tensor, Row]:
     """Loss of one minibatch and what it says about the update. Samples whose action was not heard teach the critic only."""
-    logratio_B = policy.logprob(policy.mean(batch.obs_BP), batch.u_B) - batch.logprob_B
+    logratio_B = torch.where(batch.heard_B > 0, policy.logprob(policy.mean(batch.obs_BP), batch.u_B) - batch.logprob_B, 0.0)
     ratio_B = logratio_B.exp()
     heard = batch.heard_B.sum().clamp_min(1.0)
     advantage_B = batch.advantage_B

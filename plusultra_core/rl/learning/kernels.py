@@ -115,7 +115,7 @@ def loss_gradient(
         b = index_M[i]
         z = (np.float64(u_B[b]) - np.float64(out_KM[0, i])) * inverse
         logprob = np.float32(-0.5 * z * z - logstd - _HALF_LOG_TAU)
-        logratio = np.float64(logprob) - np.float64(logprob_B[b])
+        logratio = np.float64(logprob) - np.float64(logprob_B[b]) if heard_B[b] > 0.0 else 0.0
         ratio = math.exp(logratio)
         advantage, part = np.float64(advantage_B[b]), np.float64(heard_B[b]) / num_heard
         clipped = min(max(ratio, 1.0 - clip_coef), 1.0 + clip_coef)

@@ -64,6 +64,20 @@ def test_the_gradient_written_by_hand_is_that_of_autograd(lab: Any, size: tuple[
     assert row["clipfrac"] > 0.1
 
 
+def test_an_action_that_nobody_heard_says_nothing_however_unlikely_it_has_become(lab: Any) -> None:
+    """Nothing keeps the policy near it; its ratio may leave the range of floats, and 0 times infinity is no number."""
+    cfg = replace(lab.run.ppo, ent_coef=0.0)
+    policy, rollout = make(16, 2, 50)
+    unlikely = rollout.logprob_B.where(rollout.heard_B > 0, torch.tensor(-2_000.0))
+    learner, found = Learner(policy, 1e-3), []
+    for logprob_B in (rollout.logprob_B, unlikely):
+        sums = learner.gradient(rollout._replace(logprob_B=logprob_B), np.arange(50), 40.0, 50, cfg.clip_coef, cfg.vf_coef)
+        loss, _ = losses(policy, rollout._replace(logprob_B=logprob_B), cfg)
+        found.append((learner.networks.grad.clone(), sums, float(loss.detach())))
+    assert torch.equal(found[0][0], found[1][0]) and bool(torch.isfinite(found[0][0]).all())
+    assert np.array_equal(found[0][1], found[1][1]) and found[0][2] == found[1][2]
+
+
 def test_steps_are_those_of_adam_with_clipped_gradients(lab: Any) -> None:
     cfg = replace(lab.run.ppo, ent_coef=0.01, max_grad_norm=0.05)
     policy, rollout = make(16, 2, 200)
