@@ -118,6 +118,7 @@ def _diverging(chart: Chart) -> list[Any]:
     """A map of signed values around 0, red below and blue above, on one scale."""
     grid = np.stack([series.y for series in chart.series])
     most = float(np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 1.0
+    shown = ".0%" if chart.percent else ".3f"
     return [
         go.Heatmap(
             x=_labels(chart.series[0]),
@@ -127,7 +128,7 @@ def _diverging(chart: Chart) -> list[Any]:
             zmax=most,
             colorscale=[[0.0, "rgba(214,69,80,0.9)"], [0.5, "rgba(135,146,166,0.06)"], [1.0, "rgba(47,111,237,0.9)"]],
             showscale=False,
-            text=[[f"{value:.3f}" if value == value else "" for value in row] for row in grid.tolist()],
+            text=[[f"{value:{shown}}" if value == value else "" for value in row] for row in grid.tolist()],
             texttemplate="%{text}",
             textfont={"size": 10},
             hovertemplate="%{y}, %{x}: %{z:.4f}<extra></extra>",

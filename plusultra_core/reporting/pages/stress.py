@@ -156,7 +156,7 @@ def _overview(stress: Stress, names: list[str]) -> Section:
     for key, title in (("median", "Median net return"), ("q05", "Net return of the 5 % worst worlds")):
         values = {family: _f32([found[family]["strategies"][name][key] for name in traded]) for family in summary["order"]}
         series = tuple(Series(plain(family), tuple(map(plain, traded)), y, COLOURS["total"]) for family, y in values.items())
-        maps.append(Chart(f"map-{key}", title, "diverging", series))
+        maps.append(Chart(f"map-{key}", title, "diverging", series, percent=True))
     curves = tuple(
         Series(plain(name), tuple(_amount(p["capital_ccy"]) for p in curve), _f32([p["sharpe"] for p in curve]), colour(name))
         for name, curve in ((name, summary["capacity"][name]) for name in traded)
