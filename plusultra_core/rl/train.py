@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.job import Progress
 from plusultra_core.models.policies.acting import Acting
@@ -26,7 +24,7 @@ from plusultra_core.rl.episodes import checkpoint as disk
 from plusultra_core.rl.episodes.book import BookEnv
 from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
 from plusultra_core.rl.learning.learner import Alone, Learner, Team
-from plusultra_core.rl.learning.processes import run_team
+from plusultra_core.rl.learning.processes import align, run_team
 from plusultra_core.rl.ppo import PPOConfig, Row, update
 from plusultra_core.rl.replay.store import Replay, ReplayConfig
 from plusultra_core.rl.reward import RewardConfig, RewardScale
@@ -290,17 +288,6 @@ def _begin(run: RLConfig, place: Place, policy: AnyPolicy, env: Any, team: Team)
     state: dict[str, Any] = {"update": 0, "history": [row], "best": best, "best_row": nothing}
     _keep_best(state, policy, row)
     return state
-
-
-def align(policy: AnyPolicy, team: Team) -> None:
-    """Give every member the first one's weights: a clone made with another number of threads rounds otherwise, and would never meet."""
-    if team.size == 1:
-        return
-    with torch.no_grad():
-        for tensor in policy.state_dict().values():
-            values: Float64Array = tensor.double().cpu().numpy() * (team.rank == 0)
-            team.total(values)
-            tensor.copy_(torch.from_numpy(values))
 
 
 def _keep_best(state: dict[str, Any], policy: AnyPolicy, row: Row) -> None:

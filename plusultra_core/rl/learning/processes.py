@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import JobError
+from plusultra_core.rl.learning.learner import Team
 
 _PATIENCE_S = 600.0
 T = TypeVar("T")
@@ -42,6 +44,17 @@ class Shared:
         for array in arrays:
             array[...] = total[first : first + array.size].reshape(array.shape)
             first += array.size
+
+
+def align(policy: nn.Module, team: Team) -> None:
+    """Give every member the first one's weights: a clone made with another number of threads rounds otherwise, and would never meet."""
+    if team.size == 1:
+        return
+    with torch.no_grad():
+        for tensor in policy.state_dict().values():
+            values: Float64Array = tensor.double().cpu().numpy() * (team.rank == 0)
+            team.total(values)
+            tensor.copy_(torch.from_numpy(values))
 
 
 def run_team(size: int, capacity: int, lead: Callable[[Shared], T], work: Callable[..., object], *arguments: Any) -> T:

@@ -10,10 +10,9 @@ import torch
 from plusultra_core.errors import JobError
 from plusultra_core.models.policy import PolicyConfig, build_policy
 from plusultra_core.rl.learning.learner import Alone, Learner, Team
-from plusultra_core.rl.learning.processes import run_team
+from plusultra_core.rl.learning.processes import align, run_team
 from plusultra_core.rl.ppo import PPOConfig, update
 from plusultra_core.rl.rollout import Rollout
-from plusultra_core.rl.train import align
 
 NUM = 600
 
