@@ -78,7 +78,7 @@ def run_team(size: int, capacity: int, lead: Callable[[Shared], T], work: Callab
     finally:
         barrier.abort()
         for process in others:
-            process.terminate()
+            process.kill()
             process.join()
     return result
 

@@ -68,9 +68,9 @@ class Processes:
         self._answers()
 
     def close(self) -> None:
-        """Send the workers home and give the memory back."""
+        """Send the workers home and give the memory back. By SIGKILL: who ignores SIGTERM hands that on to its children."""
         for process, pipe in zip(self._processes, self._pipes, strict=True):
-            process.terminate()
+            process.kill()
             process.join()
             pipe.close()
         for room in (*self._rooms.values(), *self._weights):

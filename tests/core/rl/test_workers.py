@@ -1,6 +1,8 @@
 """Workers elsewhere give the bytes of workers here; teams on several devices learn what one process does."""
 
 import importlib.util
+import signal
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -103,6 +105,18 @@ def test_processes_give_the_bytes_of_workers_here_and_go_on_from_states(lab: Any
         assert all(same(a.trajectory, b.trajectory) for a, b in zip(here.receive(), there.receive(), strict=True))
     finally:
         there.close()
+
+
+def test_workers_that_inherited_deafness_to_sigterm_go_home_all_the_same() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        crew = Processes(recruit, 1, STEPS, SEED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    closing = threading.Thread(target=crew.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
 
 
 def test_a_crew_of_one_acts_as_a_training_without_workers() -> None:
