@@ -122,6 +122,28 @@ def path_rate(num_accounts: int, num_steps: int, ledger: bool, num_threads: int,
     return num_accounts * num_steps / seconds / 1e6
 
 
+def plain_rate(num_steps: int, num_accounts: int, num_chunks: int, columns: tuple[str, ...]) -> float:
+    """Columns of a market with a fee and a spread and nothing else, no limit that could bind; in chunks, so that the ledger's memory
+    is bounded."""
+    market = made_market(num_steps * num_chunks + 1, num_accounts)
+    market = market._replace(volume=np.full(market.close.shape, 1e12))
+    plain = replace(CONFIG, latency_ms=(0.0,), latency_prob=(1.0,), participation=1.0, retarget_frac=0.0, min_order_ccy=1e-3)
+    free = replace(COSTS, fee_min_ccy=0.0, impact_coef=0.0, borrow_bps_year=0.0, funding=False)
+    guard = replace(GUARD, max_participation=1e9, reduce_drawdown=1.0, resume_drawdown=1.0, halt_drawdown=1.0)
+    env = Environment(market, num_accounts, 1, NS_PER_DAY, plain, free, guard)
+    rows, zero = np.arange(num_accounts), np.zeros(num_accounts, np.int64)
+    size = 0.5 if num_accounts > 1 else 0.01  # one path is long: with more it would be broke after a part of it
+    request = np.random.default_rng(0).uniform(-size, size, (num_steps, num_accounts, 1))
+    out = empty_step(request.shape, columns) if columns else None
+
+    def work() -> None:
+        env.reset(rows, zero, rows[:, None], rows)
+        for _ in range(num_chunks):
+            env.run(request, out, None)
+
+    return num_chunks * request.size / best_of(work, times=3) / 1e6
+
+
 def vectorbt_rates(python: str | None) -> None:
     """vectorbt's own work: target percent at every bar of 1,000 columns x 10,000 bars, fee and slippage, no limits, every order kept."""
     if not python:
@@ -132,20 +154,7 @@ def vectorbt_rates(python: str | None) -> None:
         print(f"vectorbt                                skipped: {found.stderr.strip().splitlines()[-1]}")
         return
     peers = [line.split() for line in found.stdout.splitlines()]
-    market = made_market(10_001, 1000)
-    plain = replace(CONFIG, latency_ms=(0.0,), latency_prob=(1.0,), participation=1.0, retarget_frac=0.0, min_order_ccy=1e-3)
-    free = replace(COSTS, fee_min_ccy=0.0, impact_coef=0.0, borrow_bps_year=0.0, funding=False)
-    env = Environment(market, 1000, 1, NS_PER_DAY, plain, free, replace(GUARD, max_participation=1e9, halt_drawdown=1.0))
-    rows, zero = np.arange(1000), np.zeros(1000, np.int64)
-    request = np.random.default_rng(0).uniform(-0.5, 0.5, (500, 1000, 1))
-    out = empty_step(request.shape, ("fill", "price", "fees"))
-
-    def work() -> None:
-        env.reset(rows, zero, rows[:, None], rows)
-        for _ in range(20):  # in chunks, so that the ledger's memory is bounded
-            env.run(request, out, None)
-
-    rate = 10_000 * 1000 / best_of(work, times=2) / 1e6
+    rate = plain_rate(500, 1000, 20, ("fill", "price", "fees"))
     print(f"vectorbt's work here, every order kept  {rate:8.1f}")
     for version, engine, peer in peers:
         print(f"vectorbt {version} {engine:24s}      {float(peer):8.1f}   {rate / float(peer):.1f} x")
@@ -167,6 +176,9 @@ def main() -> None:
         print(f"paths, {words:33s} {rates[0]:8.1f} {rates[1]:8.1f}")
     million = made_market(1_000_001, 1)
     print(f"one path of a million bars              {path_rate(1, 1_000_000, False, 1, True, million):8.1f}")
+    for columns in ((), ("fill", "price", "fees")):
+        words = f"fee and spread alone, {'fills written' if columns else 'none written'}"
+        print(f"one path, {words:29s} {plain_rate(1_000_000, 1, 1, columns):8.1f}")
     vectorbt_rates(python)
 
 

@@ -14,8 +14,9 @@ from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
+from plusultra_core.simulation.kernel.calm import build_rows, no_rows, tells_little
 from plusultra_core.simulation.kernel.wires import numbers, wire
-from plusultra_core.simulation.kernels import FULL, SLOTS, SPARE, USUAL, step_accounts
+from plusultra_core.simulation.kernels import CALM, FULL, SLOTS, SPARE, USUAL, step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
 from plusultra_core.simulation.market import check_market, last_close
 from plusultra_core.simulation.records import TIMES_IN_FORCE, MarketArrays, Step, empty_step
@@ -144,7 +145,8 @@ class Environment:
         self._shares = [(*pair, wire(room)) for pair, room in zip(pairwise(bounds), self._scratches, strict=True) if pair[0] < pair[1]]
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         self.accounts, self._block = build_accounts(num_accounts, num_slots)
-        self._wires, self._scalars = (wire(self._world), wire(self._block)), numbers(self.rules, self.limits)
+        self._rows = build_rows(market) if self._form == SPARE and num_accounts > 1 else no_rows()
+        self._wires, self._scalars = (wire(self._world), wire(self._block), wire(self._rows)), numbers(self.rules, self.limits)
         self.last = empty_step((num_accounts, num_slots))._replace(fill=self.accounts.fill_EA)
         self._nothing, self._no_books = wire(empty_step((0,))), np.zeros(0)
         self._last_wires = wire(self.last)
@@ -229,10 +231,11 @@ class Environment:
         flat = self._nothing if out is None else self._wired(out)
         rows = self._no_books if books is None else books.reshape(-1)
         request = request_SEA.reshape(-1)
+        form = CALM if self._form == SPARE and (out is None or tells_little(out)) else self._form
 
         def carry(low: int, high: int, scratch: Int64Array) -> None:
-            wires = (self._wires[0], self._wires[1], scratch, flat)
-            step_accounts(wires, self._scalars, request, num_steps, low, high, self._form, rows)
+            wires = (self._wires[0], self._wires[1], scratch, flat, self._wires[2])
+            step_accounts(wires, self._scalars, request, num_steps, low, high, form, rows)
 
         if self._pool is None:
             for share in self._shares:

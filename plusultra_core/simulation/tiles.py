@@ -14,7 +14,7 @@ from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step
 
-LANES = 64
+LANES, WIDE = 64, 256
 
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (
@@ -83,6 +83,7 @@ class Scratch(NamedTuple):
     whole: Int64Array
     desk: Float64Array
     clock: Int64Array
+    calm: Float64Array
 
 
 def aligned(size: int) -> Float64Array:
@@ -95,7 +96,7 @@ def aligned(size: int) -> Float64Array:
 def build_scratch(num_slots: int) -> Scratch:
     """An empty tile of so many slots."""
     whole, clock = aligned(num_slots * NUM_WHOLE).view(np.int64), aligned(NUM_CLOCK).view(np.int64)
-    return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock)
+    return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock, aligned(22 * WIDE))
 
 
 def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
@@ -145,7 +146,7 @@ def build_world(
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(error_model="numpy", forceinline=True)
 def mix(x: np.uint64) -> np.uint64:
     """Finaliser of splitmix64.
 
@@ -166,7 +167,7 @@ def stream_keys(seed: int, stream_EA: Int64Array, asset_EA: Int64Array) -> Int64
     return whole
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def take(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
     """Numbers of a flat array of the outside into one field of a tile."""
     if stride == 1:
@@ -178,7 +179,7 @@ def take(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
             inside[i] = outside[first + i * stride]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
     """One field of a tile back into a flat array of the outside; nothing into an empty one."""
     if outside.size == 0:
@@ -192,7 +193,7 @@ def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
             outside[first + i * stride] = inside[i]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of accounts low .. low + n into the tile."""
     desk = scratch.desk
@@ -210,7 +211,7 @@ def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) 
             take(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
     """State of the tile back into accounts low .. low + n."""
     desk = scratch.desk
@@ -228,7 +229,7 @@ def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch)
             put(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def stand_together(block: Block, low: int, n: int, num_slots: int) -> bool:
     """Whether all lanes of a tile stand on the same bar and hold the same assets in their slots."""
     apart = 0
@@ -239,7 +240,7 @@ def stand_together(block: Block, low: int, n: int, num_slots: int) -> bool:
     return apart == 0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def read_times(world: World, desk: Float64Array, clock: Int64Array, n: int, together: bool) -> None:
     """The times of the bars that come; an account that is done may stand beyond the end."""
     last = world.ts_ns.size - 2
@@ -256,7 +257,7 @@ def read_times(world: World, desk: Float64Array, clock: Int64Array, n: int, toge
             desk[SESSION_END + i], desk[YEARS + i] = world.session_end[t + 1], world.years[t + 1]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def spread_out(row: Float64Array, s: Float64Array, first: int, count: int, n: int) -> None:
     """The same numbers into `count` fields of all lanes."""
     for k in range(count):
@@ -265,7 +266,7 @@ def spread_out(row: Float64Array, s: Float64Array, first: int, count: int, n: in
             field[i] = value
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def read_bars(world: World, asset: Int64Array, stride: int, s: Float64Array, clock: Int64Array, n: int, together: bool) -> None:
     """The bars that come into one slot of all lanes; `asset` begins with that of the first lane."""
     num_times = world.ts_ns.size
@@ -289,7 +290,7 @@ def read_bars(world: World, asset: Int64Array, stride: int, s: Float64Array, clo
                     s[DIVIDEND + k * LANES + i] = world.terms[place * NUM_TERMS + k]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Array, n: int) -> None:
     """Latency of an order that would be sent now, by the names of slot and bar alone."""
     shortest, num_buckets = world.latency_ns[0], world.latency_ns.size
@@ -306,7 +307,7 @@ def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Arr
             w[LATENCY + i] = longer if s[QUOTE + i] >= bound else w[LATENCY + i]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def read_tile(
     world: World, block: Block, request: Float64Array, low: int, n: int, num_slots: int, together: bool, scratch: Scratch
 ) -> None:  # fmt: skip
@@ -320,7 +321,7 @@ def read_tile(
         draw_latencies(world, s, w, scratch.clock, n)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
     """What the step did into the flat arrays of `out`, from element `row` on."""
     for a in range(num_slots):

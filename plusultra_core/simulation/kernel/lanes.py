@@ -32,7 +32,7 @@ class Has(NamedTuple):
     """Funding or borrow."""
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def guard_state(equity: float, peak: float, old: float, limits: Limits) -> tuple[float, float, bool]:
     """State of an account after its equity is known, the rule that decides (also where equity is not known), and whether it is."""
     known = math.isfinite(equity) & (equity > 0.0) & math.isfinite(peak)
@@ -41,7 +41,7 @@ def guard_state(equity: float, peak: float, old: float, limits: Limits) -> tuple
     return (state if judged else old), (state if judged else float(REDUCING)), known
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def guard_target(
     request: float, weight: float, adv: float, equity: float, rule: float, known: bool, limits: Limits
 ) -> tuple[float, float]:  # fmt: skip
@@ -51,7 +51,7 @@ def guard_target(
     return target, float(NO_EQUITY if (reason == STATE_REDUCING) & (not known) else reason)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def fit_book(target: float, guard: float, limits: Limits) -> tuple[float, float]:
     """A book of one slot within gross and net; what is merely held (NaN) stays."""
     over = abs(target) > limits.max_gross * (1.0 + 1e-12)
@@ -61,7 +61,7 @@ def fit_book(target: float, guard: float, limits: Limits) -> tuple[float, float]
     return (math.copysign(limits.max_net, target) if over else target), (float(MAX_NET) if over else guard)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def place(
     target: float, request: float, guard: float, held: float, mark: float, working: float, limit: float, lot: float, tick: float,
     arrival: int, decision: int, now: int, bar: int, latency: int, equity: float, live: bool, state: float, rules: Rules, has: Has,
@@ -96,7 +96,7 @@ def place(
     return working, limit, (now + latency if fresh else arrival), (decided if new else decision), refused, why, what
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def quote(
     working: float, limit: float, arrival: int, fresh: bool, first: float, low: float, high: float, last: float, spread: float,
     tick: float, ends: bool, now: int, after: int, rules: Rules, has: Has,
@@ -137,7 +137,7 @@ def quote(
     return price, spread, why
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def fill(
     held: float, working: float, price: float, why: float, room: float, volume: float, lot: float, over: bool, rules: Rules, has: Has
 ) -> tuple[float, float, float, float]:  # fmt: skip
@@ -160,7 +160,7 @@ def fill(
     return filled, (working - filled if carried & (not whole) else 0.0), ended, cause
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def charge(
     filled: float, price: float, spread: float, impact: float, limit: float, mark: float, sigma: float, adv: float, shift: float,
     rules: Rules, has: Has,
@@ -191,7 +191,7 @@ def charge(
     return (paid if traded else 0.0), cost_spread, cost_impact, drift, (fee if traded else 0.0), shift
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def settle(
     held: float, before: float, old: float, close: float, live: bool, rate: float, dividend: float, ends: bool, terminal: float,
     years: float, rules: Rules, has: Has,
@@ -211,13 +211,13 @@ def settle(
     return new, (held * (new - old) if held != 0.0 else 0.0), funding, borrow, paid_out
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def root_impact(notional: float, sigma: float, adv: float, rules: Rules) -> float:
     """`impact_frac` with the exponent of one half, which a vector can follow."""
     return min(rules.impact_coef * sigma * math.sqrt(notional / adv), rules.max_impact_frac)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def call_margin(
     cash: float, held: float, mark: float, low: float, high: float, last: float, rules: Rules
 ) -> tuple[float, float, float, bool]:  # fmt: skip

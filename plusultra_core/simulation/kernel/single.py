@@ -17,7 +17,7 @@ from plusultra_core.simulation.kernel import lanes
 from plusultra_core.simulation.kernel.lanes import Has
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def judge(desk: Float64Array, n: int, limits: Limits) -> None:
     """States of the accounts."""
     for i in range(n):
@@ -26,7 +26,7 @@ def judge(desk: Float64Array, n: int, limits: Limits) -> None:
         desk[at.RULE + i] = rule
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def guard(s: Float64Array, desk: Float64Array, n: int, limits: Limits, told: bool) -> None:
     """The rulebook on what is asked."""
     for i in range(n):
@@ -39,7 +39,7 @@ def guard(s: Float64Array, desk: Float64Array, n: int, limits: Limits, told: boo
             s[at.GUARD + i] = why
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def decide(
     s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, has: Has, told: bool
 ) -> None:  # fmt: skip
@@ -64,7 +64,7 @@ def decide(
             w[at.ARRIVED + i] = now if refused else arrival
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def trade(
     s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, has: Has, told: bool
 ) -> None:  # fmt: skip
@@ -97,7 +97,7 @@ def trade(
             w[at.ARRIVED + i] = arrived if status != 0.0 else np.int64(0)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def tell(
     s: Float64Array, i: int, price: float, mark: float, pnl: float, spread: float, impact: float, drift: float, fees: float, funding: float,
     borrow: float, loss: float,
@@ -115,7 +115,7 @@ def tell(
     s[at.LIQUIDATION + i] = loss
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def book(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, rules: Rules, has: Has, told: bool) -> None:
     """Costs of what was filled, the slot at the close of the bar, the margin, the books."""
     for i in range(n):
@@ -165,7 +165,7 @@ def book(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, rules: Rule
             tell(s, i, paid, new, price_pnl, cost_spread, cost_impact, drift, fee, funding, borrow, loss)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def step_single(
     s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, limits: Limits, has: Has, told: bool
 ) -> None:  # fmt: skip

@@ -13,7 +13,7 @@ from plusultra_core.simulation.kernel import lanes
 from plusultra_core.simulation.kernel.lanes import Has
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def guard_slot(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -> None:
     """The rulebook on one slot by itself."""
     for i in range(n):
@@ -24,7 +24,7 @@ def guard_slot(s: Float64Array, desk: Float64Array, n: int, limits: Limits) -> N
         s[at.GUARD + i] = why
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def scale_book(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, rule: int, limit: float) -> None:
     """Shrink what is asked for until gross or net fit; what is merely held (NaN target) counts and stays."""
     for i in range(n):
@@ -49,7 +49,7 @@ def scale_book(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, r
             s[at.GUARD + i] = float(rule) if cut else s[at.GUARD + i]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, has: Has) -> None:
     """Orders of a slot, and the prices that they meet."""
     for i in range(n):
@@ -90,7 +90,7 @@ def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int6
         s[at.WHY + i] = why
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, opening: bool, rules: Rules, has: Has) -> None:
     """Fill the orders of a slot that open, or those that close; every order gets its status."""
     for i in range(n):
@@ -114,7 +114,7 @@ def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, open
         desk[at.ROOM + i] = room - taken if mine & (filled != 0.0) else room
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def push_prices(s: Float64Array, n: int, rules: Rules) -> None:
     """Temporary impact of what was filled, fraction of price; a power keeps the compiler from vector instructions."""
     if rules.impact_exponent == 0.5:
@@ -125,7 +125,7 @@ def push_prices(s: Float64Array, n: int, rules: Rules) -> None:
             s[at.IMPACT + i] = impact_frac(abs(s[at.FILL + i]) * s[at.QUOTE + i], s[at.SIGMA + i], abs(s[at.ADV + i]), rules)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def settle_slot(s: Float64Array, desk: Float64Array, n: int, rules: Rules, has: Has) -> None:
     """Costs of what was filled, then the slot at the close of the bar; a delisted asset is paid out."""
     for i in range(n):
@@ -157,7 +157,7 @@ def settle_slot(s: Float64Array, desk: Float64Array, n: int, rules: Rules, has: 
         desk[at.CASH + i] = cash + held * new if paid_out & (held != 0.0) else cash
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def find_doomed(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, rules: Rules) -> int:
     """Accounts that the worst prices of the bar leave with less than the maintenance margin; ASKED is 1 where it is so."""
     for i in range(n):
@@ -179,7 +179,7 @@ def find_doomed(tile: Float64Array, desk: Float64Array, num_slots: int, n: int, 
     return int(num_doomed)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def liquidate(tile: Float64Array, whole: Int64Array, desk: Float64Array, num_slots: int, n: int, rules: Rules) -> None:
     """Close everything of the doomed: longs at the low, shorts at the high, plus the penalty; the account is done."""
     for i in range(n):
@@ -204,7 +204,7 @@ def liquidate(tile: Float64Array, whole: Int64Array, desk: Float64Array, num_slo
                 s[at.REASON + i] = float(word.LIQUIDATED)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def close_books(tile: Float64Array, desk: Float64Array, num_slots: int, n: int) -> None:
     """Equity, peak, weights and the result of each slot at the close of the bar."""
     for i in range(n):
@@ -232,7 +232,7 @@ def close_books(tile: Float64Array, desk: Float64Array, num_slots: int, n: int) 
             s[at.WEIGHT + i] = held * s[at.SHOWN + i] / equity if held != 0.0 and equity > 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def step_slots(
     tile: Float64Array, whole: Int64Array, desk: Float64Array, clock: Int64Array, num_slots: int, n: int, rules: Rules, limits: Limits,
     has: Has,

@@ -16,6 +16,7 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.kernel.calm import Rows
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
@@ -59,25 +60,31 @@ def _array_of(kind: Any) -> Any:
 floats, wholes, small = _array_of(types.float64), _array_of(types.int64), _array_of(types.int8)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def world_of(w: Int64Array) -> World:
     """The market behind its wires."""
     return World(wholes(w, 0), floats(w, 1), floats(w, 2), floats(w, 3), floats(w, 4), floats(w, 5), wholes(w, 6), floats(w, 7), w[16])
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def block_of(w: Int64Array) -> Block:
     """The accounts behind their wires."""
     return Block(floats(w, 0), floats(w, 1), wholes(w, 2), wholes(w, 3), wholes(w, 4), small(w, 5), small(w, 6), w[14], w[16])
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def scratch_of(w: Int64Array) -> Scratch:
     """The room for a tile behind its wires."""
-    return Scratch(floats(w, 0), wholes(w, 1), floats(w, 2), wholes(w, 3))
+    return Scratch(floats(w, 0), wholes(w, 1), floats(w, 2), wholes(w, 3), floats(w, 4))
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def rows_of(w: Int64Array) -> Rows:
+    """The rows of a market behind their wires."""
+    return Rows(floats(w, 0), floats(w, 1), floats(w, 2), floats(w, 3), floats(w, 4), floats(w, 5), floats(w, 6), w[14])
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def step_of(w: Int64Array) -> Step:
     """The columns of a ledger behind their wires."""
     return Step(
@@ -87,7 +94,7 @@ def step_of(w: Int64Array) -> Step:
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def rules_of(x: Float64Array) -> Rules:
     """The first of `numbers`."""
     return Rules(
@@ -96,7 +103,7 @@ def rules_of(x: Float64Array) -> Rules:
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def limits_of(x: Float64Array) -> Limits:
     """The rest of `numbers`."""
     y = x[NUM_RULES:]
@@ -119,7 +126,7 @@ def ask(typing: Any, array: Any, place: Any) -> Any:
     return types.void(array, types.intp), build
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def ask_bars(world: World, block: Block, low: int, n: int, num_slots: int) -> None:
     """Bring the bars that come for accounts low .. low + n into the cache: they lie anywhere, and no processor guesses them."""
     num_times = world.ts_ns.size

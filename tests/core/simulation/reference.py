@@ -92,10 +92,7 @@ class Account:
     def guarded(self, request: list[float]) -> list[tuple[float, int]]:
         """Targets and reasons."""
         lim = self.limits
-        known = math.isfinite(self.equity) and self.equity > 0 and math.isfinite(self.peak)
-        state = book.REDUCING
-        if known or self.state == book.HALTED:
-            state = self.state = self.next_state()
+        known, state = self.judge()
         found = [self.limited(slot, float(r), state) for slot, r in zip(self.slots, request, strict=True)]
         if not known:
             found = [(x, book.NO_EQUITY if why == book.STATE_REDUCING else why) for x, why in found]
@@ -107,6 +104,14 @@ class Account:
             scale = min(max((math.copysign(limit, held + asked) - held) / asked, 0.0), 1.0)
             found = [(x * scale, rule) if not math.isnan(x) and x != 0 and scale < 1 else (x, why) for x, why in found]
         return found
+
+    def judge(self) -> tuple[bool, int]:
+        """Whether equity is known, and the state that decides; the account's own moves only where it is."""
+        known = math.isfinite(self.equity) and self.equity > 0 and math.isfinite(self.peak)
+        if known or self.state == book.HALTED:
+            self.state = self.next_state()
+            return known, self.state
+        return known, book.REDUCING
 
     def next_state(self) -> int:
         """Active, reducing, halted."""
@@ -148,7 +153,8 @@ class Account:
     def step(self, request: list[float]) -> list[dict[str, float]]:
         """From the close of bar t to that of bar t + 1; one row a slot."""
         rows = [self.blank(slot) for slot in self.slots]
-        if self.done:
+        if self.done:  # nothing is traded any more, but the state of the account goes on to be judged
+            self.judge()
             self.t += 1
             return rows
         guarded = self.guarded(request)
