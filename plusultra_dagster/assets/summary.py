@@ -56,7 +56,8 @@ def significance(found: Mapping[str, Any]) -> dict[str, Any]:
         for name, entry in found["strategies"].items()
     ]
     plain = {f"strategies.{name}.{score}": entry[score] for name, entry in found["strategies"].items() for score in ("psr", "dsr")}
-    return {"strategies": table(rows), "num_trials": found["num_trials"], **finite(plain | {"pbo": found["pbo"]})}
+    plain["pbo"] = found["pbo"] and found["pbo"]["pbo"]
+    return {"strategies": table(rows), "num_trials": found["num_trials"], **finite(plain)}
 
 
 def factors(found: pl.DataFrame) -> dict[str, Any]:

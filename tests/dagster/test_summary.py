@@ -130,3 +130,10 @@ def test_execution_shows_every_strategy_and_plots_what_orders_lost() -> None:
     found = summary.execution(frame)
     assert [record["shortfall_bps"] for record in cells(found["strategies"])] == ["4.25", "-"]
     assert plotted(found) == {"policy.shortfall_bps": 4.25, "policy.fill_ratio": 0.5}
+
+
+@pytest.mark.parametrize("pbo", [None, {"pbo": 0.25, "num_splits": 70, "prob_loss": 0.5}])
+def test_the_probability_of_overfitting_is_plotted_once_there_are_trials_enough(pbo: dict[str, float] | None) -> None:
+    entry = {"psr": 0.9, "dsr": None, "num_bars": 100, "min_track_record_bars": None}
+    found = summary.significance({"strategies": {"policy": entry}, "num_trials": 3, "pbo": pbo})
+    assert plotted(found) == {"strategies.policy.psr": 0.9, **({} if pbo is None else {"pbo": 0.25})}
