@@ -87,7 +87,7 @@ def station(task: str, metrics: Metrics, history: History) -> dict[str, Any]:
         case "policy":
             return _policy(metrics, history)
         case "offline":
-            judged = {name: value for name, value in metrics.items() if "." in name}
+            judged = {name: value for name, value in metrics.items() if "." in name and not name.startswith("behaviour.")}
             return {"candidates": table(_grid(judged, "policy")), **curve(history), **finite(metrics)}
         case "supervised":
             return {"folds": table(_grid(metrics, "fold and model")), **_ending(metrics, ("loss",)), **curve(history)}

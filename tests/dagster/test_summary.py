@@ -137,3 +137,10 @@ def test_the_probability_of_overfitting_is_plotted_once_there_are_trials_enough(
     entry = {"psr": 0.9, "dsr": None, "num_bars": 100, "min_track_record_bars": None}
     found = summary.significance({"strategies": {"policy": entry}, "num_trials": 3, "pbo": pbo})
     assert plotted(found) == {"strategies.policy.psr": 0.9, **({} if pbo is None else {"pbo": 0.25})}
+
+
+def test_an_offline_policy_shows_its_candidates_and_what_the_rules_earned() -> None:
+    scores = {f"{name}.{key}": 0.5 for name in ("flat", "cloned", "implicit") for key in ("valid_reward", "estimate")}
+    found = summary.station("offline", {**scores, "behaviour.reward": 0.1}, [{"step": 1.0, "clone_loss": 2.0}])
+    assert [row["policy"] for row in cells(found["candidates"])] == ["cloned", "flat", "implicit"]
+    assert plotted(found)["behaviour.reward"] == 0.1
