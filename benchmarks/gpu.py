@@ -11,54 +11,22 @@ Wall clock, best of three, the device waited for. What the processor does in the
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from ppo import NUM_COLUMNS, PPO, REWARD, build_world
 
-from plusultra_core import config
-from plusultra_core.clock import NS_PER_HOUR
-from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.market import MarketConfig
 from plusultra_core.models.policy import PolicyConfig, build_policy
 from plusultra_core.rl.device.episodes import TensorEpisodes
 from plusultra_core.rl.device.loop import collect
-from plusultra_core.rl.env import TradingEnv, World, sleeve
+from plusultra_core.rl.env import TradingEnv, World
 from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
-from plusultra_core.rl.ppo import PPOConfig, update
-from plusultra_core.rl.reward import RewardConfig
-from plusultra_core.simulation.engine import SimulationConfig
-from plusultra_core.simulation.market import market_arrays
+from plusultra_core.rl.ppo import update
 from plusultra_core.simulation.observation import OWN_STATE
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"cuda": (4_096, 65_536, 524_288), "cpu": (256, 1_024, 4_096)}
-NUM_COLUMNS, NUM_BARS, NUM_ASSETS, NUM_STEPS, NUM_ROUNDS = 15, 4_000, 8, 64, 3
-REWARD = RewardConfig(scale=100.0, variance_coef=1.0, drawdown_coef=0.1, sharpe_coef=0.0, sharpe_decay=0.01)
-PPO = PPOConfig(
-    learning_rate=3e-4, anneal_lr=False, norm_reward=False, gamma=0.95, gae_lambda=0.9, update_epochs=4, num_minibatches=4, clip_coef=0.2,
-    ent_coef=0.0, vf_coef=0.5, max_grad_norm=0.5, target_kl=None,
-)  # fmt: skip
-SPAN, EPISODE_BARS = (0, NUM_BARS - 100), 128
-
-
-def build_world() -> World:
-    """Random walks at an hour a bar, market rows of noise, costs and rules of the base profile."""
-    rng = np.random.default_rng(0)
-    close = 100 * np.exp(np.cumsum(0.005 * rng.standard_normal((NUM_ASSETS, NUM_BARS)), axis=1))
-    opened = np.hstack((close[:, :1], close[:, :-1]))
-    bars = {"open": opened, "high": np.maximum(opened, close) * 1.001, "low": np.minimum(opened, close) * 0.999, "close": close}
-    bars |= {"volume": np.full(close.shape, 1e7), "funding": np.zeros(close.shape)}
-    simulation = config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml")
-    guard = config.load(GuardrailsConfig, ROOT / "configs" / "base" / "guardrails.yaml")
-    market = config.load(MarketConfig, ROOT / "configs" / "markets" / "equity.yaml")
-    ts_ns = 1_451_682_000_000_000_000 + NS_PER_HOUR * np.arange(NUM_BARS)
-    whole = np.ones(close.shape, np.bool_)
-    arrays = market_arrays(ts_ns, bars, np.full(close.shape, 0.005), whole, market, simulation.adv_bars, simulation.fallback_sigma)
-    table = rng.standard_normal((NUM_BARS, NUM_ASSETS, NUM_COLUMNS)).astype(np.float32)
-    own, free = sleeve(simulation, guard, 1 / NUM_ASSETS)
-    return World(arrays, NS_PER_HOUR, table, whole.T.copy(), own, market.costs, free)
+NUM_STEPS, NUM_ROUNDS = 64, 3
+SPAN, EPISODE_BARS = (0, 3_900), 128
 
 
 def wait(device: str) -> None:
@@ -129,7 +97,7 @@ def learned(world: World, num_accounts: int, device: str, compiled: bool) -> tup
     for number in range(NUM_ROUNDS + 1):
         start = time.perf_counter()
         rollout, _ = collect(learner, env, NUM_STEPS, PPO.gamma, PPO.gae_lambda, noise)
-        update(learner, rollout, replace(PPO, update_epochs=4), rng)
+        update(learner, rollout, PPO, rng)
         wait(device)
         if number:
             best = min(best, time.perf_counter() - start)
