@@ -13,7 +13,7 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Ar
 from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.guardrails.limits import ACTIVE
-from plusultra_core.models.bundle import Bundle, fill_module, load_forecaster
+from plusultra_core.models.bundle import Bundle, load_forecaster, make_module
 from plusultra_core.models.policies.acting import Acting, allowed_parts, book_parts
 from plusultra_core.models.policies.build import AnyPolicy, build
 from plusultra_core.models.policies.recipe import RecipeConfig
@@ -213,7 +213,12 @@ def load_policy(bundle: Bundle, num_slots: int) -> AnyPolicy:
     Raises  ArtifactError when the bundle is no policy or its tensors are not those of its config.
     """
     recipe = policy_recipe(bundle)
-    policy = build(recipe, load_forecaster(bundle, FORECASTER), bundle.temperature, len(OWN_STATE), num_slots, 0)
-    fill_module(policy, {name.removeprefix(ACTOR): tensor for name, tensor in bundle.tensors.items() if name.startswith(ACTOR)})
+    forecaster = load_forecaster(bundle, FORECASTER)
+    tensors = {name.removeprefix(ACTOR): tensor for name, tensor in bundle.tensors.items() if name.startswith(ACTOR)}
+
+    def fresh() -> AnyPolicy:
+        return build(recipe, forecaster, bundle.temperature, len(OWN_STATE), num_slots, 0)
+
+    policy = make_module(fresh, tensors)
     policy.eval()
     return policy

@@ -5,9 +5,10 @@ Loading refuses whatever is not exactly what the JSON declares; nothing is patch
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ SCHEMA = 1
 WEIGHTS = "model.safetensors"
 HEADER = "bundle.json"
 Kind = Literal["pretrained", "supervised", "policy"]
+Module = TypeVar("Module", bound=nn.Module)
 _KEYS = (
     "config",
     "features",
@@ -147,9 +149,8 @@ def load_forecaster(bundle: Bundle, prefix: str = "") -> Forecaster:
     Raises  ArtifactError when the tensors are not exactly those of the config.
     """
     cfg = forecaster_config(bundle)
-    model = build_forecaster(cfg, bundle.shape)
-    fill_module(model, {name[len(prefix) :]: tensor for name, tensor in bundle.tensors.items() if name.startswith(prefix)})
-    return model.eval()
+    tensors = {name[len(prefix) :]: tensor for name, tensor in bundle.tensors.items() if name.startswith(prefix)}
+    return make_module(lambda: build_forecaster(cfg, bundle.shape), tensors).eval()
 
 
 def forecaster_config(bundle: Bundle) -> ForecasterConfig:
@@ -163,17 +164,36 @@ def forecaster_config(bundle: Bundle) -> ForecasterConfig:
         raise ArtifactError(f"{error}; train again") from error
 
 
+def make_module(build: Callable[[], Module], tensors: dict[str, Tensor]) -> Module:
+    """The module that `build` makes, filled. It is declared without memory first: a config that asks for other weights than there
+    are, or for more than fits, is refused before it takes any.
+
+    Raises  ArtifactError as `fill_module` does, and for sizes that no machine has.
+    """
+    try:
+        with torch.device("meta"):
+            declared = _declare(build().state_dict())
+    except (RuntimeError, OverflowError) as error:
+        raise ArtifactError(f"bundle.config: asks for weights of impossible sizes ({str(error).splitlines()[0]}); train again") from error
+    _compare(declared, _declare(tensors))
+    module = build()
+    module.load_state_dict(tensors)
+    return module
+
+
 def fill_module(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put tensors into a module: every one of its parameters and buffers, and nothing else.
 
     Raises  ArtifactError naming the first tensor that is missing, extra, or of another shape or dtype.
     """
-    expected = _declare(module.state_dict())
-    found = _declare(tensors)
+    _compare(_declare(module.state_dict()), _declare(tensors))
+    module.load_state_dict(tensors)
+
+
+def _compare(expected: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
     for name in sorted(set(expected) | set(found)):
         if expected.get(name) != found.get(name):
             raise ArtifactError(f"tensor {name}: the config asks for {expected.get(name)}, found {found.get(name)}; train again")
-    module.load_state_dict(tensors)
 
 
 def _declare(tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:

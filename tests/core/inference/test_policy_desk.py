@@ -126,7 +126,13 @@ def test_a_categorical_asks_for_no_more_than_the_rulebook_would_let_it(chain: An
 
 def test_a_bundle_with_another_recipe_than_its_tensors_is_refused(chain: Any) -> None:
     bundle = trained(chain, RECIPES[0])
-    for change, word in (({"head": "gaussian"}, "tensor "), ({"head": "wheel"}, "expected one of"), ({"wheel": 1}, "unknown key")):
+    wide = {"size": {**bundle.config["policy"]["size"], "width": 1 << 22}}
+    for change, word in (
+        ({"head": "gaussian"}, "tensor "),
+        ({"head": "wheel"}, "expected one of"),
+        ({"wheel": 1}, "unknown key"),
+        (wide, "asks for"),
+    ):
         broken = replace(bundle, config={**bundle.config, "policy": {**bundle.config["policy"], **change}})
         with pytest.raises(ArtifactError, match=word):
             load_policy(broken, 4)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +175,13 @@ def test_a_config_of_another_model_is_refused(path: Path) -> None:
     (path / HEADER).write_text(json.dumps(header))
     with pytest.raises(ArtifactError, match="the config asks for"):
         load_forecaster(load_bundle(path))
+
+
+@pytest.mark.parametrize("width", [1 << 22, 1 << 34])
+def test_a_config_that_asks_for_more_than_fits_is_refused_before_it_takes_any(path: Path, width: int) -> None:
+    bundle = load_bundle(path)
+    forecaster = {**bundle.config["forecaster"], "hybrid": {**bundle.config["forecaster"]["hybrid"], "width": width}}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ArtifactError, match=r"the config asks for|impossible sizes"):
+        load_forecaster(replace(bundle, config={**bundle.config, "forecaster": forecaster}))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
