@@ -33,7 +33,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import load_bundle
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.ledger import Ledger
-from plusultra_core.simulation.market import BARS, check_orders, market_arrays
+from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.simulation.records import COSTS, PROXIES, REASONS, STATUSES
 from plusultra_core.simulation.worlds.families import StressConfig
 from plusultra_core.windows.panel import Panel, load_panel
@@ -93,7 +93,6 @@ def open_stage(job: Job) -> Stage:
         raise ArtifactError(f"trace: expected a locked window of at least 2 bars, found {locked}; use fewer folds or more bars")
     bars = {name: getattr(panel, f"{name}_NT") for name in BARS}
     arrays = market_arrays(panel.ts_ns_T, bars, panel.sigma_NT, panel.tradable_NT, market, simulation.adv_bars, simulation.fallback_sigma)
-    check_orders(arrays, simulation.order_type)
     table = artifacts.open_artifact(job.inputs["forecasts"]).path / FORECASTS
     quantiles = {model: read_quantiles(table, panel, model, (first, locked[1]), cfg.sizing.horizon_index) for model in MODELS}
     artifacts.open_artifact(job.inputs["policy"])

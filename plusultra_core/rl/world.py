@@ -18,7 +18,7 @@ from plusultra_core.models.policy import Policy, market_rows, quantiles_of_rows
 from plusultra_core.rl.curriculum.warmstart import Lessons
 from plusultra_core.rl.env import World, sleeve
 from plusultra_core.simulation.engine import SimulationConfig
-from plusultra_core.simulation.market import BARS, check_orders, market_arrays
+from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.simulation.observation import OWN_STATE
 from plusultra_core.simulation.sizing import raw_weight
 from plusultra_core.windows.panel import Panel, anchors_in
@@ -99,7 +99,6 @@ def build_world(
     own, free = (simulation, guard) if recipe.is_book else sleeve(simulation, guard, limit)
     bars = {name: getattr(panel, f"{name}_NT") for name in BARS}
     arrays = market_arrays(panel.ts_ns_T, bars, panel.sigma_NT, panel.tradable_NT, market, simulation.adv_bars, simulation.fallback_sigma)
-    check_orders(arrays, simulation.order_type)
     world = World(arrays, panel.bar_ns, table_TNF, present_TN, own, market.costs, free)
     train = in_train_B.numpy()
     rows = Rows(seen_BF[in_train_B], quantiles_of_rows(model, rows_BF[in_train_B]), model.cfg.quantile_levels, n_B[train], t_B[train])

@@ -18,7 +18,7 @@ from plusultra_core.simulation.kernel.calm import build_rows, no_rows, tells_lit
 from plusultra_core.simulation.kernel.wires import numbers, wire
 from plusultra_core.simulation.kernels import CALM, FULL, SLOTS, SPARE, USUAL, step_accounts
 from plusultra_core.simulation.ledger import Ledger, Recorder
-from plusultra_core.simulation.market import check_market, last_close
+from plusultra_core.simulation.market import check_market, check_orders, last_close
 from plusultra_core.simulation.records import TIMES_IN_FORCE, MarketArrays, Step, empty_step
 from plusultra_core.simulation.tiles import LANES, World, build_accounts, build_scratch, build_world, stream_keys
 
@@ -130,6 +130,7 @@ class Environment:
         """`num_threads` share the accounts out by whole tiles; no number depends on it. `first_bar` is what the draws of
         latency call row 0 of the market, so that a part of a market draws as the whole does."""
         check_market(market)
+        check_orders(market, cfg.order_type)
         self.market = market
         self.cfg = cfg
         self.rules = build_rules(cfg, costs, bar_ns)

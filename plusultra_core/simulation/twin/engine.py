@@ -13,7 +13,7 @@ from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig, build_rules
-from plusultra_core.simulation.market import check_market
+from plusultra_core.simulation.market import check_market, check_orders
 from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.simulation.twin.draws import Latency
 from plusultra_core.simulation.twin.records import Happened, TensorAccounts, open_accounts, tensor_market
@@ -41,6 +41,7 @@ class TensorEnvironment:
     ) -> None:
         """`compiled` fuses the step by torch.compile, which takes minutes the first time and pays on a GPU alone."""
         check_market(market)
+        check_orders(market, cfg.order_type)
         self.cfg, self.rules, self.limits = cfg, build_rules(cfg, costs, bar_ns), guard.limits()
         self.market = tensor_market(market, device, dtype)
         ns = torch.tensor([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=torch.int64, device=device)
