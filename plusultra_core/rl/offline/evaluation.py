@@ -26,13 +26,14 @@ class Estimate(NamedTuple):
     """Discounted value of a policy from the first decision of a trajectory on, in units of the reward."""
 
     value: float
+    """Mean of all fits: a single one hangs on the seed of its network."""
     low: float
     high: float
-    """Of the middle `confidence` of refits on trajectories that were drawn again."""
+    """Of the middle `confidence` of the fits."""
 
 
 def evaluate(rule: Rule, data: Transitions, cfg: OfflineConfig, seed: int, num_refits: int, confidence: float = 0.95) -> Estimate:
-    """Fitted Q evaluation of a rule, refitted on bootstrap samples of whole trajectories.
+    """Fitted Q evaluation of a rule on all trajectories, and refitted on bootstrap samples of them.
 
     A trajectory is the unit that is drawn: steps of one are not independent, and what its action values say is.
     Raises  ContractError for fewer than two trajectories.
@@ -45,13 +46,12 @@ def evaluate(rule: Rule, data: Transitions, cfg: OfflineConfig, seed: int, num_r
     rng = np.random.default_rng((seed, 1))
     steps_of = np.split(np.arange(data.trajectory_B.size), np.flatnonzero(np.diff(data.trajectory_B)) + 1)
     first = np.array([steps[0] for steps in steps_of])
-    whole = _fit(rule, batch, np.arange(data.trajectory_B.size), first, cfg, seed)
-    values = []
+    values = [_fit(rule, batch, np.arange(data.trajectory_B.size), first, cfg, seed)]
     for refit in range(num_refits):
         drawn = rng.integers(0, len(steps_of), len(steps_of))
         values.append(_fit(rule, batch, np.concatenate([steps_of[i] for i in drawn]), first[drawn], cfg, seed + refit + 1))
     low, high = np.quantile(values, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Estimate(whole, float(low), float(high))
+    return Estimate(float(np.mean(values)), float(low), float(high))
 
 
 def _fit(rule: Rule, batch: Batch, steps: Int64Array, first: Int64Array, cfg: OfflineConfig, seed: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from plusultra_core import artifacts, config
-from plusultra_core.errors import ConfigError, JobError
+from plusultra_core.errors import ArtifactError, ConfigError, JobError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
@@ -72,6 +72,8 @@ def run_offline(job: Job, progress: Progress) -> Mapping[str, object]:
         limit=limit, capital_ccy=simulation.initial_capital_ccy, episode_bars=cfg.train.episode_bars, reward=run.reward
     )  # fmt: skip
     taught, judged = (_steps(job.inputs["trace"], panel, place, terms, own.behaviours, span) for span in (spans.train, spans.valid))
+    if judged.trajectory_B[-1] < 1:
+        raise ArtifactError("offline: the validation span holds a single trajectory, nothing can be judged by it; name more behaviours")
     candidates, history = _learn(policy, taught, own, cfg.seed)
     metrics: Row = {"num_taught": float(taught.reward_B.size), "num_judged": float(judged.reward_B.size)}
     metrics["behaviour.reward"] = float(judged.reward_B.mean())
