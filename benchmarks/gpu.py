@@ -17,7 +17,7 @@ import torch
 from ppo import NUM_COLUMNS, PPO, REWARD, build_world
 
 from plusultra_core.models.policy import PolicyConfig, build_policy
-from plusultra_core.rl.device.episodes import TensorEpisodes
+from plusultra_core.rl.device.episodes import TensorEpisodes, TensorOutcome
 from plusultra_core.rl.device.loop import collect
 from plusultra_core.rl.env import TradingEnv, World
 from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
@@ -32,6 +32,22 @@ SPAN, EPISODE_BARS = (0, 3_900), 128
 def wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+class Timed(TensorEpisodes):
+    """Episodes with a clock, which waits for the device once it is told to."""
+
+    seconds, waits_for = 0.0, ""
+
+    def step(self, action: torch.Tensor) -> TensorOutcome:
+        if not self.waits_for:
+            return super().step(action)
+        wait(self.waits_for)
+        start = time.perf_counter()
+        outcome = super().step(action)
+        wait(self.waits_for)
+        self.seconds += time.perf_counter() - start
+        return outcome
 
 
 def best_seconds(call: Callable[[], None], device: str) -> float:
@@ -80,19 +96,8 @@ def learned(world: World, num_accounts: int, device: str, compiled: bool) -> tup
     precision = "bf16-mixed" if device == "cuda" else "32-true"
     cfg = TorchConfig(device="cuda" if device == "cuda" else "cpu", precision=precision, compile=compiled, chunk=1 << 20)
     learner = TorchLearner(policy, PPO.learning_rate, cfg)
-    env = TensorEpisodes(world, num_accounts, SPAN, EPISODE_BARS, 0.1, REWARD, dtype=torch.float32, device=device, compiled=compiled)
+    env = Timed(world, num_accounts, SPAN, EPISODE_BARS, 0.1, REWARD, dtype=torch.float32, device=device, compiled=compiled)
     rng, noise = np.random.default_rng(0), torch.Generator(device=device).manual_seed(0)
-    seconds = {"environment": 0.0, "rollout": 0.0, "learn": 0.0}
-    advance = env.step
-
-    def timed(action: torch.Tensor) -> object:
-        wait(device)
-        start = time.perf_counter()
-        outcome = advance(action)
-        wait(device)
-        seconds["environment"] += time.perf_counter() - start
-        return outcome
-
     best = float("inf")
     for number in range(NUM_ROUNDS + 1):
         start = time.perf_counter()
@@ -101,15 +106,15 @@ def learned(world: World, num_accounts: int, device: str, compiled: bool) -> tup
         wait(device)
         if number:
             best = min(best, time.perf_counter() - start)
-    env.step = timed  # type: ignore[method-assign, assignment]
+    env.waits_for = device
     start = time.perf_counter()
     rollout, _ = collect(learner, env, NUM_STEPS, PPO.gamma, PPO.gae_lambda, noise)
     wait(device)
-    seconds["rollout"] = time.perf_counter() - start - seconds["environment"]
-    start = time.perf_counter()
+    collected = time.perf_counter()
     update(learner, rollout, PPO, rng)
     wait(device)
-    seconds["learn"] = time.perf_counter() - start
+    learn = time.perf_counter() - collected
+    seconds = {"environment": env.seconds, "rollout": collected - start - env.seconds, "learn": learn}
     total = sum(seconds.values())
     return num_accounts * NUM_STEPS / best / 1e3, {name: value / total for name, value in seconds.items()}
 

@@ -6,10 +6,13 @@ from torch import Tensor
 
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError
+from plusultra_core.models.policies.distributions import SquashedGaussian
 from plusultra_core.rl.device.episodes import TensorEpisodes
 from plusultra_core.rl.gae import advantages
 from plusultra_core.rl.learning.autograd import TorchLearner
 from plusultra_core.rl.rollout import Rollout, Summary
+
+_REFUSED = "device: rollouts on the device are made of squashed Gaussians without memory; set autograd.device: cpu"
 
 
 def collect(
@@ -22,15 +25,17 @@ def collect(
     Raises  ConfigError for a policy with a memory or another head.
     """
     policy = learner.policy
-    if policy.has_memory or not hasattr(policy, "logstd"):
-        raise ConfigError("device: rollouts on the device are made of squashed Gaussians without memory; set autograd.device: cpu")
+    if policy.has_memory:
+        raise ConfigError(_REFUSED)
     seen: list[tuple[Tensor, ...]] = []
     with torch.no_grad(), learner.mixed():
         for _ in range(num_steps):
             obs, heard = env.obs, env.present()
             state = policy.remember(obs, obs.new_zeros(len(obs), policy.num_state))
             distribution = policy.distribution(obs, state)
-            mean, logstd = distribution.mode().float(), distribution.logstd_B.float()  # type: ignore[attr-defined]
+            if not isinstance(distribution, SquashedGaussian):
+                raise ConfigError(_REFUSED)
+            mean, logstd = distribution.mean_B.float(), distribution.logstd_B.float()
             u = mean + torch.randn(mean.shape, generator=noise, device=mean.device) * logstd.exp()
             outcome = env.step(distribution.parts(u))
             after = policy.remember(outcome.final_obs, obs.new_zeros(len(obs), policy.num_state))
