@@ -1,21 +1,28 @@
-"""The kernel against the slow engine: every order, fill, reason, cost and state of accounts on random markets."""
+"""The kernel, and its twin on tensors, against the slow engine: every order, fill, reason, cost and state of accounts on random markets."""
 
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plusultra_core.arrays import BoolArray
 from plusultra_core.clock import NS_PER_DAY, NS_PER_MS
 from plusultra_core.simulation.engine import Environment, choose_form
 from plusultra_core.simulation.kernels import SPARE, USUAL
 from plusultra_core.simulation.market import plain_terms, with_delisting
 from plusultra_core.simulation.records import COSTS, MarketArrays
+from plusultra_core.simulation.twin.engine import TensorEnvironment
+from plusultra_core.simulation.twin.records import Happened
 
 CODES = ("guard", "status", "reason", "decision", "arrival")
 NUMBERS = ("target", "order", "fill", "price", "position", "mark", "price_pnl", *COSTS, "liquidation")
+
+STATES = {"held": "position_EA", "mark": "mark_EA", "weight": "weight_EA", "working": "working_EA", "shift": "shift_EA", "pnl": "pnl_EA"}
+"""Fields of the accounts on tensors, and what they are called in the kernel's."""
 
 executions = st.fixed_dictionaries(
     {
@@ -75,12 +82,16 @@ def test_the_kernel_is_the_reference_in_everything(
     assets = np.stack([np.arange(num_slots), np.arange(num_slots)[::-1]])
     env.reset(np.arange(2), np.array([0, 4]), assets, np.array([seed, 5]))
     slow = [twin(reference, env, e) for e in range(2)]
+    tensors = TensorEnvironment(market, NS_PER_DAY, env.cfg, world.costly, replace(world.wide, **rulebook), dtype=torch.float64)
+    tensors.reset(np.array([0, 4]), assets, np.array([seed, 5]))
     rng = np.random.default_rng(seed)
     for _ in range(25):
         request = rng.normal(0, size, (2, num_slots))
         request[rng.random((2, num_slots)) < 0.3] = np.nan
         request[rng.random((2, num_slots)) < 0.02] = np.inf
+        live = ~env.accounts.done_E
         step = env.step(request)
+        compare_tensors(env, step, tensors, tensors.step(torch.from_numpy(request)), live)
         for e, account in enumerate(slow):
             rows = account.step(request[e].tolist())
             compare(step, env.accounts, e, account, rows)
@@ -174,3 +185,20 @@ def compare(step: Any, accounts: Any, e: int, account: Any, rows: list[dict[str,
     assert np.allclose(accounts.pnl_EA[e], [s.pnl for s in slots], rtol=1e-9, atol=1e-5), at
     assert np.allclose(accounts.pnl_peak_EA[e], [s.pnl_peak for s in slots], rtol=1e-9, atol=1e-5), at
     assert np.allclose(accounts.weight_EA[e], [account.weight(s) for s in slots], rtol=1e-9, atol=1e-12), at
+
+
+def compare_tensors(env: Environment, step: Any, tensors: TensorEnvironment, happened: Happened, live: BoolArray) -> None:
+    """One step of every account on tensors, in everything; of accounts that were done before it the books alone."""
+    for name in CODES:
+        assert np.array_equal(getattr(happened, name).numpy()[live], getattr(step, name)[live]), name
+    for name in NUMBERS:
+        found, expected = getattr(happened, name).numpy()[live], getattr(step, name)[live]
+        assert np.allclose(found, expected, rtol=1e-9, atol=1e-6, equal_nan=True), name
+    state, accounts = tensors.accounts, env.accounts
+    for name in ("cash", "equity", "peak"):
+        assert np.allclose(getattr(state, name).numpy(), getattr(accounts, f"{name}_E"), rtol=1e-11), name
+    assert np.array_equal(state.done.numpy(), accounts.done_E)
+    assert np.array_equal(state.guard.numpy(), accounts.guard_E)
+    assert np.array_equal(state.t.numpy(), accounts.t_E)
+    for name, of in STATES.items():
+        assert np.allclose(getattr(state, name).numpy(), getattr(accounts, of), rtol=1e-9, atol=1e-4, equal_nan=True), name
