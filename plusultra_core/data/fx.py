@@ -6,11 +6,14 @@ one currency between the two (GBPUSD and EURUSD for pounds in euros).
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_HOUR
-from plusultra_core.data.contract.frames import empty, sort
+from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.side_tables import as_of
 from plusultra_core.market import ExchangeConfig
 
@@ -31,6 +34,21 @@ _MINOR = {
     "EUX": ("EUR", 0.01),
 }
 """Parts of a currency in which exchanges quote shares; a lower-case letter is what tells pence from pounds."""
+
+
+class _Quotes(NamedTuple):
+    """Closes of one pair, by when they were known."""
+
+    known_ns: Int64Array
+    value: Float64Array
+
+
+class _Way(NamedTuple):
+    """A rate, from when it is known, and until when it may be used."""
+
+    known_ns: Int64Array
+    expires_ns: Int64Array
+    rate: Float64Array
 
 
 def major(currency: str) -> tuple[str, float]:
@@ -79,9 +97,12 @@ def build_rates(currencies: Sequence[str | None], forex: pl.DataFrame, account: 
         code, part = major(currency)
         ways = list(_ways(code, account, pairs, cfg))
         if ways:
-            rate = _first_fresh(ways).with_columns(pl.col("rate") * part, currency=pl.lit(currency), ts_ns="known_ns")
-            parts.append(rate.select(empty("exchange_rates").columns))
-    return sort("exchange_rates", pl.concat(parts))
+            found = _first_fresh(ways)
+            known_ns = pl.Series("known_ns", found.known_ns)
+            rates = {"expires_ns": pl.Series(found.expires_ns), "rate": pl.Series(found.rate * part)}
+            named = pl.Series("currency", [currency], dtype=pl.String).new_from_index(0, len(known_ns))
+            parts.append(pl.DataFrame({"currency": named, "ts_ns": known_ns, "known_ns": known_ns, **rates}))
+    return pl.concat(parts)  # by currency, and each as it became known
 
 
 def rates_at(times_ns: pl.Series, currency: str | None, rates: pl.DataFrame, account: str, cfg: ExchangeConfig) -> pl.Series:
@@ -115,13 +136,21 @@ def rates_beside(quoted: Mapping[str, str | None], rates: pl.DataFrame, account:
     return pl.concat(parts)
 
 
-def _by_symbol(forex: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    for (symbol,), rows in sorted(forex.group_by("symbol", maintain_order=True), key=lambda item: str(item[0][0])):
-        yield str(symbol), rows.select("ts_ns", "known_ns", value=pl.col("close"))
+def _by_symbol(forex: pl.DataFrame) -> Iterator[tuple[str, _Quotes]]:
+    """Closes of each symbol as they became known; one that is known after a newer one says nothing any more."""
+    forex = forex.select("symbol", "known_ns", "ts_ns", "close").sort("symbol", "known_ns", "ts_ns")
+    known_ns, ts_ns, close = (forex[name].to_numpy() for name in ("known_ns", "ts_ns", "close"))
+    start = 0
+    for symbol, num in forex.select(pl.col("symbol").rle()).unnest("symbol").select("value", "len").iter_rows():
+        own, start = slice(start, start + num), start + num
+        newest = ts_ns[own] >= np.maximum.accumulate(ts_ns[own])
+        known, value = known_ns[own][newest], close[own][newest]
+        last = np.append(known[1:] != known[:-1], True)
+        yield str(symbol), _Quotes(known[last], value[last])
 
 
-def _ways(code: str, account: str, pairs: dict[tuple[str, str], pl.DataFrame], cfg: ExchangeConfig) -> Iterator[pl.DataFrame]:
-    """Each way to a rate, best first: known_ns, expires_ns, rate."""
+def _ways(code: str, account: str, pairs: Mapping[tuple[str, str], _Quotes], cfg: ExchangeConfig) -> Iterator[_Way]:
+    """Each way to a rate, best first."""
     yield from _legs(code, account, pairs, cfg)
     for between in cfg.via:
         if between in (code, account):
@@ -131,35 +160,35 @@ def _ways(code: str, account: str, pairs: dict[tuple[str, str], pl.DataFrame], c
                 yield _cross(first, second)
 
 
-def _legs(base: str, quote: str, pairs: dict[tuple[str, str], pl.DataFrame], cfg: ExchangeConfig) -> Iterator[pl.DataFrame]:
+def _legs(base: str, quote: str, pairs: Mapping[tuple[str, str], _Quotes], cfg: ExchangeConfig) -> Iterator[_Way]:
     usable_ns = int(cfg.max_staleness_hours * NS_PER_HOUR)
-    for pair, rate in (((base, quote), pl.col("value")), ((quote, base), 1.0 / pl.col("value"))):
-        if pair in pairs:
-            newest = pairs[pair].sort("known_ns", "ts_ns").filter(pl.col("ts_ns") >= pl.col("ts_ns").cum_max())
-            rows = newest.unique("known_ns", keep="last", maintain_order=True)
-            yield rows.select("known_ns", expires_ns=pl.col("known_ns") + usable_ns, rate=rate)
+    if (base, quote) in pairs:
+        known_ns, value = pairs[base, quote]
+        yield _Way(known_ns, known_ns + usable_ns, value)
+    if (quote, base) in pairs:
+        known_ns, value = pairs[quote, base]
+        yield _Way(known_ns, known_ns + usable_ns, 1.0 / value)
 
 
-def _cross(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+def _cross(first: _Way, second: _Way) -> _Way:
     """The product of two rates whenever either changes; it lasts as long as the older of them."""
-    times = _times([first, second])
-    one, two = (times.join_asof(leg, on="known_ns", strategy="backward", check_sortedness=False) for leg in (first, second))
-    expires_ns = pl.select(pl.min_horizontal(one["expires_ns"], two["expires_ns"])).to_series()
-    return times.with_columns(expires_ns=expires_ns, rate=one["rate"] * two["rate"]).drop_nulls("rate")
+    times = np.union1d(first.known_ns, second.known_ns)
+    one, two = (np.searchsorted(leg.known_ns, times, side="right") - 1 for leg in (first, second))
+    both = (one >= 0) & (two >= 0)
+    times, one, two = times[both], one[both], two[both]
+    return _Way(times, np.minimum(first.expires_ns[one], second.expires_ns[two]), first.rate[one] * second.rate[two])
 
 
-def _first_fresh(ways: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def _first_fresh(ways: Sequence[_Way]) -> _Way:
     """The best way at each time at which one of them changes, or is too old and leaves it to the next."""
-    left = [] if len(ways) == 1 else [way.filter(pl.col("expires_ns") < pl.col("known_ns").shift(-1).fill_null(_NEVER)) for way in ways]
-    times = _times([*ways, *(way.select(known_ns=pl.col("expires_ns") + 1) for way in left)])
-    found = times.with_columns(expires_ns=pl.lit(None, pl.Int64), rate=pl.lit(None, pl.Float64))
+    changes = [way.known_ns for way in ways]
+    if len(ways) > 1:
+        changes += [way.expires_ns[way.expires_ns < np.append(way.known_ns[1:], _NEVER)] + 1 for way in ways]
+    times = np.unique(np.concatenate(changes))
+    expires_ns, rate = np.zeros(times.size, np.int64), np.full(times.size, np.nan)
     for way in ways:
-        now = times.join_asof(way, on="known_ns", strategy="backward", check_sortedness=False)
-        usable = found["rate"].is_null() & (now["known_ns"] <= now["expires_ns"]).fill_null(False)
-        better = {name: pl.when(usable).then(now[name]).otherwise(found[name]) for name in ("expires_ns", "rate")}
-        found = times.with_columns(**better)
-    return found.drop_nulls("rate")
-
-
-def _times(ways: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat([way.select("known_ns") for way in ways]).unique().sort("known_ns")
+        place = np.searchsorted(way.known_ns, times, side="right") - 1
+        usable = np.isnan(rate) & (place >= 0) & (times <= way.expires_ns[np.maximum(place, 0)])
+        expires_ns[usable], rate[usable] = way.expires_ns[place[usable]], way.rate[place[usable]]
+    there = ~np.isnan(rate)
+    return _Way(times[there], expires_ns[there], rate[there])

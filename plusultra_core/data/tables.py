@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from plusultra_core.artifacts import MANIFEST, sha256_bytes, sha256_file
+from plusultra_core.artifacts import MANIFEST, sha256_bytes
 from plusultra_core.clock import NS_PER_S, bar_ns
 from plusultra_core.data.bars import BarsConfig
 from plusultra_core.data.contract.frames import empty, sort
@@ -23,6 +22,7 @@ from plusultra_core.data.gate.history import HistoryConfig
 from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE, VERSIONS
 from plusultra_core.data.gate.rows import RESERVED
 from plusultra_core.data.gate.schema import SHAPES, TableShape
+from plusultra_core.data.increments.files import Stamp, content_of, manifest_of, read_whole, stamp_of, unchanged
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
 from plusultra_core.data.universe import UniverseConfig
 from plusultra_core.errors import ArtifactError, ConfigError
@@ -96,7 +96,7 @@ def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
     Raises  ArtifactError when it was taken by another version, for other columns, or set symbols aside that the config would refuse.
     """
     try:
-        stamp = _stamp(snapshot_dir / MANIFEST)
+        stamp = stamp_of(snapshot_dir / MANIFEST)
         manifest_of(snapshot_dir)
     except (OSError, ValueError) as error:
         again = f"remove the folder {snapshot_dir} and take the snapshot again"
@@ -105,7 +105,7 @@ def check_shape(snapshot_dir: Path, cfg: DataConfig) -> None:
 
 
 @lru_cache(maxsize=16)
-def _check_shape(snapshot_dir: Path, stamp: tuple[int, int, int], cfg: DataConfig) -> None:
+def _check_shape(snapshot_dir: Path, stamp: Stamp | None, cfg: DataConfig) -> None:
     again = f"remove the folder {snapshot_dir} and take the snapshot again"
     manifest = manifest_of(snapshot_dir)
     taken, now = manifest.get("shaped_by", {}), shaped_by(cfg)
@@ -187,24 +187,21 @@ class Source:
 
     @classmethod
     def open(cls, snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: DataConfig) -> "Source":
-        """The snapshot, refused where the config would have made it another one."""
-        check_shape(snapshot_dir, cfg)
-        folder = snapshot_dir / FOLDER
-        path = _unchanged(folder / "assets.parquet")
-        return cls(folder, *_classified(path, _stamp(path), tuple(sorted(markets.items()))), cfg)
+        """The snapshot, refused where the config would have made it another one; looked at again when its manifest or its assets change."""
+        stamps = stamp_of(snapshot_dir / MANIFEST), stamp_of(snapshot_dir / FOLDER / "assets.parquet")
+        return _opened(snapshot_dir, stamps, tuple(sorted(markets.items())), cfg)
 
     def file(self, table: str) -> Path:
         """Where a table lies; refused where its bytes are not those of the manifest."""
-        return _unchanged(self.folder / f"{table}.parquet")
+        return unchanged(self.folder / f"{table}.parquet")
 
     def members(self, asset_class: str) -> pl.DataFrame:
         """The assets of a class."""
         return self.by_class.get(asset_class, self.assets.clear())
 
-    def versions(self) -> dict[str, dict[str, str]]:
-        """Version of each owner's rows in each table that has rows, in the order in which they lie there."""
-        path = self.folder.parent / VERSIONS
-        return _json(_unchanged(path), _stamp(path)) if path.exists() else {}
+    def pairs(self) -> list[str]:
+        """Symbols of the pairs of currencies, whatever the class."""
+        return self.by_class["forex"]["symbol"].to_list() if "forex" in self.by_class else []
 
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.LazyFrame:
         """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
@@ -217,59 +214,37 @@ class Source:
         return known(rows, lag_s)
 
 
+@lru_cache(maxsize=16)
+def _opened(
+    snapshot_dir: Path, stamps: tuple[Stamp | None, Stamp | None], markets: tuple[tuple[str, MarketConfig], ...], cfg: DataConfig
+) -> Source:
+    check_shape(snapshot_dir, cfg)
+    folder = snapshot_dir / FOLDER
+    assets = classify(read_whole(folder / "assets.parquet"), dict(markets))
+    by_class = {part["asset_class"][0]: part for part in assets.partition_by("asset_class", maintain_order=True)}
+    return Source(folder, assets, by_class, cfg)
+
+
+def versions_in(snapshot_dir: Path) -> Mapping[str, Mapping[str, str]]:
+    """Version of each owner's rows in each table of a snapshot that has rows, in the order in which they lie there.
+
+    Raises  ArtifactError where its file is not the one of the manifest.
+    """
+    path = snapshot_dir / VERSIONS
+    return _versions(path, stamp_of(path), stamp_of(snapshot_dir / MANIFEST))
+
+
+@lru_cache(maxsize=16)
+def _versions(path: Path, stamp: Stamp | None, manifest: Stamp | None) -> Mapping[str, Mapping[str, str]]:
+    return {} if stamp is None else json.loads(content_of(path))  # type: ignore[no-any-return]
+
+
 def known(rows: pl.LazyFrame, lag_s: int) -> pl.LazyFrame:
     """Rows with the time at which they were known: their own word, or their time and the lag."""
     known_ns = pl.col("ts_ns") + lag_s * NS_PER_S
     if "known_at_ns" in rows.collect_schema():
         known_ns = pl.col("known_at_ns").fill_null(known_ns)
     return rows.with_columns(known_ns=known_ns)
-
-
-def _unchanged(path: Path) -> Path:
-    """The path of a table whose bytes are those of the manifest, or of one that neither has.
-
-    Raises  ArtifactError where they are others.
-    """
-    found = _sha256(path, _stamp(path)) if path.exists() else None
-    snapshot_dir = path.parent if path.name == VERSIONS else path.parent.parent
-    name = path.relative_to(snapshot_dir).as_posix()
-    listed = manifest_of(snapshot_dir)["files"].get(name, {}).get("sha256")
-    if found != listed:
-        changed = f"expected the bytes of its {MANIFEST}, sha256 {listed}, found {found}"
-        raise ArtifactError(f"{snapshot_dir.name}/{name}: {changed}; remove the folder {snapshot_dir} and take the snapshot again")
-    return path
-
-
-Stamp = tuple[int, int, int]
-"""Of a file: another one means that it was written again."""
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-@lru_cache(maxsize=16)
-def _json(path: Path, stamp: Stamp) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
-
-
-def manifest_of(snapshot_dir: Path) -> dict[str, Any]:
-    """The manifest of a snapshot, read once as long as it stays the same."""
-    return _json(snapshot_dir / MANIFEST, _stamp(snapshot_dir / MANIFEST))
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, stamp: Stamp) -> str:
-    return sha256_file(path)
-
-
-@lru_cache(maxsize=4)
-def _classified(path: Path, stamp: Stamp, markets: tuple[tuple[str, MarketConfig], ...]) -> tuple[pl.DataFrame, Mapping[str, pl.DataFrame]]:
-    """The assets of a snapshot with their classes, and those of each: every table of every class asks for them."""
-    assets = classify(pl.read_parquet(path), dict(markets))
-    return assets, {part["asset_class"][0]: part for part in assets.partition_by("asset_class", maintain_order=True)}
 
 
 def side_rows(source: Source, symbols: Sequence[str], tables: Sequence[SideTableConfig]) -> pl.DataFrame:
@@ -292,30 +267,39 @@ def long_rows(rows: pl.LazyFrame, symbols: Sequence[str], side: SideTableConfig)
 def action_rows(source: Source, symbols: Sequence[str]) -> pl.LazyFrame:
     """Corporate actions of some symbols."""
     cfg = source.cfg.corporate_actions
-    rows = source.read(cfg.shape(), cfg.lag_s, symbols)
+    return named_actions(source.read(cfg.shape(), cfg.lag_s, symbols), cfg)
+
+
+def named_actions(rows: pl.LazyFrame, cfg: CorporateActionsConfig) -> pl.LazyFrame:
+    """Rows of the dump's table of actions under the names of the contract."""
     there = rows.collect_schema()
     return rows.select(**{name: pl.col(column) for name, column in cfg.columns().items() if column in there})
 
 
 def _exchange_rates(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
     """What the pairs of the snapshot say of the currencies of a class."""
-    if market is None:
+    if market is None or not foreign_in(members, market):
         return empty("exchange_rates")
-    foreign = [name for name in _quoted(members).values() if unit_rate(name, market.currency, market.exchange) is None]
-    if not foreign:
-        return empty("exchange_rates")
-    pairs = source.assets.filter(pl.col("asset_class") == "forex")["symbol"].to_list()
-    forex = source.read(SHAPES["series"], source.cfg.lags.of("series"), pairs).collect()
-    return build_rates(foreign, forex, market.currency, market.exchange)
+    forex = source.read(SHAPES["series"], source.cfg.lags.of("series"), source.pairs()).collect()
+    return build_rates(foreign_in(members, market), forex, market.currency, market.exchange)
 
 
 def _money_beside(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
     """The same by symbol, as rows of the side tables."""
     if market is None or not is_mixed(members, market):
         return empty("side_tables")
-    quoted = _quoted(members)
-    first = source.read(SHAPES["series"], 0, list(quoted)).select(pl.col("ts_ns").min()).collect().item()
-    return rates_beside(quoted, _exchange_rates(source, members, market), market.currency, market.exchange, first or 0)
+    first = source.read(SHAPES["series"], 0, members["symbol"].to_list()).select(pl.col("ts_ns").min()).collect().item()
+    return money_beside(members, _exchange_rates(source, members, market), market, first)
+
+
+def money_beside(members: pl.DataFrame, rates: pl.DataFrame, market: MarketConfig, first_ns: int | None) -> pl.DataFrame:
+    """The rates of a class by symbol; `first_ns` is the time of its first row."""
+    return rates_beside(_quoted(members), rates, market.currency, market.exchange, first_ns or 0)
+
+
+def foreign_in(members: pl.DataFrame, market: MarketConfig) -> list[str | None]:
+    """Currencies of a class that a market decides."""
+    return [name for name in _quoted(members).values() if unit_rate(name, market.currency, market.exchange) is None]
 
 
 def is_mixed(members: pl.DataFrame, market: MarketConfig | None) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from plusultra_core.data import tables
 from plusultra_core.data.gate import ingest
 from plusultra_core.data.gate.ingest import VERSIONS, versions_of
 from plusultra_core.data.increments import tables as increments
@@ -144,7 +143,6 @@ def test_versions_that_were_changed_by_hand_are_refused(
     early, late = sorted((tmp_path / "store").glob("early-*"))[0], sorted((tmp_path / "store").glob("late-*"))[0]
     (late / VERSIONS).chmod(0o644)
     (late / VERSIONS).write_text("{}")
-    tables._json.cache_clear()
     with pytest.raises(ArtifactError, match=r"versions.json: expected the bytes of its manifest.json"):
         extend_table("series", late, "equity", markets, data_cfg, PreviousTable(early, whole["series", "equity"]))
 
