@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_HOUR
 from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.side_tables import as_of
@@ -126,27 +126,38 @@ def rates_beside(quoted: Mapping[str, str | None], rates: pl.DataFrame, account:
     fixed = {symbol: unit_rate(currency, account, cfg) for symbol, currency in quoted.items()}
     if all(rate == 1.0 for rate in fixed.values()):
         return empty("side_tables")
-    schema = empty("side_tables").schema
-    own = [(RATES, symbol, RATE_FIELD, since_ns, since_ns, None, rate) for symbol, rate in fixed.items() if rate is not None]
-    parts = [pl.DataFrame([(RATES, None, "account", since_ns, since_ns, None, 1.0), *own], schema=schema, orient="row")]
+    told = rates.select("ts_ns", "known_ns", "expires_ns", value="rate")
+    runs = rates["currency"].rle().struct.unnest()
+    spans = dict(zip(runs["value"], zip((runs["len"].cum_sum() - runs["len"]).to_list(), runs["len"].to_list(), strict=True), strict=True))
+    lasting = [1.0, *(rate for rate in fixed.values() if rate is not None)]
+    since = pl.Series([since_ns], dtype=pl.Int64).new_from_index(0, len(lasting))
+    alone = pl.DataFrame({"ts_ns": since, "known_ns": since, "expires_ns": [None] * len(lasting), "value": lasting}, told.schema)
+    place = iter(range(1, len(lasting)))
+    parts = [alone.head(1)]
     for symbol, currency in quoted.items():
-        rows = rates.filter(pl.col("currency") == currency) if fixed[symbol] is None else rates.clear()
-        named = {"table": pl.lit(RATES), "symbol": pl.lit(symbol), "field": pl.lit(RATE_FIELD), "value": pl.col("rate")}
-        parts.append(rows.with_columns(**named).select(schema.names()))
-    return pl.concat(parts)
+        parts.append(told.slice(*spans.get(currency, (0, 0))) if fixed[symbol] is None else alone.slice(next(place), 1))
+    rows = pl.concat(parts)
+    names = pl.Series("symbol", [None, *quoted], dtype=pl.String).gather(np.repeat(np.arange(len(parts)), [part.height for part in parts]))
+    field = pl.concat([pl.Series("field", ["account"]), pl.Series("field", [RATE_FIELD]).new_from_index(0, rows.height - 1)])
+    return pl.DataFrame([pl.Series("table", [RATES]).new_from_index(0, rows.height), names, field, *rows.get_columns()])
 
 
 def _by_symbol(forex: pl.DataFrame) -> Iterator[tuple[str, _Quotes]]:
     """Closes of each symbol as they became known; one that is known after a newer one says nothing any more."""
-    forex = forex.select("symbol", "known_ns", "ts_ns", "close").sort("symbol", "known_ns", "ts_ns")
-    known_ns, ts_ns, close = (forex[name].to_numpy() for name in ("known_ns", "ts_ns", "close"))
-    start = 0
-    for symbol, num in forex.select(pl.col("symbol").rle()).unnest("symbol").select("value", "len").iter_rows():
-        own, start = slice(start, start + num), start + num
-        newest = ts_ns[own] >= np.maximum.accumulate(ts_ns[own])
-        known, value = known_ns[own][newest], close[own][newest]
-        last = np.append(known[1:] != known[:-1], True)
-        yield str(symbol), _Quotes(known[last], value[last])
+    forex = forex if forex["symbol"].is_sorted() else forex.sort("symbol")
+    columns = [forex[name].to_numpy() for name in ("known_ns", "ts_ns", "close")]
+    runs = forex["symbol"].rle().struct.unnest()
+    ends = runs["len"].cum_sum().to_list()
+    for symbol, start, end in zip(runs["value"], [0, *ends], ends, strict=False):
+        known_ns, ts_ns, value = (column[start:end] for column in columns)
+        if (known_ns[1:] <= known_ns[:-1]).any() or (ts_ns[1:] < ts_ns[:-1]).any():
+            order = np.lexsort((ts_ns, known_ns))
+            known_ns, ts_ns, value = known_ns[order], ts_ns[order], value[order]
+            newest = ts_ns >= np.maximum.accumulate(ts_ns)
+            known_ns, value = known_ns[newest], value[newest]
+            last = np.append(known_ns[1:] != known_ns[:-1], True)
+            known_ns, value = known_ns[last], value[last]
+        yield str(symbol), _Quotes(known_ns, value)
 
 
 def _ways(code: str, account: str, pairs: Mapping[tuple[str, str], _Quotes], cfg: ExchangeConfig) -> Iterator[_Way]:
@@ -172,7 +183,7 @@ def _legs(base: str, quote: str, pairs: Mapping[tuple[str, str], _Quotes], cfg: 
 
 def _cross(first: _Way, second: _Way) -> _Way:
     """The product of two rates whenever either changes; it lasts as long as the older of them."""
-    times = np.union1d(first.known_ns, second.known_ns)
+    times = _union([first.known_ns, second.known_ns])
     one, two = (np.searchsorted(leg.known_ns, times, side="right") - 1 for leg in (first, second))
     both = (one >= 0) & (two >= 0)
     times, one, two = times[both], one[both], two[both]
@@ -184,7 +195,7 @@ def _first_fresh(ways: Sequence[_Way]) -> _Way:
     changes = [way.known_ns for way in ways]
     if len(ways) > 1:
         changes += [way.expires_ns[way.expires_ns < np.append(way.known_ns[1:], _NEVER)] + 1 for way in ways]
-    times = np.unique(np.concatenate(changes))
+    times = _union(changes)
     expires_ns, rate = np.zeros(times.size, np.int64), np.full(times.size, np.nan)
     for way in ways:
         place = np.searchsorted(way.known_ns, times, side="right") - 1
@@ -192,3 +203,10 @@ def _first_fresh(ways: Sequence[_Way]) -> _Way:
         expires_ns[usable], rate[usable] = way.expires_ns[place[usable]], way.rate[place[usable]]
     there = ~np.isnan(rate)
     return _Way(times[there], expires_ns[there], rate[there])
+
+
+def _union(times: Sequence[Int64Array]) -> Int64Array:
+    """Times of several rising runs, each once."""
+    found: Int64Array = np.sort(np.concatenate(times), kind="stable")  # which finds the runs
+    first: BoolArray = np.append(True, found[1:] != found[:-1])
+    return found[first]

@@ -101,12 +101,13 @@ def _with_money(pair: Pair, frame: pl.DataFrame, fresh: pl.DataFrame, runs: _Run
         return None
     rest = cut(frame, symbols.values())
     plain = rest.filter(pl.col("table") != RATES)
-    money = money.filter(pl.col("symbol").is_not_null())
+    rated = money.filter(pl.col("symbol").is_not_null())
     if plain.is_empty() and set(runs) <= {None}:
-        return pl.concat([_merged(wide, fresh, runs), sort("side_tables", money)], rechunk=True), wide.height
-    beside = pl.concat([plain, money, cut(fresh, [span for symbol, span in runs.items() if symbol is not None])])
-    wide_run: _Runs = {symbol: span for symbol, span in runs.items() if symbol is None}
-    return pl.concat([_merged(wide, fresh, wide_run), sort("side_tables", beside)], rechunk=True), wide.height + plain.height
+        rated = rated if rated["symbol"].is_sorted() else sort("side_tables", rated)  # a symbol's rates lie as they became known
+    else:
+        rated = sort("side_tables", pl.concat([plain, rated, cut(fresh, [span for symbol, span in runs.items() if symbol is not None])]))
+    wide_runs: _Runs = {symbol: span for symbol, span in runs.items() if symbol is None}
+    return pl.concat([_merged(wide, fresh, wide_runs), rated], rechunk=True), wide.height + plain.height
 
 
 def _runs(frame: pl.DataFrame) -> _Runs:
