@@ -31,6 +31,8 @@ COLOURS = {
     "total": "#2f6fed",
     "reference": "#8792a6",
 }
+_BASELINES = ("no_trade", "buy_and_hold", "equal_weight", "random")
+_TITLES = {"hmm": "HMM", "ppo": "PPO"}
 _THIN_BIN = 0.01
 CYCLE = ("#2f6fed", "#d9820f", "#0f9f6e", "#b48ad6", "#d64550", "#8792a6", "#14a3b8", "#a3701a")
 TERM_NAMES = {
@@ -100,7 +102,7 @@ def equity_and_drawdown(runs: Mapping[str, Mapping[str, Any]], prefix: str, span
             y_T = curve_T.astype(np.float32)
             keep = downsample(y_T, max_points)
             x = tuple(iso(run["ts_ns"][row]) for row in keep.tolist())
-            target.append(Series(plain(name), x, y_T[keep], colour(name), dashed=name in ("no_trade", "random", "buy_and_hold")))
+            target.append(Series(plain(name), x, y_T[keep], colour(name), dashed=name in _BASELINES))
     return (
         Chart(f"{prefix}_equity", f"Wealth after costs, {span}", "line", tuple(wealth), y_label="wealth, start = 1", dates=True),
         Chart(f"{prefix}_drawdown", f"Drawdown, {span}", "line", tuple(depth), y_label="loss from peak", percent=True, dates=True),
@@ -194,7 +196,7 @@ def transitions(card: Mapping[str, Any], kind: str) -> Chart | None:
     if not rows:
         return None
     series = tuple(Series(state, tuple(found["states"]), _f32(row), COLOURS["total"]) for state, row in rows)
-    return Chart(f"transitions_{kind}", f"{plain(kind).capitalize()}: next state", "heatmap", series, "next bar", "this bar", percent=True)
+    return Chart(f"transitions_{kind}", f"{_titled(kind)}: next state", "heatmap", series, "next bar", "this bar", percent=True)
 
 
 def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -216,17 +218,19 @@ def history(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
                 label = plain(column) if fold is None else f"fold {fold}, {plain(column)}"
                 x = tuple(float(row[step]) for row in known)
                 series.append(Series(label, x, _f32([row[column] for row in known]), shade, dashed=column.startswith("train")))
-        name = plain(stage) if model == stage else f"{plain(stage)}, {plain(model)}"
+        name = _titled(stage) if model == stage else f"{_titled(stage)}, {plain(model)}"
         identifier = re.sub(r"[^A-Za-z0-9_-]", "_", f"history_{stage}_{model}")
-        drawn.append(
-            Chart(identifier, f"{name.capitalize()}: {plain(columns[-1])} by {step}", "line", tuple(series), step, plain(columns[-1]))
-        )
+        drawn.append(Chart(identifier, f"{name}: {plain(columns[-1])} by {step}", "line", tuple(series), step, plain(columns[-1])))
     return drawn
 
 
 def colour(name: str) -> str:
     """The fixed colour of a strategy or model; unknown names share the cycle by their letters."""
     return COLOURS.get(name) or CYCLE[sum(name.encode()) % len(CYCLE)]
+
+
+def _titled(name: str) -> str:
+    return _TITLES.get(name, plain(name).capitalize())
 
 
 def _f32(values: Sequence[float | None]) -> Float32Array:

@@ -29,7 +29,7 @@ def strategies(card: Mapping[str, Any], max_points: int) -> Section:
         "Strategies on the locked window",
         charts=tuple(drawn),
         tables=(_return_table(card), _shape_table(card), _paired(card)),
-        notes=(note,),
+        notes=(note, "The policy is one seed of its training and random one draw: the intervals know of dates, not of seeds."),
     )
 
 
@@ -129,7 +129,11 @@ def walk_forward(card: Mapping[str, Any], max_points: int) -> Section:
         ]
     columns = ("strategy", "fold", "span", "Sharpe", "CAGR", "max drawdown", "bars")
     drawn = charts.equity_and_drawdown(runs, "walk_forward", "all test spans", max_points)
-    text = ("Every fold is forecast by a model that was fitted before it began; the last fold is the locked window above.",)
+    text = (
+        "Every fold is forecast by a model that was fitted before it began; the last fold is the locked window above. "
+        "One account goes through all folds and enters each with what it held: its numbers there differ from those of the locked "
+        "window, where every account begins with cash.",
+    )
     return Section("walk-forward", "All test spans", text, drawn, (Table("Walk-forward by fold", columns, tuple(rows), text_columns=3),))
 
 
@@ -163,7 +167,11 @@ def costs(card: Mapping[str, Any]) -> Section:
                 text_columns=2,
             ),
         ),
-        notes=("Price gain less every cost equals the change of equity; a rest beyond rounding stops the evaluation.",),
+        notes=(
+            "Price gain less every cost equals the change of equity; a rest beyond rounding stops the evaluation.",
+            "Latency drift is the market's move between decision and fill. It stands among the costs because a paper account would not "
+            "have it, but nobody charges it: over few orders it is mostly luck, and where it was a gain costs can be negative.",
+        ),
     )
 
 

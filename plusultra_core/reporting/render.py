@@ -27,6 +27,8 @@ PICTURES = "figures"
 class ReportingConfig:
     """How much a report shows."""
 
+    profile: str
+    """Profile that this file belongs to; the page names it."""
     max_points: int
     """Points of a curve; peaks and troughs are kept."""
     max_rows: int
@@ -50,7 +52,7 @@ def render_report(evidence: Evidence, out_dir: Path, cfg: ReportingConfig) -> No
     parts = build_sections(evidence, cfg)
     context = {
         "title": f"{plain(str(card['asset_class'])).capitalize()}, snapshot {card['snapshot']}",
-        "subtitle": _subtitle(card),
+        "subtitle": f"{_subtitle(card)}; profile {cfg.profile}",
         "headline": words.headline(card),
         "verdict": words.verdict(card),
         "outcome": card["verdict"]["outcome"],
@@ -139,5 +141,5 @@ def _facts(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for model, horizons in card["forecasts"].items():
         first = horizons[min(horizons, key=int)]
         ci = interval(first["ic_ci"], lambda value: number(value, 3)) if first["ic_ci"] else DASH
-        facts.append((f"IC: {plain(model)}", number(first["ic"], 3), ci))
+        facts.append((f"IC, all test spans: {plain(model)}", number(first["ic"], 3), ci))
     return facts

@@ -71,6 +71,7 @@ def forecasts(card: Mapping[str, Any]) -> Section:
     if directions := charts.direction_reliability(scored, horizon):
         drawn.append(directions)
     note = (
+        "Scored on the test spans of all folds, each by the models that were fitted before it: more bars than the locked window. "
         "CRPS in units of the vol-scaled target. Skill is 1 less the ratio of CRPS to the baseline's, positive is better; "
         "both baselines are known before the test span. IC errors are Newey-West with a lag of twice the horizon."
     )

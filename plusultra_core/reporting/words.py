@@ -76,8 +76,14 @@ def _track(card: Mapping[str, Any], role: str, name: str) -> str:
     return (
         f"The {role} is {plain(name)}: Sharpe {estimate(found['sharpe'], entry['ci']['sharpe'], number)}, "
         f"{percent(found['total_return'])} in all, deepest drawdown {percent(found['max_drawdown'])}, "
-        f"costs {percent(entry['costs']['cost_frac'])} of the capital."
+        f"costs {percent(entry['costs']['cost_frac'])} of the capital, {_drift(entry['costs'])}."
     )
+
+
+def _drift(costs: Mapping[str, Any]) -> str:
+    """How much of the costs is no charge but what the market did before the fill: nobody bills it, and it may be a gain."""
+    moved = -costs["terms_ccy"]["latency_drift"] / costs["start_equity_ccy"]
+    return f"of which {percent(moved)} is the market's move between decision and fill"
 
 
 def _losers(card: Mapping[str, Any]) -> str:

@@ -72,8 +72,10 @@ def render_stress(artifact_dir: Path, out_dir: Path, links: tuple[tuple[str, str
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """One line that can be quoted: the model of the desk against the market, each in its worst world."""
-    held = [name for name in ("policy", "buy_and_hold") if name in summary["strategies"]]
+    """One line that can be quoted: the model of the desk against the market, each in its worst world; who never trades is no model."""
+    idle = _idle(summary)
+    desk = [name for name in ("policy", "sized_hybrid") if name in summary["strategies"] and name not in idle]
+    held = [*desk[:1], *(name for name in ("buy_and_hold",) if name in summary["strategies"])]
     told = [f"{plain(name)} {percent(_worst(summary, name)[1])}" for name in held]
     return f"In the worst of {count(summary['num_worlds'])} worlds: {', '.join(told)}" if told else "Nothing was stressed"
 
@@ -85,6 +87,8 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         "their own account; where other bars stand in their place no forecast was ever made, and every strategy repeats what it asked for "
         "in the calm world: such worlds test what is held, its limits and its execution, not the models.",
     ]
+    if idle := [name for name in _idle(summary) if name != _SILENT]:
+        lines.append(f"Never traded in any world, and so lost nothing: {', '.join(map(plain, idle))}.")
     hurt = [name for name in summary["strategies"] if _worst(summary, name, "liquidated")[1] > 0]
     if hurt:
         told = ", ".join(f"{plain(name)} (most in {plain(_worst(summary, name, 'liquidated')[0])})" for name in hurt)
@@ -98,6 +102,12 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         left = ", ".join(map(plain, summary["left_out"]))
         lines.append(f"Left out, for this market charges no funding or has too little history: {left}.")
     return lines
+
+
+def _idle(summary: Mapping[str, Any]) -> list[str]:
+    """Strategies that traded nothing in any world."""
+    worlds = summary["families"].values()
+    return [name for name in summary["strategies"] if not any(family["strategies"][name]["terms"]["turnover"] for family in worlds)]
 
 
 def capacity_end(curve: Sequence[Mapping[str, float]]) -> float | None:
@@ -203,6 +213,7 @@ def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
         "A resampled world keeps returns, ranges, spreads and volatilities of a bar together, and the money of its volume. "
         "Latencies are drawn by the same names in every world: worlds differ by nothing else.",
         "Sharpe of a capacity curve: the calm window once; it says where costs eat the gain, not that the gain is sure. "
+        "Of a capital too large for the market less is invested, so that a Sharpe may rise; 0.00 is no trade at all. "
         "Where volatility is stretched, what the forecasts got right is stretched with it.",
     )
 

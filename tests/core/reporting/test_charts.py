@@ -1,15 +1,19 @@
 """Charts hold the scorecard's numbers, and lose no peak on the way to the screen."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from plusultra_core.artifacts import canonical_json
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting import charts
 from plusultra_core.reporting.figures import figure
 from plusultra_core.reporting.markdown import png
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 @pytest.mark.parametrize("num", [1, 50, 99, 100, 101, 5000, 99_991])
@@ -31,6 +35,13 @@ def test_the_curves_end_where_the_table_says(evidence) -> None:  # type: ignore[
         assert up.y[-1] - 1.0 == pytest.approx(m["total_return"], abs=1e-6)
         assert -down.y.min() == pytest.approx(m["max_drawdown"], abs=1e-6)
         assert (down.y >= -1.0).all() and (down.y <= 0.0).all()
+
+
+def test_baselines_are_dotted_and_models_are_not() -> None:
+    judged = yaml.safe_load((CONFIGS / "base" / "evaluation.yaml").read_text())
+    names = (*judged["baselines"], *judged["models"])
+    wealth, _ = charts.equity_and_drawdown({name: {"ts_ns": [0, 1], "ret": [0.0, 0.1]} for name in names}, "a", "b", 100)
+    assert [name for name, series in zip(names, wealth.series, strict=True) if series.dashed] == judged["baselines"]
 
 
 def test_the_waterfall_adds_up(evidence) -> None:  # type: ignore[no-untyped-def]

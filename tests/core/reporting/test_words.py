@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from plusultra_core.reporting import words
+from plusultra_core.reporting.tables import percent
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_skill_is_better_worse_or_no_different_by_its_interval(card) -> None:  #
     found["skill_vs_climatology"] = None
     assert "without comparison to climatology" in words.forecasts(card)[0]
     assert words.forecasts({**card, "forecasts": {}}) == ["No forecast could be scored."]
+
+
+def test_costs_say_how_much_of_them_is_the_markets_move(card) -> None:  # type: ignore[no-untyped-def]
+    costs = card["strategies"][card["verdict"]["best_model"]]["costs"]
+    costs["terms_ccy"]["latency_drift"] = -0.013 * costs["start_equity_ccy"]
+    assert any(f"of which {percent(0.013)} is the market's move between decision and fill." in sentence for sentence in words.verdict(card))
+    costs["terms_ccy"]["latency_drift"] = 0.02 * costs["start_equity_ccy"]
+    assert any(f"of which {percent(-0.02)} is the market's move between decision and fill." in sentence for sentence in words.verdict(card))

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from plusultra_core.reporting.charts import Chart, Series
 from plusultra_core.reporting.figures import figure
 from plusultra_core.reporting.pages.stress import HTML, capacity_end, described, headline, render_stress, sentences
+from plusultra_core.reporting.tables import percent
 
 STRATEGIES = ("no_trade", "buy_and_hold", "policy", "odd<script>")
 FAMILIES = {"calm": 1, "crash": 3, "bootstrap": 25}
@@ -135,3 +136,16 @@ def test_many_outcomes_are_a_violin_and_few_are_points_and_fans_have_their_bands
     drawn = figure(Chart("y", "y", "fan", (band, Series("median", ("a", "b", "c"), y, "#2f6fed"))))
     assert [trace.fill for trace in drawn.data] == ["toself", None]
     assert list(drawn.data[0].y) == [2.0, 2.0, 2.0, 0.0, 0.0, 0.0]
+
+
+def test_a_model_that_never_traded_does_not_head_the_page(artifact: Path) -> None:
+    summary = summary_of(artifact)
+    summary["strategies"].append("sized_hybrid")
+    for family in summary["families"].values():
+        family["strategies"]["sized_hybrid"] = {**family["strategies"]["policy"], "worst": -0.4}
+    assert "policy" in headline(summary) and "sized hybrid" not in headline(summary)
+    assert not any("Never traded" in line for line in sentences(summary))
+    for family in summary["families"].values():
+        family["strategies"]["policy"] |= {"worst": 0.0, "terms": dict.fromkeys(TERMS, 0.0)}
+    assert "policy" not in headline(summary) and f"sized hybrid {percent(-0.4)}" in headline(summary)
+    assert "Never traded in any world, and so lost nothing: policy." in sentences(summary)
