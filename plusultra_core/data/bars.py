@@ -9,7 +9,7 @@ from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.calendars import gap_bars
 from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.gate.timestamps import to_ns
-from plusultra_core.data.resampling import resample
+from plusultra_core.data.resampling import in_order, resample
 from plusultra_core.data.universe import currencies
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.market import MarketConfig
@@ -36,6 +36,9 @@ class BarsConfig:
         return None if self.as_of is None else int(to_ns(pl.Series([self.as_of]), "as_of")[0])
 
 
+_COLUMNS = empty("bars").columns
+
+
 def build_bars(
     series: pl.DataFrame, assets: pl.DataFrame, corporate_actions: pl.DataFrame, market: MarketConfig, cfg: BarsConfig
 ) -> pl.DataFrame:
@@ -60,7 +63,7 @@ def gathered(
 ) -> pl.DataFrame:
     """Rows on the class's grid with their adjusted twins, sorted by symbol and time; windows that end after `closed_ns` are left out.
 
-    A column `carried` of the series is the factor with which a symbol's first row begins.
+    A column `carried` of the series has, in each symbol's first row, the factor with which it begins.
     """
     grid_ns = bar_ns(market.bar)
     lengths = {bar: bar_ns(bar) for bar in assets["bar"].unique()}
@@ -68,17 +71,11 @@ def gathered(
     finer = [symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] < grid_ns]
     rows = series.drop("vwap", "turnover")
     rows = rows.filter(~pl.col("symbol").is_in(list(coarse))) if coarse else rows
-    rows = _adjusted(_in_order(rows), corporate_actions, assets, cfg)
+    rows = _adjusted(in_order(rows), corporate_actions, assets, cfg)
     if not finer or rows.is_empty():
         return rows
     is_finer = rows["symbol"].is_in(finer)
-    return _in_order(pl.concat([rows.filter(~is_finer), resample(rows.filter(is_finer), market, closed_ns)]))
-
-
-def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    same = pl.col("symbol") == pl.col("symbol").shift()
-    disorder = (pl.col("symbol") < pl.col("symbol").shift()) | (same & (pl.col("ts_ns") < pl.col("ts_ns").shift()))
-    return rows.sort("symbol", "ts_ns") if rows.select(disorder.any()).item() else rows
+    return in_order(pl.concat([rows.filter(~is_finer), resample(rows.filter(is_finer), market, closed_ns)]))
 
 
 def finished(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
@@ -86,12 +83,19 @@ def finished(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
     if bars.is_empty():
         return empty("bars")
     bars = bars.with_columns(
-        pl.col("known_ns").cum_max().over("symbol"),
+        _known_so_far(bars),
         has_ohl=pl.col("open").is_not_null(),
         has_volume=pl.col("volume").is_not_null(),
         gap_bars=gap_bars(bars, market),
     )
-    return bars.select(empty("bars").columns)
+    return bars[_COLUMNS]
+
+
+def _known_so_far(bars: pl.DataFrame) -> pl.Expr | str:
+    """When all bars of a symbol up to each were known; the column itself, where no bar came late."""
+    known_ns, ts_ns = bars["known_ns"].to_numpy(), bars["ts_ns"].to_numpy()
+    falls = (known_ns[1:] < known_ns[:-1]) & (ts_ns[1:] >= ts_ns[:-1])  # elsewhere another symbol begins, or it does no harm
+    return pl.col("known_ns").cum_max().over("symbol") if falls.any() else "known_ns"
 
 
 def _adjusted(rows: pl.DataFrame, corporate_actions: pl.DataFrame, assets: pl.DataFrame, cfg: BarsConfig) -> pl.DataFrame:

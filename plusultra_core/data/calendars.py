@@ -134,7 +134,7 @@ def window_ends(ts_ns: pl.Series, market: MarketConfig) -> pl.Series:
     length_ns = bar_ns(market.bar)
     if market.calendar in CONTINUOUS:
         offset_ns = _WEEK_OFFSET_NS if length_ns % _WEEK_NS == 0 else 0
-        return -(-(ts_ns - offset_ns) // length_ns) * length_ns + offset_ns
+        return pl.Series(ts_ns.name, -(-(ts_ns.to_numpy() - offset_ns) // length_ns) * length_ns + offset_ns)
     first_ns, last_ns = int(ts_ns.min()) - _HOLIDAYS_NS, int(ts_ns.max()) + _HOLIDAYS_NS  # type: ignore[arg-type]
     known = sessions(market.calendar, first_ns, last_ns)
     if known.is_empty() or known["open_ns"][0] > first_ns + _HOLIDAYS_NS or known["close_ns"][-1] < last_ns - _HOLIDAYS_NS:
@@ -255,14 +255,29 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
     """
     if bars.is_empty():
         return pl.Series("gap_bars", [], dtype=pl.Int32)
-    known = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
-    required, keys = known["key"].filter(known["required"]).to_numpy(), window_keys(bars["ts_ns"], market).to_numpy()
+    first_ns, last_ns = int(bars["ts_ns"].min()), int(bars["ts_ns"].max())  # type: ignore[arg-type]
+    required, keys = _required(market, first_ns, last_ns), window_keys(bars["ts_ns"], market).to_numpy()
     reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
     skipped = np.append(0, through[:-1])
     starts = np.cumsum(bars["symbol"].rle().struct.field("len").to_numpy().astype(np.int64))[:-1]
     firsts = np.append(0, starts)
     skipped[firsts] = reached[firsts]
     return pl.Series("gap_bars", np.maximum(reached - skipped, 0).astype(np.int32))
+
+
+def _required(market: MarketConfig, first_ns: int, last_ns: int) -> Int64Array:
+    """Keys of the windows that must be there around [first_ns, last_ns], rising: of days and weeks those of its decades, made once."""
+    if bar_ns(market.bar) < NS_PER_DAY:
+        known = windows(market, first_ns, last_ns)
+        return known["key"].filter(known["required"]).to_numpy()
+    return _required_in(market, *_decades(first_ns, last_ns))
+
+
+@lru_cache(maxsize=32)
+def _required_in(market: MarketConfig, first_year: int, last_year: int) -> Int64Array:
+    start, end = datetime.date(first_year, 1, 1), datetime.date(last_year, 12, 31)
+    known = windows(market, *((date.toordinal() - _EPOCH) * NS_PER_DAY for date in (start, end)))
+    return known["key"].filter(known["required"]).to_numpy()
 
 
 def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.DataFrame:

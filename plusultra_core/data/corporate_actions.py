@@ -99,20 +99,21 @@ def adjust(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_o
     `price_adjustment` says the source has done already is not done again, and cannot be undone. Actions known after
     `as_of_ns` are left out.
 
-    Shapes  bars sorted by symbol, ts_ns, with a column `carried` where a factor goes on that began earlier; assets: symbol,
-            price_adjustment, currency; the result has the rows of bars.
+    Shapes  bars sorted by symbol, ts_ns, with a column `carried` where a factor goes on that began earlier, in each symbol's
+            first row; assets: symbol, price_adjustment, currency; the result has the rows of bars.
     Units   amounts per share as the price counts shares, in the currency of the price.
     Looks   back only: at the actions up to a bar and the closes before them.
     Raises  ContractError where dividends are not below the close before them, or paid in another currency.
     """
-    begins = pl.col("carried").fill_null(1.0) if "carried" in bars.columns else pl.lit(1.0)
     if adjustment == "raw" or actions.is_empty() or bars.is_empty():
-        factor = begins.cum_prod().over("symbol") if "carried" in bars.columns else begins
-        return bars.with_columns(adj_factor=factor).drop("carried", strict=False)
+        if "carried" in bars.columns:
+            return bars.rename({"carried": "adj_factor"}).with_columns(pl.col("adj_factor").forward_fill())
+        return bars.with_columns(adj_factor=pl.lit(1.0))
     placed = _placed(bars, _wanted(actions, assets, as_of_ns, adjustment))
     _refuse(placed)
     joined = bars.join(_steps(placed), on=["symbol", "ts_ns"], how="left", maintain_order="left")
     known = pl.max_horizontal("known_ns", pl.col("action_known_ns").cum_max().forward_fill().over("symbol"))
+    begins = pl.col("carried").fill_null(1.0) if "carried" in bars.columns else pl.lit(1.0)
     factor = pl.col("factor").fill_null(begins).cum_prod().over("symbol")
     return joined.with_columns(adj_factor=factor, known_ns=known).drop("factor", "action_known_ns", "carried", strict=False)
 

@@ -1,7 +1,11 @@
 """Finer rows gathered into the windows of the class's grid."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.data.calendars import window_ends
 from plusultra_core.market import MarketConfig
 
@@ -23,30 +27,56 @@ def resample(rows: pl.DataFrame, market: MarketConfig, closed_ns: int) -> pl.Dat
     """
     if rows.is_empty():
         return rows
-    floats = [name for name, kind in rows.schema.items() if kind == pl.Float64]
-    ordered = rows.sort("symbol", "ts_ns").with_columns(pl.col(floats).fill_nan(None))
-    ordered = ordered.with_columns(end_ns=window_ends(ordered["ts_ns"], market)).filter(pl.col("end_ns") <= closed_ns)
-    gathered = ordered.group_by("symbol", "end_ns", maintain_order=True).agg(pl.col("known_ns").max(), *_prices(rows), *_amounts(rows))
-    stamped = gathered.rename({"end_ns": "ts_ns"}).with_columns(known_ns=pl.max_horizontal("known_ns", "ts_ns"))
-    return stamped.select(rows.columns).cast(rows.schema)
+    rows = in_order(rows)
+    end_ns = window_ends(rows["ts_ns"], market).to_numpy()
+    if not (closed := end_ns <= closed_ns).all():
+        rows, end_ns = rows.filter(pl.Series(closed)), end_ns[closed]
+    if rows.is_empty():
+        return rows
+    begins = np.append(True, end_ns[1:] != end_ns[:-1])
+    begins[_starts(rows)] = True
+    first = np.flatnonzero(begins)
+    known_ns = np.maximum(np.maximum.reduceat(rows["known_ns"].to_numpy(), first), end_ns[first])
+    found: dict[str, object] = {"symbol": rows["symbol"].gather(first), "ts_ns": end_ns[first], "known_ns": known_ns}
+    values = {name: rows[name].cast(pl.Float64).to_numpy() for name in rows.columns if name not in found}
+    found |= {name: value[np.append(first[1:], len(value)) - 1] for name, value in values.items() if name in _LAST}
+    found |= _prices(values, first) | _amounts(values, first)
+    return pl.DataFrame({name: found[name] for name in rows.columns}, rows.schema, nan_to_null=True)
 
 
-def _prices(rows: pl.DataFrame) -> list[pl.Expr]:
-    found = [pl.col(name).last() for name in _LAST if name in rows.columns]
+def _prices(values: Mapping[str, Float64Array], first: Int64Array) -> dict[str, Float64Array]:
+    """Open, high and low of each window; all three missing where one of a row is."""
+    found: dict[str, Float64Array] = {}
     for names in _RANGES:
-        if set(names) <= set(rows.columns):
-            whole = pl.all_horizontal(pl.col(names).is_not_null()).all()
-            first, most, least = (pl.col(name) for name in names)
-            found += [
-                pl.when(whole).then(value).alias(name) for name, value in zip(names, (first.first(), most.max(), least.min()), strict=True)
-            ]
+        if set(names) <= set(values):
+            opens, highs, lows = (values[name] for name in names)
+            torn = np.logical_or.reduceat(np.isnan(opens) | np.isnan(highs) | np.isnan(lows), first)
+            ranges = opens[first], np.maximum.reduceat(highs, first), np.minimum.reduceat(lows, first)
+            found |= {name: np.where(torn, np.nan, value) for name, value in zip(names, ranges, strict=True)}
     return found
 
 
-def _amounts(rows: pl.DataFrame) -> list[pl.Expr]:
-    found = [pl.when(pl.col(name).is_not_null().all()).then(pl.col(name).sum()).alias(name) for name in _SUMS if name in rows.columns]
-    if "vwap" in rows.columns:
-        weighed = pl.all_horizontal(pl.col("vwap", "volume").is_not_null()).all() & (pl.col("volume").sum() > 0)
-        mean = (pl.col("vwap") * pl.col("volume")).sum() / pl.col("volume").sum()
-        found.append(pl.when(weighed).then(mean).alias("vwap"))
+def _amounts(values: Mapping[str, Float64Array], first: Int64Array) -> dict[str, Float64Array]:
+    """Sums of each window, and its price weighted by volume; a sum depends on its rows alone, not on what is gathered beside them."""
+    found = {name: np.add.reduceat(values[name], first) for name in _SUMS if name in values}
+    if "vwap" in values:
+        volume = np.add.reduceat(values["volume"] + 0.0 * values["vwap"], first)  # missing where a price is
+        paid = np.add.reduceat(values["vwap"] * values["volume"], first)
+        found["vwap"] = np.divide(paid, volume, out=np.full(first.size, np.nan), where=volume > 0)
     return found
+
+
+def _starts(rows: pl.DataFrame) -> Int64Array:
+    """First row of each symbol."""
+    lengths = rows["symbol"].rle().struct.field("len").to_numpy().astype(np.int64)
+    starts: Int64Array = np.cumsum(lengths) - lengths
+    return starts
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows sorted by symbol and ts_ns: as they are, where they lie so."""
+    runs, ts_ns = rows["symbol"].rle().struct.unnest(), rows["ts_ns"].to_numpy()
+    falls = ts_ns[1:] < ts_ns[:-1]
+    falls[runs["len"].to_numpy().astype(np.int64).cumsum()[:-1] - 1] = False
+    lies = runs["value"].is_sorted() and runs["value"].n_unique() == runs.height and not falls.any()
+    return rows if lies else rows.sort("symbol", "ts_ns")

@@ -145,6 +145,7 @@ def _tail(series: pl.DataFrame, runs: _Runs, begin: Int64Array, last: pl.DataFra
     ends = np.cumsum(lengths)
     rows = np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
     carried = np.full(rows.size, np.nan)
+    carried[ends - lengths] = 1.0
     carried[(ends - lengths)[begin >= 0]] = last["adj_factor"].to_numpy()
     tail: pl.DataFrame = series[rows]
     return tail.with_columns(carried=pl.Series(carried).fill_nan(None))
