@@ -1,4 +1,4 @@
-"""`python -m plusultra_core.service serve ...` opens the door; `... key NAME` makes a key."""
+"""`python -m plusultra_core.service publish ...` names what is served, `... serve ...` opens the door, `... key NAME` makes a key."""
 
 import argparse
 import json
@@ -12,12 +12,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from plusultra_core import config
-from plusultra_core.errors import PlusUltraError
+from plusultra_core.errors import ArtifactError, PlusUltraError
 from plusultra_core.service.app import ServiceConfig, create_app
 from plusultra_core.service.auth import KeysConfig, make_key
-from plusultra_core.service.desk import open_desk
+from plusultra_core.service.desk import load_settings, open_desk, publish_desk
 from plusultra_core.service.journal import open_journal
-from plusultra_core.service.state import ServiceState
+from plusultra_core.service.state import ServiceState, point
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,12 +29,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve.add_argument("--pointer", type=Path, required=True, help="JSON file that names the served directory and its sha256")
     serve.add_argument("--keys", type=Path, required=True, help="YAML file with the hashes of the API keys")
     serve.add_argument("--journal", type=Path, required=True, help="SQLite file, made if it is not there")
+    publish = commands.add_parser("publish", help="copy a bundle and its windows into a served directory, open it once and point to it")
+    publish.add_argument("--bundle", type=Path, required=True, help="supervised bundle: <supervised artifact>/fold_<last>/hybrid")
+    publish.add_argument("--windows", type=Path, required=True, help="windows artifact whose newest bars are forecast")
+    publish.add_argument("--configs", type=Path, required=True, help="configs/<profile>, as in the backtest")
+    publish.add_argument("--market", type=Path, required=True, help="configs/markets/<asset class>.yaml")
+    publish.add_argument("--store", type=Path, required=True, help="folder of served directories")
+    publish.add_argument("--pointer", type=Path, required=True, help="JSON file that a running service reads")
     key = commands.add_parser("key", help="make an API key; its text is printed once and kept nowhere")
     key.add_argument("name")
     key.add_argument("--scope", choices=("predict", "metrics"), default="predict")
     arguments = parser.parse_args(argv)
     try:
-        return _print_key(arguments.name, arguments.scope) if arguments.command == "key" else _serve(arguments)
+        match arguments.command:
+            case "key":
+                return _print_key(arguments.name, arguments.scope)
+            case "publish":
+                return _publish(arguments)
+        return _serve(arguments)
     except PlusUltraError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -44,6 +56,17 @@ def _print_key(name: str, scope: str) -> int:
     text, key = make_key(name, ("metrics",) if scope == "metrics" else ("predict",))
     print(f"key (hand over, keep nowhere): {text}", file=sys.stderr)
     print(f"- {json.dumps(config.to_dict(key))}")
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    for name in ("bundle", "windows"):
+        if not (folder := getattr(arguments, name)).is_dir():
+            raise ArtifactError(f"--{name} {folder}: expected a folder; the asset's page in the UI says where it lies")
+    settings = load_settings(arguments.configs, arguments.market)
+    served = publish_desk(arguments.bundle, arguments.windows, settings, arguments.store)
+    point(arguments.pointer, served)
+    print(f"{arguments.pointer}: {served.path.name} {served.sha256}")
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from plusultra_core import config
 from plusultra_core.arrays import Float64Array, Int64Array
-from plusultra_core.artifacts import Artifact
+from plusultra_core.artifacts import Artifact, canonical_json, sha256_bytes, sha256_file
 from plusultra_core.errors import ArtifactError
 from plusultra_core.guardrails.check import Holding, check_targets
 from plusultra_core.guardrails.limits import GuardrailsConfig
@@ -22,7 +22,7 @@ from plusultra_core.inference.predict import Forecasts, latest
 from plusultra_core.inference.trace import InferenceConfig
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle
-from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256
+from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256, publish_served
 from plusultra_core.simulation.engine import SimulationConfig, build_rules
 from plusultra_core.simulation.market import BARS, market_arrays
 from plusultra_core.simulation.records import MarketArrays
@@ -59,6 +59,29 @@ def open_desk(path: Path, artifact: Artifact) -> Served:
         outlooks=outlooks,
         decide=build_decide(bundle, panel, newest, outlooks, settings),
     )
+
+
+def load_settings(configs: Path, market: Path) -> DeskSettings:
+    """The configs of a profile's folder and of a market, as they are served."""
+    return DeskSettings(
+        market=config.load(MarketConfig, market),
+        simulation=config.load(SimulationConfig, configs / "simulation.yaml"),
+        guardrails=config.load(GuardrailsConfig, configs / "guardrails.yaml"),
+        inference=config.load(InferenceConfig, configs / "inference.yaml"),
+    )
+
+
+def publish_desk(bundle: Path, panel: Path, settings: DeskSettings, store: Path) -> Artifact:
+    """Publish a served directory under the digest of what is in it, and open it once as the service will.
+
+    Raises  ArtifactError when the service would refuse it.
+    """
+    parts = {f"{part.name}/{file.name}": sha256_file(file) for part in (bundle, panel) for file in sorted(part.iterdir())}
+    manifest = {"settings": config.to_dict(settings), "lineage": {}}
+    key = sha256_bytes(canonical_json({"parts": parts, **manifest}))[:16]
+    served = publish_served(bundle, panel, store, key, manifest)
+    open_desk(served.path, served)
+    return served
 
 
 class Latest(NamedTuple):

@@ -21,6 +21,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, Scaler, save_bundle
 from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.linear import LinearConfig
+from plusultra_core.service.__main__ import main
 from plusultra_core.service.app import create_app
 from plusultra_core.service.desk import DeskSettings, average_notional, build_decide, build_outlooks, forecast_newest, open_desk
 from plusultra_core.service.state import Books, Held, Outlook, ServiceState, publish_served
@@ -224,3 +225,32 @@ def test_a_directory_without_settings_is_refused(served_dir_of_real_parts: Artif
     state = ServiceState(open_desk)
     assert not state.swap(artifact.path, artifact.sha256)
     assert "settings: expected a mapping for DeskSettings" in state.refusal
+
+
+def test_what_is_published_by_command_is_served(panel: Panel, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    windows = publish_panel(panel, tmp_path / "windows", "w", {})
+    save_bundle(tmp_path / "hybrid", make_bundle(panel))
+    names = {"bundle": tmp_path / "hybrid", "windows": windows.path, "store": tmp_path / "served", "pointer": tmp_path / "current.json"}
+    names |= {"configs": root / "configs/smoke", "market": root / "configs/markets/equity.yaml"}
+    arguments = ["publish", *(part for name, path in names.items() for part in (f"--{name}", str(path)))]
+    assert main(arguments) == main(arguments) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == said[1] and len(list((tmp_path / "served").iterdir())) == 1
+    state = ServiceState(open_desk)
+    assert state.refresh(tmp_path / "current.json"), state.refusal
+    assert state.served is not None and tuple(state.served.outlooks) == panel.symbols
+    assert said[0].endswith(state.served.sha256)
+
+
+def test_nothing_is_pointed_to_that_the_service_would_refuse(
+    panel: Panel, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    windows = publish_panel(panel, tmp_path / "windows", "w", {})
+    save_bundle(tmp_path / "policy", make_bundle(panel, "pretrained"))
+    names = {"windows": windows.path, "store": tmp_path / "served", "pointer": tmp_path / "current.json"}
+    names |= {"configs": root / "configs/smoke", "market": root / "configs/markets/equity.yaml"}
+    arguments = ["publish", *(part for name, path in names.items() for part in (f"--{name}", str(path)))]
+    for bundle, words in ((tmp_path / "policy", "expected kind supervised"), (tmp_path / "none", "expected a folder")):
+        assert main([*arguments, "--bundle", str(bundle)]) == 1
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "current.json").exists()
