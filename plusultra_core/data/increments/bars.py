@@ -14,9 +14,12 @@ from plusultra_core.data.bars import BarsConfig, build_bars, finished, gathered
 from plusultra_core.data.increments.unchanged import mark_changed
 from plusultra_core.market import MarketConfig
 
-CHEAP_ROWS = 40_000
+CHEAP_ROWS = 1_500
 """Rows of a class up to which it costs less to make all bars than to find out which are new."""
-_FACTS = ("symbol", "bar", "price_adjustment", "currency")
+_FACTS = ["symbol", "bar", "price_adjustment", "currency"]
+_ACTIONS = ["symbol", "ts_ns", "known_ns", "action", "amount", "ratio", "currency"]
+_READ = ("ts_ns", "known_ns", "open", "high", "low", "close", "volume")  # of the series; bars are made of nothing else
+_BEFORE_ALL = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,28 @@ def extend_bars(
         return ExtendedBars(build_bars(series, assets, corporate_actions, market, cfg), 0, 0)
     kept = [symbol for symbol, row in zip(runs.symbols, begin, strict=True) if row >= 0]
     last = previous.bars[(bar_runs.starts + bar_runs.lengths - 1)[bar_runs.place(kept)]]
-    tail = _tail(series, runs, begin, last)
+    anchors_ns = dict(zip(kept, series["ts_ns"].to_numpy()[begin[begin >= 0]].tolist(), strict=True))
     actions = corporate_actions
     if actions.height:
-        anchors = pl.DataFrame({"symbol": kept, "anchor_ns": series["ts_ns"].to_numpy()[begin[begin >= 0]]})
-        actions = actions.join(anchors, on="symbol", how="left", maintain_order="left")
-        actions = actions.filter((pl.col("ts_ns") > pl.col("anchor_ns")).fill_null(True)).drop("anchor_ns")
-    rows = gathered(tail, assets, actions, market, cfg, closed_ns)
-    rows = rows.filter(pl.Series(rows["ts_ns"].to_numpy() > _ends(rows, kept, last)))
-    new = finished(pl.concat([last.select(rows.columns), rows]).sort("symbol", "ts_ns"), market)
-    new = new.filter(pl.Series(new["ts_ns"].to_numpy() > _ends(new, kept, last)))
+        later = [ts_ns > anchors_ns.get(symbol, _BEFORE_ALL) for symbol, ts_ns in actions[["symbol", "ts_ns"]].iter_rows()]
+        actions = actions.filter(pl.Series(later))
+    rows = gathered(_tail(series, runs, begin, last), assets, actions, market, cfg, closed_ns)
+    new = finished(_after(rows, last), market)
+    new = new.filter(pl.Series(new["ts_ns"].to_numpy() > _ends(new, last)))
     taken = int(bar_runs.lengths[bar_runs.place(kept)].sum())
     return ExtendedBars(_spliced(previous.bars, bar_runs, kept, new), taken, len(kept))
+
+
+def _after(rows: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
+    """Rows that come after each symbol's last bar, and that bar itself before them."""
+    ts_ns, ends_ns = rows["ts_ns"].to_numpy(), _ends(rows, last)
+    if (ts_ns == ends_ns).sum() == last.height and (
+        ts_ns >= ends_ns
+    ).all():  # a row on the grid is its own bar: it lacks how late those before it were
+        known_ns = rows["known_ns"].to_numpy().copy()
+        known_ns[ts_ns == ends_ns] = last["known_ns"].to_numpy()
+        return rows.with_columns(known_ns=pl.Series(known_ns))
+    return pl.concat([last[rows.columns], rows.filter(pl.Series(ts_ns > ends_ns))]).sort("symbol", "ts_ns")
 
 
 def _anchors(
@@ -102,11 +115,10 @@ def _anchors(
     old_place, bar_place = old_runs.place(runs.symbols), bar_runs.place(runs.symbols)
     num_old = np.where(old_place >= 0, old_runs.lengths[old_place], 0)
     same: BoolArray = (old_place >= 0) & (bar_place >= 0) & (num_old <= runs.lengths)
-    facts, old_facts = ({row[0]: row for row in frame.select(_FACTS).iter_rows()} for frame in (assets, previous.assets))
-    same &= np.array([facts.get(symbol) == old_facts.get(symbol) for symbol in runs.symbols], dtype=np.bool_)
-    for name in series.columns:
-        if name == "symbol":
-            continue
+    if not assets.equals(previous.assets):
+        facts, old_facts = ({row[0]: row for row in frame[_FACTS].iter_rows()} for frame in (assets, previous.assets))
+        same &= np.array([facts.get(symbol) == old_facts.get(symbol) for symbol in runs.symbols], dtype=np.bool_)
+    for name in _READ:
         mark_changed(previous.series[name], old_runs.starts[old_place], series[name], runs.starts, num_old, same)
     last_ns = previous.bars["ts_ns"].to_numpy()[(bar_runs.starts + bar_runs.lengths - 1)[bar_place]]
     ts_ns = series["ts_ns"].to_numpy()
@@ -118,24 +130,20 @@ def _anchors(
         dtype=np.int64,
     )
     begin[(begin < runs.starts) | (begin - runs.starts >= num_old)] = -1  # the last bar gathers rows that came since
-    for symbol in _other_actions(previous.corporate_actions, actions, dict(zip(runs.symbols, ts_ns[begin].tolist(), strict=True))):
-        begin[runs.symbols.index(symbol)] = -1
+    if not actions.equals(previous.corporate_actions):
+        anchors_ns = dict(zip(runs.symbols, ts_ns[begin].tolist(), strict=True))
+        for symbol in _other_actions(previous.corporate_actions, actions, anchors_ns):
+            begin[runs.symbols.index(symbol)] = -1
     return begin
 
 
 def _other_actions(old: pl.DataFrame, new: pl.DataFrame, anchors_ns: dict[str, int]) -> set[str]:
     """Symbols whose actions until their anchor are not those that they were."""
-    if old.is_empty() and new.is_empty():
-        return set()
 
     def until(frame: pl.DataFrame) -> set[tuple[object, ...]]:
-        rows = frame.select(_ACTIONS).iter_rows()
-        return {row for row in rows if row[0] in anchors_ns and row[1] <= anchors_ns[row[0]]}
+        return {row for row in frame[_ACTIONS].iter_rows() if row[0] in anchors_ns and row[1] <= anchors_ns[row[0]]}
 
     return {str(row[0]) for row in until(old) ^ until(new)}
-
-
-_ACTIONS = ("symbol", "ts_ns", "known_ns", "action", "amount", "ratio", "currency")
 
 
 def _tail(series: pl.DataFrame, runs: _Runs, begin: Int64Array, last: pl.DataFrame) -> pl.DataFrame:
@@ -151,11 +159,11 @@ def _tail(series: pl.DataFrame, runs: _Runs, begin: Int64Array, last: pl.DataFra
     return tail.with_columns(carried=pl.Series(carried).fill_nan(None))
 
 
-def _ends(rows: pl.DataFrame, kept: list[str], last: pl.DataFrame) -> Int64Array:
+def _ends(rows: pl.DataFrame, last: pl.DataFrame) -> Int64Array:
     """Of each row the time of its symbol's last bar, or before all times."""
     runs = _Runs.of(rows)
-    ends = dict(zip(kept, last["ts_ns"].to_list(), strict=True))
-    return np.repeat(np.array([ends.get(symbol, np.iinfo(np.int64).min) for symbol in runs.symbols], dtype=np.int64), runs.lengths)
+    ends = dict(zip(last["symbol"].to_list(), last["ts_ns"].to_list(), strict=True))
+    return np.repeat(np.array([ends.get(symbol, _BEFORE_ALL) for symbol in runs.symbols], dtype=np.int64), runs.lengths)
 
 
 def _spliced(old: pl.DataFrame, runs: _Runs, kept: list[str], new: pl.DataFrame) -> pl.DataFrame:
@@ -167,4 +175,4 @@ def _spliced(old: pl.DataFrame, runs: _Runs, kept: list[str], new: pl.DataFrame)
     for symbol, i, j in zip(symbols, heads.tolist(), tails.tolist(), strict=True):
         pieces += [old.slice(int(runs.starts[i]), int(runs.lengths[i]))] if symbol in taken else []
         pieces += [new.slice(int(new_runs.starts[j]), int(new_runs.lengths[j]))] if j >= 0 else []
-    return pl.concat(pieces)
+    return pl.concat(pieces, rechunk=True)

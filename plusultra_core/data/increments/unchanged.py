@@ -85,8 +85,8 @@ def mark_changed(
 def _bits(column: pl.Series) -> Int64Array:
     """Values as integers that are equal where the values are, to the last bit."""
     if column.dtype.is_float():
-        return column.cast(pl.Float64).to_numpy().view(np.int64)
-    return column.cast(pl.Int64).to_numpy()
+        return (column if column.dtype == pl.Float64 else column.cast(pl.Float64)).to_numpy().view(np.int64)
+    return (column if column.dtype == pl.Int64 else column.cast(pl.Int64)).to_numpy()
 
 
 def _texts(column: pl.Series) -> _Texts:
