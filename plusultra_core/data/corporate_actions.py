@@ -1,10 +1,13 @@
 """Splits and dividends: forward adjustment, so that no bar knows an action that lies after it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.gate.connection import quote
 from plusultra_core.data.gate.ingest import PLACE
@@ -105,17 +108,25 @@ def adjust(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_o
     Looks   back only: at the actions up to a bar and the closes before them.
     Raises  ContractError where dividends are not below the close before them, or paid in another currency.
     """
-    if adjustment == "raw" or actions.is_empty() or bars.is_empty():
-        if "carried" in bars.columns:
-            return bars.rename({"carried": "adj_factor"}).with_columns(pl.col("adj_factor").forward_fill())
-        return bars.with_columns(adj_factor=pl.lit(1.0))
-    placed = _placed(bars, _wanted(actions, assets, as_of_ns, adjustment))
-    _refuse(placed)
-    joined = bars.join(_steps(placed), on=["symbol", "ts_ns"], how="left", maintain_order="left")
-    known = pl.max_horizontal("known_ns", pl.col("action_known_ns").cum_max().forward_fill().over("symbol"))
-    begins = pl.col("carried").fill_null(1.0) if "carried" in bars.columns else pl.lit(1.0)
-    factor = pl.col("factor").fill_null(begins).cum_prod().over("symbol")
-    return joined.with_columns(adj_factor=factor, known_ns=known).drop("factor", "action_known_ns", "carried", strict=False)
+    if bars.is_empty():
+        return bars.with_columns(adj_factor=pl.lit(1.0)).drop("carried", strict=False)
+    wanted = actions.clear() if adjustment == "raw" or actions.is_empty() else _wanted(actions, assets, as_of_ns, adjustment)
+    runs, factor = bars["symbol"].rle().struct.unnest(), np.ones(bars.height)
+    ends = runs["len"].cum_sum().to_numpy().astype(np.int64)
+    starts = np.append(0, ends[:-1])
+    if "carried" in bars.columns:
+        factor[starts] = bars["carried"].to_numpy()[starts]
+    if wanted.is_empty():
+        lasting = pl.Series("adj_factor", np.repeat(factor[starts], ends - starts))
+        return bars.drop("carried", strict=False).with_columns(lasting)
+    steps = _steps(bars, wanted, dict(zip(runs["value"], zip(starts.tolist(), ends.tolist(), strict=True), strict=True)))
+    told_ns = np.full(bars.height, np.iinfo(np.int64).min)
+    factor[steps.bar], told_ns[steps.bar] = steps.factor, steps.known_ns
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        np.multiply.accumulate(factor[start:end], out=factor[start:end])
+        np.maximum.accumulate(told_ns[start:end], out=told_ns[start:end])
+    known_ns = np.maximum(bars["known_ns"].to_numpy(), told_ns)
+    return bars.drop("carried", strict=False).with_columns(known_ns=pl.Series(known_ns), adj_factor=pl.Series(factor))
 
 
 def _wanted(actions: pl.DataFrame, assets: pl.DataFrame, as_of_ns: int | None, adjustment: Adjustment) -> pl.DataFrame:
@@ -145,14 +156,42 @@ def _placed(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     return placed.with_columns(ratio_or_1=ratio, paid=paid).with_columns(total=pl.col("paid").sum().over(bar))
 
 
-def _steps(placed: pl.DataFrame) -> pl.DataFrame:
-    """One factor for each bar that is the first to trade without some right."""
-    step = pl.col("ratio_or_1").product() * (pl.col("before").first() / (pl.col("before").first() - pl.col("paid").sum()))
-    return (
-        placed.group_by("symbol", "bar_ns", maintain_order=True)
-        .agg(factor=step, action_known_ns=pl.col("action_known_ns").max())
-        .rename({"bar_ns": "ts_ns"})
-    )
+class _Steps(NamedTuple):
+    """Bars that are the first to trade without some right: their rows, factors, and when the actions were known."""
+
+    bar: Int64Array
+    factor: Float64Array
+    known_ns: Int64Array
+
+
+def _steps(bars: pl.DataFrame, wanted: pl.DataFrame, spans: Mapping[str, tuple[int, int]]) -> _Steps:
+    """What `_placed` says, row by row, made of arrays; it is asked where something cannot be."""
+    ts_ns, close = bars["ts_ns"].to_numpy(), bars["close"].to_numpy()
+    wanted = wanted.sort("symbol")
+    rows = wanted["symbol"].rle().struct.unnest()
+    action_ns, bar, done = wanted["ts_ns"].to_numpy(), np.zeros(wanted.height, np.int64), 0
+    for symbol, num in zip(rows["value"], rows["len"], strict=True):
+        start, end = spans.get(symbol, (0, 0))
+        place = start + np.searchsorted(ts_ns[start:end], action_ns[done : done + num])
+        bar[done : done + num] = np.where((place > start) & (place < end), place, 0)
+        done += num
+    is_split = (wanted["action"] == "split").to_numpy()
+    order = np.lexsort((is_split, action_ns, bar))
+    order = order[bar[order] > 0]
+    bar, is_split = bar[order], is_split[order]
+    ratio = np.where(is_split, wanted["ratio"].to_numpy()[order], 1.0)
+    amount = np.where(is_split, 0.0, wanted["amount"].to_numpy()[order])
+    again = np.diff(bar, prepend=0) == 0
+    shares = np.ones(bar.size)
+    for i in np.flatnonzero(again):
+        shares[i] = shares[i - 1] * ratio[i - 1]
+    first = np.flatnonzero(~again)
+    paid, before = np.add.reduceat(amount * shares, first), close[bar[first] - 1]
+    other = ~is_split & (wanted["currency"] != wanted["price_currency"]).fill_null(False).to_numpy()[order]
+    if not (paid < before).all() or np.isnan(ratio).any() or other.any():
+        _refuse(_placed(bars, wanted))
+    known_ns = np.maximum.reduceat(wanted["known_ns"].to_numpy()[order], first)
+    return _Steps(bar[first], np.multiply.reduceat(ratio, first) * (before / (before - paid)), known_ns)
 
 
 _ACTIONS = {"symbol": pl.String, PLACE: pl.Int64, "action": pl.String, "amount": pl.Float64, "ratio": pl.Float64}
