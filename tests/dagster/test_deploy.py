@@ -44,3 +44,17 @@ def test_no_secret_stands_in_the_files(documents: list[dict[str, Any]]) -> None:
     ]
     assert len(variables) == 3
     assert all("secretKeyRef" in variable["valueFrom"] for variable in variables)
+
+
+def test_run_pods_find_the_password_where_the_launcher_puts_it(documents: list[dict[str, Any]]) -> None:
+    """dagster-k8s gives a run's pod DAGSTER_PG_PASSWORD from the key postgresql-password (dagster_k8s/job.py), and nothing else of the secret."""
+    instance = yaml.safe_load((FOLDER / "dagster.yaml").read_text())
+    postgres, launcher = instance["storage"]["postgres"]["postgres_db"], instance["run_launcher"]["config"]
+    assert postgres["password"] == {"env": "DAGSTER_PG_PASSWORD"}
+    handed = {name.partition("=")[0] for name in launcher["env_vars"]}
+    assert {postgres[field]["env"] for field in ("username", "hostname")} <= handed
+    for doc in documents:
+        if doc["kind"] == "Deployment":
+            env = {variable["name"]: variable for variable in doc["spec"]["template"]["spec"]["containers"][0]["env"]}
+            secret = env["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"]
+            assert secret == {"name": launcher["postgres_password_secret"], "key": "postgresql-password"}
