@@ -47,7 +47,7 @@ def test_no_secret_stands_in_the_files(documents: list[dict[str, Any]]) -> None:
 
 
 def test_run_pods_find_the_password_where_the_launcher_puts_it(documents: list[dict[str, Any]]) -> None:
-    """dagster-k8s gives a run's pod DAGSTER_PG_PASSWORD from the key postgresql-password (dagster_k8s/job.py), and nothing else of the secret."""
+    """dagster-k8s gives a run's pod DAGSTER_PG_PASSWORD from the key postgresql-password, and nothing else of the secret."""
     instance = yaml.safe_load((FOLDER / "dagster.yaml").read_text())
     postgres, launcher = instance["storage"]["postgres"]["postgres_db"], instance["run_launcher"]["config"]
     assert postgres["password"] == {"env": "DAGSTER_PG_PASSWORD"}
