@@ -13,6 +13,7 @@ import polars as pl
 
 from plusultra_core.arrays import Int64Array
 from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
@@ -216,8 +217,9 @@ def window_keys(ts_ns: pl.Series, market: MarketConfig) -> pl.Series:
     length_ns = bar_ns(market.bar)
     if market.calendar in CONTINUOUS or length_ns < NS_PER_DAY:
         return window_ends(ts_ns, market)
-    local = pl.from_epoch(ts_ns - 1, time_unit="ns").dt.replace_time_zone("UTC").dt.convert_time_zone(market.session_tz).dt.date()
-    return (local.dt.truncate("1w") if length_ns > NS_PER_DAY else local).cast(pl.Int64)
+    utc = pl.from_epoch(pl.col(ts_ns.name) - 1, time_unit="ns").dt.replace_time_zone("UTC")
+    local = utc.dt.convert_time_zone(market.session_tz).dt.date()
+    return ts_ns.to_frame().select((local.dt.truncate("1w") if length_ns > NS_PER_DAY else local).cast(pl.Int64)).to_series()
 
 
 def expected_closes(market: MarketConfig, first_ns: int, last_ns: int) -> pl.Series:
@@ -259,8 +261,7 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
     required, keys = _required(market, first_ns, last_ns), window_keys(bars["ts_ns"], market).to_numpy()
     reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
     skipped = np.append(0, through[:-1])
-    starts = np.cumsum(bars["symbol"].rle().struct.field("len").to_numpy().astype(np.int64))[:-1]
-    firsts = np.append(0, starts)
+    firsts = Runs.of(bars).starts
     skipped[firsts] = reached[firsts]
     return pl.Series("gap_bars", np.maximum(reached - skipped, 0).astype(np.int32))
 

@@ -1,6 +1,5 @@
 """Splits and dividends: forward adjustment, so that no bar knows an action that lies after it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -9,6 +8,7 @@ import polars as pl
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_S, iso
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.data.gate.connection import quote
 from plusultra_core.data.gate.ingest import PLACE
 from plusultra_core.data.gate.rows import QUARANTINE_ROWS, Broken, Tally
@@ -111,22 +111,20 @@ def adjust(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, as_o
     if bars.is_empty():
         return bars.with_columns(adj_factor=pl.lit(1.0)).drop("carried", strict=False)
     wanted = actions.clear() if adjustment == "raw" or actions.is_empty() else _wanted(actions, assets, as_of_ns, adjustment)
-    runs, factor = bars["symbol"].rle().struct.unnest(), np.ones(bars.height)
-    ends = runs["len"].cum_sum().to_numpy().astype(np.int64)
-    starts = np.append(0, ends[:-1])
+    runs, factor = Runs.of(bars), np.ones(bars.height)
     if "carried" in bars.columns:
-        factor[starts] = bars["carried"].to_numpy()[starts]
+        factor[runs.starts] = bars["carried"].to_numpy()[runs.starts]
+        bars = bars[[name for name in bars.columns if name != "carried"]]
     if wanted.is_empty():
-        lasting = pl.Series("adj_factor", np.repeat(factor[starts], ends - starts))
-        return bars.drop("carried", strict=False).with_columns(lasting)
-    steps = _steps(bars, wanted, dict(zip(runs["value"], zip(starts.tolist(), ends.tolist(), strict=True), strict=True)))
+        return bars.hstack([pl.Series("adj_factor", np.repeat(factor[runs.starts], runs.lengths))])
+    steps = _steps(bars, wanted, runs)
     told_ns = np.full(bars.height, np.iinfo(np.int64).min)
     factor[steps.bar], told_ns[steps.bar] = steps.factor, steps.known_ns
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for start, end in zip(runs.starts.tolist(), runs.ends.tolist(), strict=True):
         np.multiply.accumulate(factor[start:end], out=factor[start:end])
         np.maximum.accumulate(told_ns[start:end], out=told_ns[start:end])
     known_ns = np.maximum(bars["known_ns"].to_numpy(), told_ns)
-    return bars.drop("carried", strict=False).with_columns(known_ns=pl.Series(known_ns), adj_factor=pl.Series(factor))
+    return bars.with_columns(known_ns=pl.Series(known_ns), adj_factor=pl.Series(factor))
 
 
 def _wanted(actions: pl.DataFrame, assets: pl.DataFrame, as_of_ns: int | None, adjustment: Adjustment) -> pl.DataFrame:
@@ -164,17 +162,16 @@ class _Steps(NamedTuple):
     known_ns: Int64Array
 
 
-def _steps(bars: pl.DataFrame, wanted: pl.DataFrame, spans: Mapping[str, tuple[int, int]]) -> _Steps:
+def _steps(bars: pl.DataFrame, wanted: pl.DataFrame, runs: Runs) -> _Steps:
     """What `_placed` says, row by row, made of arrays; it is asked where something cannot be."""
     ts_ns, close = bars["ts_ns"].to_numpy(), bars["close"].to_numpy()
     wanted = wanted.sort("symbol")
-    rows = wanted["symbol"].rle().struct.unnest()
-    action_ns, bar, done = wanted["ts_ns"].to_numpy(), np.zeros(wanted.height, np.int64), 0
-    for symbol, num in zip(rows["value"], rows["len"], strict=True):
-        start, end = spans.get(symbol, (0, 0))
-        place = start + np.searchsorted(ts_ns[start:end], action_ns[done : done + num])
-        bar[done : done + num] = np.where((place > start) & (place < end), place, 0)
-        done += num
+    mine = Runs.of(wanted)
+    action_ns, bar = wanted["ts_ns"].to_numpy(), np.zeros(wanted.height, np.int64)
+    for place, first, last in zip(runs.place(mine.symbols).tolist(), mine.starts.tolist(), mine.ends.tolist(), strict=True):
+        start, end = (runs.starts[place], runs.ends[place]) if place >= 0 else (0, 0)
+        found = start + np.searchsorted(ts_ns[start:end], action_ns[first:last])
+        bar[first:last] = np.where((found > start) & (found < end), found, 0)
     is_split = (wanted["action"] == "split").to_numpy()
     order = np.lexsort((is_split, action_ns, bar))
     order = order[bar[order] > 0]

@@ -1,12 +1,14 @@
 """Finer rows gathered into the windows of the class's grid."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.data.calendars import window_ends
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.market import MarketConfig
 
 _RANGES = (("open", "high", "low"), ("open_adj", "high_adj", "low_adj"))
@@ -34,7 +36,7 @@ def resample(rows: pl.DataFrame, market: MarketConfig, closed_ns: int) -> pl.Dat
     if rows.is_empty():
         return rows
     begins = np.append(True, end_ns[1:] != end_ns[:-1])
-    begins[_starts(rows)] = True
+    begins[Runs.of(rows).starts] = True
     first = np.flatnonzero(begins)
     known_ns = np.maximum(np.maximum.reduceat(rows["known_ns"].to_numpy(), first), end_ns[first])
     found: dict[str, object] = {"symbol": rows["symbol"].gather(first), "ts_ns": end_ns[first], "known_ns": known_ns}
@@ -66,17 +68,10 @@ def _amounts(values: Mapping[str, Float64Array], first: Int64Array) -> dict[str,
     return found
 
 
-def _starts(rows: pl.DataFrame) -> Int64Array:
-    """First row of each symbol."""
-    lengths = rows["symbol"].rle().struct.field("len").to_numpy().astype(np.int64)
-    starts: Int64Array = np.cumsum(lengths) - lengths
-    return starts
-
-
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows sorted by symbol and ts_ns: as they are, where they lie so."""
-    runs, ts_ns = rows["symbol"].rle().struct.unnest(), rows["ts_ns"].to_numpy()
+    runs, ts_ns = Runs.of(rows), rows["ts_ns"].to_numpy()
     falls = ts_ns[1:] < ts_ns[:-1]
-    falls[runs["len"].to_numpy().astype(np.int64).cumsum()[:-1] - 1] = False
-    lies = runs["value"].is_sorted() and runs["value"].n_unique() == runs.height and not falls.any()
+    falls[runs.starts[1:] - 1] = False
+    lies = all(one < other for one, other in pairwise(runs.symbols)) and not falls.any()
     return rows if lies else rows.sort("symbol", "ts_ns")

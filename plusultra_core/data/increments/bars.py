@@ -11,6 +11,7 @@ import polars as pl
 
 from plusultra_core.arrays import BoolArray, Int64Array
 from plusultra_core.data.bars import BarsConfig, build_bars, finished, gathered
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.data.increments.unchanged import mark_changed
 from plusultra_core.market import MarketConfig
 
@@ -41,26 +42,6 @@ class ExtendedBars:
     num_symbols_taken: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Symbols of a sorted frame, and where each begins and how long it is."""
-
-    symbols: list[str]
-    starts: Int64Array
-    lengths: Int64Array
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame) -> "_Runs":
-        runs = frame["symbol"].rle()
-        lengths = runs.struct.field("len").to_numpy().astype(np.int64)
-        return cls(runs.struct.field("value").to_list(), np.cumsum(lengths) - lengths, lengths)
-
-    def place(self, symbols: list[str]) -> Int64Array:
-        """Where each symbol stands, -1 for those that are not there."""
-        places = {symbol: i for i, symbol in enumerate(self.symbols)}
-        return np.array([places.get(symbol, -1) for symbol in symbols], dtype=np.int64)
-
-
 def extend_bars(
     previous: PreviousBars | None,
     series: pl.DataFrame,
@@ -77,7 +58,7 @@ def extend_bars(
     if previous is None or previous.bars.is_empty() or series.height < max(CHEAP_ROWS, 1) or series.schema != previous.series.schema:
         return ExtendedBars(build_bars(series, assets, corporate_actions, market, cfg), 0, 0)
     closed_ns, before_ns = int(series["ts_ns"].max()), int(previous.series["ts_ns"].max())  # type: ignore[arg-type]
-    runs, bar_runs = _Runs.of(series), _Runs.of(previous.bars)
+    runs, bar_runs = Runs.of(series), Runs.of(previous.bars)
     begin = _anchors(previous, series, assets, corporate_actions, runs, bar_runs)
     if closed_ns < before_ns or not (begin >= 0).any():
         return ExtendedBars(build_bars(series, assets, corporate_actions, market, cfg), 0, 0)
@@ -108,10 +89,10 @@ def _after(rows: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
 
 
 def _anchors(
-    previous: PreviousBars, series: pl.DataFrame, assets: pl.DataFrame, actions: pl.DataFrame, runs: _Runs, bar_runs: _Runs
+    previous: PreviousBars, series: pl.DataFrame, assets: pl.DataFrame, actions: pl.DataFrame, runs: Runs, bar_runs: Runs
 ) -> Int64Array:
     """Row of each symbol at which its last bar ended, -1 for symbols that are made whole."""
-    old_runs = _Runs.of(previous.series)
+    old_runs = Runs.of(previous.series)
     old_place, bar_place = old_runs.place(runs.symbols), bar_runs.place(runs.symbols)
     num_old = np.where(old_place >= 0, old_runs.lengths[old_place], 0)
     same: BoolArray = (old_place >= 0) & (bar_place >= 0) & (num_old <= runs.lengths)
@@ -146,7 +127,7 @@ def _other_actions(old: pl.DataFrame, new: pl.DataFrame, anchors_ns: dict[str, i
     return {str(row[0]) for row in until(old) ^ until(new)}
 
 
-def _tail(series: pl.DataFrame, runs: _Runs, begin: Int64Array, last: pl.DataFrame) -> pl.DataFrame:
+def _tail(series: pl.DataFrame, runs: Runs, begin: Int64Array, last: pl.DataFrame) -> pl.DataFrame:
     """Of each symbol the rows from its anchor on, or all; the anchor brings the factor of the last bar with it."""
     first = np.where(begin >= 0, begin, runs.starts)
     lengths = runs.starts + runs.lengths - first
@@ -156,22 +137,22 @@ def _tail(series: pl.DataFrame, runs: _Runs, begin: Int64Array, last: pl.DataFra
     carried[ends - lengths] = 1.0
     carried[(ends - lengths)[begin >= 0]] = last["adj_factor"].to_numpy()
     tail: pl.DataFrame = series[rows]
-    return tail.with_columns(carried=pl.Series(carried).fill_nan(None))
+    return tail.hstack([pl.Series("carried", carried)])
 
 
 def _ends(rows: pl.DataFrame, last: pl.DataFrame) -> Int64Array:
     """Of each row the time of its symbol's last bar, or before all times."""
-    runs = _Runs.of(rows)
+    runs = Runs.of(rows)
     ends = dict(zip(last["symbol"].to_list(), last["ts_ns"].to_list(), strict=True))
     return np.repeat(np.array([ends.get(symbol, _BEFORE_ALL) for symbol in runs.symbols], dtype=np.int64), runs.lengths)
 
 
-def _spliced(old: pl.DataFrame, runs: _Runs, kept: list[str], new: pl.DataFrame) -> pl.DataFrame:
+def _spliced(old: pl.DataFrame, runs: Runs, kept: list[str], new: pl.DataFrame) -> pl.DataFrame:
     """Of each symbol the bars before, then the new ones."""
-    new_runs = _Runs.of(new)
+    new_runs = Runs.of(new)
     heads, tails = runs.place(symbols := sorted({*kept, *new_runs.symbols})), new_runs.place(symbols)
     taken = set(kept)
-    pieces = [old.clear()]
+    pieces = []
     for symbol, i, j in zip(symbols, heads.tolist(), tails.tolist(), strict=True):
         pieces += [old.slice(int(runs.starts[i]), int(runs.lengths[i]))] if symbol in taken else []
         pieces += [new.slice(int(new_runs.starts[j]), int(new_runs.lengths[j]))] if j >= 0 else []
