@@ -9,11 +9,11 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Ar
 from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig
-from plusultra_core.rl.reward import RewardConfig, pay
+from plusultra_core.rl.episodes.stepping import STANDS_LAST, Slots, look, prepare, step_episodes
+from plusultra_core.rl.reward import RewardConfig
 from plusultra_core.simulation.engine import Environment, SimulationConfig
-from plusultra_core.simulation.observation import OWN_STATE, observe_single
-from plusultra_core.simulation.records import Accounts, MarketArrays
-from plusultra_core.simulation.sizing import request_single
+from plusultra_core.simulation.observation import OWN_STATE
+from plusultra_core.simulation.records import MarketArrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class World:
 
 
 class Outcome(NamedTuple):
-    """One step of E episodes. Shapes  (E,), final_obs (E, P)."""
+    """One step of E episodes, in memory that the environment writes anew at its next step. Shapes  (E,), final_obs (E, P)."""
 
     reward_E: Float64Array
     ret_E: Float64Array
@@ -76,9 +76,10 @@ class TradingEnv:
         self.num_episodes: Int64Array = np.zeros(1, dtype=np.int64)
         self.moments_E2: Float64Array = np.zeros((num_accounts, 2))
         self.obs_EP: Float32Array = np.zeros((num_accounts, num_columns), dtype=np.float32)
-        self._one = _single(self.env.accounts)
-        self._request_E: Float64Array = np.zeros(num_accounts)
-        self._before_E2: Float64Array = np.zeros((num_accounts, 2))
+        self._final_EP: Float32Array = np.zeros_like(self.obs_EP)
+        self._slots = _slots(self)
+        self.request_E: Float64Array = self._slots.request
+        self._prepared = prepare(self.env, self._slots, episode_bars, band, reward)
 
     def reset(self, rng: np.random.Generator) -> Float32Array:
         """Start every episode anew; returns the observations (E, P)."""
@@ -95,32 +96,22 @@ class TradingEnv:
 
     def present(self) -> BoolArray:
         """Whether the action of each episode is heard: there is a forecast at its bar. Shapes  (E,)."""
-        accounts = self.env.accounts
-        heard: BoolArray = self.world.present_TN[accounts.t_E, accounts.asset_EA[:, 0]]
-        return heard
+        return self._slots.heard.copy()
 
     def step(self, action_E: Float64Array, rng: np.random.Generator | None) -> Outcome:
         """One bar of every episode. Without a generator ended episodes are left where they ended."""
-        one, cfg = self._one, self._reward
+        slots = self._slots
         action_E = np.ascontiguousarray(action_E, dtype=np.float64)
-        request_single(
-            action_E, self.world.present_TN, one.t, one.asset, one.weight, one.working, one.mark, one.equity, one.peak, self._band,
-            self._request_E, self._before_E2,
-        )  # fmt: skip
-        self.env.step(self._request_E[:, None])
-        reward: Float64Array = np.empty(one.t.size)
-        terminated: BoolArray = np.empty(one.t.size, dtype=np.bool_)
-        ret, ended = np.empty_like(reward), np.empty_like(terminated)
-        pay(
-            self._before_E2, one.equity, one.peak, one.done, one.t, self.start_E, self.episode_bars, self.moments_E2, cfg.scale,
-            cfg.variance_coef, cfg.drawdown_coef, cfg.sharpe_coef, cfg.sharpe_decay, reward, ret, terminated, ended,
-        )  # fmt: skip
-        self._observe()
-        outcome = Outcome(reward, ret, terminated, ended, self.obs_EP.copy())
-        if rng is not None and ended.any():
-            self._restart(np.flatnonzero(ended), rng)
+        num_ended = step_episodes(action_E, self._prepared.wires, self._prepared.numbers)
+        if num_ended == STANDS_LAST:
+            self.env.advance(self.request_E[:, None])
+        final_EP = self.obs_EP
+        if rng is not None and num_ended:
+            final_EP = self._final_EP
+            final_EP[...] = self.obs_EP
+            self._restart(np.flatnonzero(slots.ended), rng)
             self._observe()
-        return outcome
+        return Outcome(slots.reward, slots.ret, slots.terminated, slots.ended, final_EP)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint needs, by name; `load_state` puts it back."""
@@ -147,35 +138,20 @@ class TradingEnv:
         self.moments_E2[rows] = 0.0
 
     def _observe(self) -> None:
-        one = self._one
-        observe_single(
-            one.equity, one.capital, one.position, one.working, one.fill, one.mark, one.pnl, one.pnl_peak, one.t, one.asset, self.start_E,
-            self.episode_bars, self.world.table_TNF, self.obs_EP,
-        )  # fmt: skip
+        look(self._prepared.wires)
 
 
-class _Single(NamedTuple):
-    """The arrays of accounts of one slot that an episode reads, each (E,)."""
-
-    equity: Float64Array
-    peak: Float64Array
-    capital: Float64Array
-    done: BoolArray
-    t: Int64Array
-    asset: Int64Array
-    position: Float64Array
-    mark: Float64Array
-    working: Float64Array
-    weight: Float64Array
-    fill: Float64Array
-    pnl: Float64Array
-    pnl_peak: Float64Array
-
-
-def _single(accounts: Accounts) -> _Single:
-    """Views into the accounts."""
-    names = [f"{name}_E" if f"{name}_E" in Accounts._fields else f"{name}_EA" for name in _Single._fields]
-    return _Single._make(getattr(accounts, name).reshape(-1) for name in names)
+def _slots(env: TradingEnv) -> Slots:
+    """Views into the accounts, and room for what a step says."""
+    accounts, world, num = env.env.accounts._asdict(), env.world, env.start_E.size
+    found = {name: accounts.get(f"{name}_E", accounts.get(f"{name}_EA")) for name in Slots._fields}
+    views = {name: array.reshape(-1) for name, array in found.items() if array is not None}
+    views |= {name: np.zeros(num) for name in ("request", "reward", "ret")}
+    views |= {name: np.zeros(num, dtype=np.bool_) for name in ("terminated", "ended", "heard")}
+    table, present = np.ascontiguousarray(world.table_TNF, dtype=np.float32), np.ascontiguousarray(world.present_TN, dtype=np.bool_)
+    return Slots(
+        **views, start=env.start_E, moments=env.moments_E2, before=np.zeros((num, 2)), obs=env.obs_EP, present=present, table=table
+    )
 
 
 def _starts(world: World, span: tuple[int, int], episode_bars: int) -> tuple[Int64Array, Int64Array]:

@@ -67,7 +67,7 @@ class BookEnv:
         before, drawdown = accounts.equity_E.copy(), 1.0 - accounts.equity_E / accounts.peak_E
         weight_EA = np.asarray(accounts.weight_EA)
         part_EA = book_parts(action, weight_EA, allowed_EA, self._world.guard.max_gross, self._limit)
-        self.env.step(request_weights(part_EA, allowed_EA, weight_EA, working_weights(accounts), self._limit, self._band))
+        self.env.advance(request_weights(part_EA, allowed_EA, weight_EA, working_weights(accounts), self._limit, self._band))
         ret = growth(before, accounts.equity_E)
         reward = shape_reward(ret, drawdown, 1.0 - accounts.equity_E / accounts.peak_E, self.moments_E2, self._reward)
         terminated = accounts.done_E.copy()

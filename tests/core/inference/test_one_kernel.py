@@ -21,6 +21,9 @@ def stop(*arguments: object) -> None:
     raise Stopped
 
 
+stop.compile = stop  # episodes of PPO take the kernel's address
+
+
 @pytest.mark.parametrize("task", ["policy", "trace", "stress"])
 def test_training_trace_and_stress_cannot_trade_without_the_kernel(
     chain: Any, task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

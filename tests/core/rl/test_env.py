@@ -9,9 +9,11 @@ import pytest
 from plusultra_core.errors import ContractError
 from plusultra_core.rl import env as module
 from plusultra_core.rl.env import TradingEnv, sleeve
-from plusultra_core.simulation.engine import backtest
-from plusultra_core.simulation.observation import OWN_STATE
+from plusultra_core.rl.reward import pay
+from plusultra_core.simulation.engine import Environment, backtest
+from plusultra_core.simulation.observation import OWN_STATE, observe_single
 from plusultra_core.simulation.records import CARRIED, FILLED
+from plusultra_core.simulation.sizing import request_single
 
 
 def make(lab: Any, world: Any, num: int = 8, span: tuple[int, int] | None = (10, 200), bars: int = 20, band: float = 0.0) -> TradingEnv:
@@ -45,15 +47,14 @@ def test_with_thin_volume_carried_orders_limits_and_a_band_it_still_earns_what_t
     env = make(lab, world, num=1, span=None, band=0.15, bars=60)
     env.start_at(np.array([1]), np.array([30]))
     targets = np.full((60, 4), np.nan)
-    equity, statuses = [env.env.accounts.equity_E[0]], set()
+    equity = [env.env.accounts.equity_E[0]]
     for i, a in enumerate(np.repeat(np.random.default_rng(4).uniform(-1, 1, 12), 5)):
         env.step(np.array([a]), None)
-        targets[i, 1] = env.env.last.request[0, 0]
-        statuses.add(int(env.env.last.status[0, 0]))
+        targets[i, 1] = env.request_E[0]
         equity.append(env.env.accounts.equity_E[0])
     ledger = backtest(world.market, targets, 30, world.bar_ns, world.simulation, world.costs, world.guard)
     assert np.array_equal(ledger.equity, equity)
-    assert {FILLED, CARRIED} <= statuses
+    assert {FILLED, CARRIED} <= set(ledger.steps.status[:, 1].tolist())
     assert np.isnan(targets[:, 1]).any()
     assert np.abs(ledger.residual()).max() < 1e-12
 
@@ -134,6 +135,58 @@ def test_a_state_that_is_put_back_goes_on_bit_for_bit(lab: Any) -> None:
         a, b = (env.step(np.full(8, -0.3), np.random.default_rng(t)) for env in (first, second))
         for left, right in zip(a, b, strict=True):
             assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("kind", ["plain", "usual", "limit orders"])
+def test_a_step_in_one_call_is_request_market_reward_and_observation_to_the_last_bit(lab: Any, kind: str) -> None:
+    world = lab.world(half_spread_bps=8.0, num_bars=120)
+    world.present_TN[::7] = False
+    if kind == "plain":
+        simulation = replace(world.simulation, latency_ms=(0.0,), latency_prob=(1.0,))
+        world = replace(world, simulation=simulation, costs=replace(world.costs, impact_coef=0.0))
+    elif kind == "limit orders":
+        world = replace(world, simulation=replace(world.simulation, order_type="limit", limit_offset_bps=20.0))
+    cfg, num = replace(lab.run.reward, drawdown_coef=0.2, sharpe_coef=0.1), 70
+    env = TradingEnv(world, num, (5, 110), 12, 0.1, cfg)
+    env.reset(np.random.default_rng(1))
+    twin = Environment(world.market, num, 1, world.bar_ns, world.simulation, world.costs, world.guard)
+    start, moments, before, request = np.zeros(num, np.int64), np.zeros((num, 2)), np.zeros((num, 2)), np.zeros(num)
+    reward, ret, terminated, ended = np.zeros(num), np.zeros(num), np.zeros(num, np.bool_), np.zeros(num, np.bool_)
+    obs = np.zeros_like(env.obs_EP)
+    for step in range(40):
+        for name, array in env.env.accounts._asdict().items():
+            getattr(twin.accounts, name)[...] = array
+        start[:], moments[:] = env.start_E, env.moments_E2
+        a = {name: array.reshape(num) for name, array in twin.accounts._asdict().items()}
+        action = np.random.default_rng(step).uniform(-1, 1, num)
+        action[3] = np.nan
+        assert np.array_equal(env.present(), world.present_TN[a["t_E"], a["asset_EA"]])
+        outcome = env.step(action, np.random.default_rng(step))
+        asked = (a["t_E"], a["asset_EA"], a["weight_EA"], a["working_EA"], a["mark_EA"], a["equity_E"], a["peak_E"])
+        request_single(action, world.present_TN, *asked, 0.1, request, before)
+        twin.step(request[:, None])
+        coefs = (cfg.scale, cfg.variance_coef, cfg.drawdown_coef, cfg.sharpe_coef, cfg.sharpe_decay)
+        books = (before, a["equity_E"], a["peak_E"], a["done_E"], a["t_E"], start)
+        pay(*books, 12, moments, *coefs, reward, ret, terminated, ended)
+        own = ("equity_E", "capital_E", "position_EA", "working_EA", "fill_EA", "mark_EA", "pnl_EA", "pnl_peak_EA", "t_E", "asset_EA")
+        observe_single(*(a[name] for name in own), start, 12, world.table_TNF, obs)
+        assert np.array_equal(env.request_E, request, equal_nan=True)
+        for found, wanted in zip(outcome, (reward, ret, terminated, ended, obs), strict=True):
+            assert np.array_equal(found, wanted)
+        for name, array in env.env.accounts._asdict().items():
+            assert np.array_equal(array[~ended], getattr(twin.accounts, name)[~ended], equal_nan=True)
+        assert ended.any() == (step % 12 == 11)
+
+
+def test_a_step_past_the_last_bar_is_refused_and_does_nothing(lab: Any) -> None:
+    world = lab.world(num_bars=50)
+    env = make(lab, world, num=2, span=None)
+    env.start_at(np.array([0, 1]), np.array([47, 48]))
+    env.step(np.array([0.5, 0.5]), None)
+    equity = env.env.accounts.equity_E.copy()
+    with pytest.raises(ContractError, match="stands on bar 49, the last is 49"):
+        env.step(np.array([0.1, 0.1]), None)
+    assert np.array_equal(env.env.accounts.equity_E, equity)
 
 
 def test_a_span_that_is_too_short_or_empty_is_refused(lab: Any) -> None:
