@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import Float64Array
 from plusultra_core.clock import bar_ns
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.calendars import gap_bars
@@ -55,7 +57,7 @@ def build_bars(
     if series.is_empty():
         return empty("bars")
     closed_ns = int(series["ts_ns"].max())  # type: ignore[arg-type]
-    return finished(gathered(series, assets, corporate_actions, market, cfg, closed_ns), market)
+    return finished(gathered(in_order(series), assets, corporate_actions, market, cfg, closed_ns), market)
 
 
 def gathered(
@@ -63,15 +65,17 @@ def gathered(
 ) -> pl.DataFrame:
     """Rows on the class's grid with their adjusted twins, sorted by symbol and time; windows that end after `closed_ns` are left out.
 
+    Shapes  series sorted by symbol, ts_ns.
+
     A column `carried` of the series has, in each symbol's first row, the factor with which it begins.
     """
     grid_ns = bar_ns(market.bar)
-    lengths = {bar: bar_ns(bar) for bar in assets["bar"].unique()}
-    coarse = {symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] > grid_ns}
-    finer = [symbol for symbol, bar in assets.select("symbol", "bar").iter_rows() if lengths[bar] < grid_ns]
-    rows = series.drop("vwap", "turnover")
-    rows = rows.filter(~pl.col("symbol").is_in(list(coarse))) if coarse else rows
-    rows = _adjusted(in_order(rows), corporate_actions, assets, cfg)
+    lengths = [(symbol, bar_ns(bar)) for symbol, bar in zip(assets["symbol"].to_list(), assets["bar"].to_list(), strict=True)]
+    coarse = [symbol for symbol, length_ns in lengths if length_ns > grid_ns]
+    finer = [symbol for symbol, length_ns in lengths if length_ns < grid_ns]
+    rows = series[[name for name in series.columns if name not in ("vwap", "turnover")]].rechunk()
+    rows = rows.filter(~pl.col("symbol").is_in(coarse)) if coarse else rows
+    rows = _adjusted(rows, corporate_actions, assets, cfg)
     if not finer or rows.is_empty():
         return rows
     is_finer = rows["symbol"].is_in(finer)
@@ -82,29 +86,36 @@ def finished(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
     """Bars with what is said of them beside their neighbours: gaps, and when all bars so far were known."""
     if bars.is_empty():
         return empty("bars")
-    bars = bars.with_columns(
-        _known_so_far(bars),
-        has_ohl=pl.col("open").is_not_null(),
-        has_volume=pl.col("volume").is_not_null(),
-        gap_bars=gap_bars(bars, market),
-    )
-    return bars[_COLUMNS]
+    told = [
+        pl.Series("has_ohl", ~np.isnan(bars["open"].to_numpy())),
+        pl.Series("has_volume", ~np.isnan(bars["volume"].to_numpy())),
+        gap_bars(bars, market),
+    ]
+    return _known_so_far(bars).hstack(told)[_COLUMNS]
 
 
-def _known_so_far(bars: pl.DataFrame) -> pl.Expr | str:
-    """When all bars of a symbol up to each were known; the column itself, where no bar came late."""
+def _known_so_far(bars: pl.DataFrame) -> pl.DataFrame:
+    """Bars with the time at which all of their symbol's so far were known; as they are, where none came late."""
     known_ns, ts_ns = bars["known_ns"].to_numpy(), bars["ts_ns"].to_numpy()
     falls = (known_ns[1:] < known_ns[:-1]) & (ts_ns[1:] >= ts_ns[:-1])  # elsewhere another symbol begins, or it does no harm
-    return pl.col("known_ns").cum_max().over("symbol") if falls.any() else "known_ns"
+    return bars.with_columns(pl.col("known_ns").cum_max().over("symbol")) if falls.any() else bars
 
 
 def _adjusted(rows: pl.DataFrame, corporate_actions: pl.DataFrame, assets: pl.DataFrame, cfg: BarsConfig) -> pl.DataFrame:
     """Rows with the adjusted twin of every price and of the volume; open, high and low only where all three are there."""
-    has_ohl = pl.all_horizontal(pl.col("open", "high", "low").is_not_null())
-    rows = rows.with_columns(pl.when(has_ohl).then(pl.col(name)).alias(name) for name in ("open", "high", "low"))
+    values = {name: rows[name].to_numpy() for name in ("open", "high", "low", "close", "volume")}
+    torn = np.isnan(values["open"]) | np.isnan(values["high"]) | np.isnan(values["low"])
+    if torn.any():
+        values |= {name: np.where(torn, np.nan, values[name]) for name in ("open", "high", "low")}
+        rows = rows.with_columns(_series(name, values[name]) for name in ("open", "high", "low"))
     rows = actions_of.adjust(rows, corporate_actions, assets, cfg.as_of_ns(), cfg.adjustment)
-    prices = ((pl.col(name) * pl.col("adj_factor")).alias(f"{name}_adj") for name in ("open", "high", "low", "close"))
-    return rows.with_columns(*prices, volume_adj=pl.col("volume") / pl.col("adj_factor"))
+    factor = rows["adj_factor"].to_numpy()
+    prices = [_series(f"{name}_adj", values[name] * factor) for name in ("open", "high", "low", "close")]
+    return rows.hstack([*prices, _series("volume_adj", values["volume"] / factor)])
+
+
+def _series(name: str, values: Float64Array) -> pl.Series:
+    return pl.Series(name, values, nan_to_null=True)
 
 
 def remarks(assets: pl.DataFrame, market: MarketConfig, cfg: BarsConfig) -> dict[str, str]:

@@ -257,9 +257,13 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
     """
     if bars.is_empty():
         return pl.Series("gap_bars", [], dtype=pl.Int32)
-    first_ns, last_ns = int(bars["ts_ns"].min()), int(bars["ts_ns"].max())  # type: ignore[arg-type]
-    required, keys = _required(market, first_ns, last_ns), window_keys(bars["ts_ns"], market).to_numpy()
-    reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
+    keys = window_keys(bars["ts_ns"], market).to_numpy()
+    if market.calendar == "24/7":  # every window must be there
+        reached = keys // bar_ns(market.bar)
+        through = reached + 1
+    else:
+        required = _required(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
+        reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
     skipped = np.append(0, through[:-1])
     firsts = Runs.of(bars).starts
     skipped[firsts] = reached[firsts]

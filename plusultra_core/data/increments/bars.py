@@ -70,22 +70,22 @@ def extend_bars(
         later = [ts_ns > anchors_ns.get(symbol, _BEFORE_ALL) for symbol, ts_ns in actions[["symbol", "ts_ns"]].iter_rows()]
         actions = actions.filter(pl.Series(later))
     rows = gathered(_tail(series, runs, begin, last), assets, actions, market, cfg, closed_ns)
-    new = finished(_after(rows, last), market)
-    new = new.filter(pl.Series(new["ts_ns"].to_numpy() > _ends(new, last)))
+    rows, is_new = _after(rows, last)
+    new = finished(rows, market).filter(pl.Series(is_new))
     taken = int(bar_runs.lengths[bar_runs.place(kept)].sum())
     return ExtendedBars(_spliced(previous.bars, bar_runs, kept, new), taken, len(kept))
 
 
-def _after(rows: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
-    """Rows that come after each symbol's last bar, and that bar itself before them."""
+def _after(rows: pl.DataFrame, last: pl.DataFrame) -> tuple[pl.DataFrame, BoolArray]:
+    """Rows that come after each symbol's last bar and that bar itself before them; and which of them come after."""
     ts_ns, ends_ns = rows["ts_ns"].to_numpy(), _ends(rows, last)
-    if (ts_ns == ends_ns).sum() == last.height and (
-        ts_ns >= ends_ns
-    ).all():  # a row on the grid is its own bar: it lacks how late those before it were
+    is_last = ts_ns == ends_ns
+    if is_last.sum() == last.height and (ts_ns >= ends_ns).all():  # on the grid: what the bar before it lacks is how late others were
         known_ns = rows["known_ns"].to_numpy().copy()
-        known_ns[ts_ns == ends_ns] = last["known_ns"].to_numpy()
-        return rows.with_columns(known_ns=pl.Series(known_ns))
-    return pl.concat([last[rows.columns], rows.filter(pl.Series(ts_ns > ends_ns))]).sort("symbol", "ts_ns")
+        known_ns[is_last] = last["known_ns"].to_numpy()
+        return rows.with_columns(known_ns=pl.Series(known_ns)), ~is_last
+    rows = pl.concat([last[rows.columns], rows.filter(pl.Series(ts_ns > ends_ns))]).sort("symbol", "ts_ns")
+    return rows, rows["ts_ns"].to_numpy() > _ends(rows, last)
 
 
 def _anchors(
