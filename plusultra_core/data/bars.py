@@ -10,6 +10,7 @@ from plusultra_core.clock import bar_ns
 from plusultra_core.data import corporate_actions as actions_of
 from plusultra_core.data.calendars import gap_bars
 from plusultra_core.data.contract.frames import empty
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.data.gate.timestamps import to_ns
 from plusultra_core.data.resampling import in_order, resample
 from plusultra_core.data.universe import currencies
@@ -72,13 +73,16 @@ def gathered(
     grid_ns = bar_ns(market.bar)
     lengths = [(symbol, bar_ns(bar)) for symbol, bar in zip(assets["symbol"].to_list(), assets["bar"].to_list(), strict=True)]
     coarse = [symbol for symbol, length_ns in lengths if length_ns > grid_ns]
-    finer = [symbol for symbol, length_ns in lengths if length_ns < grid_ns]
+    finer = {symbol for symbol, length_ns in lengths if length_ns < grid_ns}
     rows = series[[name for name in series.columns if name not in ("vwap", "turnover")]].rechunk()
     rows = rows.filter(~pl.col("symbol").is_in(coarse)) if coarse else rows
     rows = _adjusted(rows, corporate_actions, assets, cfg)
     if not finer or rows.is_empty():
         return rows
-    is_finer = rows["symbol"].is_in(finer)
+    runs = Runs.of(rows)
+    if finer.issuperset(runs.symbols):
+        return resample(rows, market, closed_ns)
+    is_finer = pl.Series(np.repeat([symbol in finer for symbol in runs.symbols], runs.lengths))
     return in_order(pl.concat([rows.filter(~is_finer), resample(rows.filter(is_finer), market, closed_ns)]))
 
 

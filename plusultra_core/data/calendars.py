@@ -14,6 +14,7 @@ import polars as pl
 from plusultra_core.arrays import Int64Array
 from plusultra_core.clock import NS_PER_DAY, bar_ns, iso
 from plusultra_core.data.contract.runs import Runs
+from plusultra_core.data.gate.timestamps import local_days
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
@@ -21,8 +22,9 @@ CONTINUOUS = ("24/7", "24/5")
 """Calendars without an exchange; 24/5 is the week of currencies, Sunday 17:00 to Friday 17:00 in New York."""
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
+_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 _WEEK_NS = 7 * NS_PER_DAY
-_WEEK_OFFSET_NS = 4 * NS_PER_DAY  # 1970-01-01 was a Thursday; weeks end on Monday 00:00 UTC
+_WEEK_OFFSET_NS = (7 - _EPOCH_WEEKDAY) * NS_PER_DAY  # weeks end on Monday 00:00 UTC
 _HOLIDAYS_NS = 15 * NS_PER_DAY  # no exchange closes for longer, storms and golden weeks included
 _FX_TZ, _FX_HOUR = "America/New_York", 17
 _FX_HOLIDAYS = ((12, 25), (1, 1))  # traded by some, not by others: bars may be there and need not
@@ -217,9 +219,8 @@ def window_keys(ts_ns: pl.Series, market: MarketConfig) -> pl.Series:
     length_ns = bar_ns(market.bar)
     if market.calendar in CONTINUOUS or length_ns < NS_PER_DAY:
         return window_ends(ts_ns, market)
-    utc = pl.from_epoch(pl.col(ts_ns.name) - 1, time_unit="ns").dt.replace_time_zone("UTC")
-    local = utc.dt.convert_time_zone(market.session_tz).dt.date()
-    return ts_ns.to_frame().select((local.dt.truncate("1w") if length_ns > NS_PER_DAY else local).cast(pl.Int64)).to_series()
+    days = local_days(ts_ns.to_numpy() - 1, market.session_tz)
+    return pl.Series(ts_ns.name, days - (days + _EPOCH_WEEKDAY) % 7 if length_ns > NS_PER_DAY else days)
 
 
 def expected_closes(market: MarketConfig, first_ns: int, last_ns: int) -> pl.Series:
@@ -262,27 +263,33 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
         reached = keys // bar_ns(market.bar)
         through = reached + 1
     else:
-        required = _required(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
-        reached, through = (np.searchsorted(required, keys, side=side) for side in ("left", "right"))
+        reached, through = _counted(market, keys, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
     skipped = np.append(0, through[:-1])
     firsts = Runs.of(bars).starts
     skipped[firsts] = reached[firsts]
     return pl.Series("gap_bars", np.maximum(reached - skipped, 0).astype(np.int32))
 
 
-def _required(market: MarketConfig, first_ns: int, last_ns: int) -> Int64Array:
-    """Keys of the windows that must be there around [first_ns, last_ns], rising: of days and weeks those of its decades, made once."""
+def _counted(market: MarketConfig, keys: Int64Array, first_ns: int, last_ns: int) -> tuple[Int64Array, Int64Array]:
+    """How many windows of the class that must be there come before each key, and how many with it; `keys` are of times in between."""
     if bar_ns(market.bar) < NS_PER_DAY:
         known = windows(market, first_ns, last_ns)
-        return known["key"].filter(known["required"]).to_numpy()
-    return _required_in(market, *_decades(first_ns, last_ns))
+        required = known["key"].filter(known["required"]).to_numpy()
+        return np.searchsorted(required, keys), np.searchsorted(required, keys, side="right")
+    first, step, before = _tally(market, *_decades(first_ns, last_ns))
+    place = np.clip((keys - first) // step, 0, before.size - 2)
+    return before[place], before[place + 1]
 
 
 @lru_cache(maxsize=32)
-def _required_in(market: MarketConfig, first_year: int, last_year: int) -> Int64Array:
-    start, end = datetime.date(first_year, 1, 1), datetime.date(last_year, 12, 31)
-    known = windows(market, *((date.toordinal() - _EPOCH) * NS_PER_DAY for date in (start, end)))
-    return known["key"].filter(known["required"]).to_numpy()
+def _tally(market: MarketConfig, first_year: int, last_year: int) -> tuple[int, int, Int64Array]:
+    """Windows of days or weeks that must be there in some years: the first key, the step from key to key, how many come before each."""
+    start_ns, end_ns = ((datetime.date(*day).toordinal() - _EPOCH) * NS_PER_DAY for day in ((first_year, 1, 1), (last_year, 12, 31)))
+    known = windows(market, start_ns, end_ns)
+    required = known["key"].filter(known["required"]).to_numpy()
+    step = bar_ns(market.bar) if market.calendar in CONTINUOUS else 1
+    first, last = window_keys(pl.Series([start_ns - 7 * NS_PER_DAY, end_ns + 8 * NS_PER_DAY]), market).to_list()
+    return first, step, np.searchsorted(required, np.arange(first, last + 2 * step, step))
 
 
 def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.DataFrame:

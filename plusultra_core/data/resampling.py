@@ -39,11 +39,12 @@ def resample(rows: pl.DataFrame, market: MarketConfig, closed_ns: int) -> pl.Dat
     begins[Runs.of(rows).starts] = True
     first = np.flatnonzero(begins)
     known_ns = np.maximum(np.maximum.reduceat(rows["known_ns"].to_numpy(), first), end_ns[first])
-    found: dict[str, object] = {"symbol": rows["symbol"].gather(first), "ts_ns": end_ns[first], "known_ns": known_ns}
-    values = {name: rows[name].cast(pl.Float64).to_numpy() for name in rows.columns if name not in found}
+    values = {name: rows[name].to_numpy() for name in rows.columns if name not in ("symbol", "ts_ns", "known_ns")}
+    found: dict[str, Float64Array | Int64Array] = {"ts_ns": end_ns[first], "known_ns": known_ns}
     found |= {name: value[np.append(first[1:], len(value)) - 1] for name, value in values.items() if name in _LAST}
     found |= _prices(values, first) | _amounts(values, first)
-    return pl.DataFrame({name: found[name] for name in rows.columns}, rows.schema, nan_to_null=True)
+    made = [pl.Series(name, found[name], nan_to_null=True) for name in rows.columns if name != "symbol"]
+    return pl.DataFrame([rows["symbol"].gather(first), *made])[rows.columns]
 
 
 def _prices(values: Mapping[str, Float64Array], first: Int64Array) -> dict[str, Float64Array]:

@@ -5,9 +5,12 @@ integer epoch in s, ms, us or ns. The ranges of the epoch units do not meet, so 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import polars as pl
 
+from plusultra_core.arrays import Int64Array
 from plusultra_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from plusultra_core.errors import ContractError
 
@@ -148,3 +151,35 @@ def _parse_epoch(distinct: pl.DataFrame) -> pl.DataFrame:
         ts_ns = pl.when(inside).then(value * unit_ns).otherwise(ts_ns)
         notation = pl.when(inside).then(pl.lit(name)).otherwise(notation)
     return distinct.select("value", ts_ns=ts_ns.cast(pl.Int64), notation=notation)
+
+
+def local_days(ts_ns: Int64Array, zone: str) -> Int64Array:
+    """The date that a clock in a time zone shows at each time, as days since 1970.
+
+    Shapes  ts_ns (N,), N >= 1; result (N,).
+    """
+    years = (int(ns) // (146_097 * NS_PER_DAY // 400) + 1970 for ns in (ts_ns.min(), ts_ns.max()))  # by their mean length: near enough
+    since_ns, ahead_ns = _ahead(zone, *(year // 10 * 10 for year in years))
+    days: Int64Array = (ts_ns + ahead_ns[np.searchsorted(since_ns, ts_ns, side="right") - 1]) // NS_PER_DAY
+    return days
+
+
+@lru_cache(maxsize=32)
+def _ahead(zone: str, first_decade: int, last_decade: int) -> tuple[Int64Array, Int64Array]:
+    """How far a zone was ahead of UTC in some decades, with a year to spare: since when, and the nanoseconds."""
+
+    def ahead_s(seconds: Int64Array) -> Int64Array:
+        utc = pl.from_epoch(pl.Series(seconds), time_unit="s").dt.replace_time_zone("UTC")
+        return (utc.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.timestamp("ms") // 1000).to_numpy() - seconds
+
+    day_s = NS_PER_DAY // NS_PER_S
+    grid = np.arange((first_decade - 1971) * 365 * day_s, (last_decade - 1957) * 366 * day_s, day_s)
+    found = ahead_s(grid)
+    turns = np.flatnonzero(found[1:] != found[:-1])
+    before, after = grid[turns], grid[turns + 1]
+    while (after - before > 1).any():
+        middle = (before + after) // 2
+        is_old = ahead_s(middle) == found[turns]
+        before, after = np.where(is_old, middle, before), np.where(is_old, after, middle)
+    since_s = np.append(np.iinfo(np.int64).min // NS_PER_S, after)
+    return since_s * NS_PER_S, found[np.append(0, turns + 1)] * NS_PER_S
