@@ -15,7 +15,10 @@ HEAD = """# Scorecards
 
 What the whole graph found on the real dumps, profile `base`, after all costs. Every strategy runs through the same
 execution kernel over the same locked window, the test span of the last walk-forward fold; brackets are 95 % intervals of
-a stationary block bootstrap. Written by `python benchmarks/scorecards.py`.
+a stationary block bootstrap of dates. The policy is one seed of its training and `random` one draw: no interval knows of seeds,
+[baselines](baselines.md) has five of each. Forecasts are scored on the test spans of all folds, not on the locked window alone.
+Written by `python benchmarks/scorecards.py data/artifacts/scorecard/*/scorecard.json` after `plusultra run` of each dump; the dumps
+hold prices of others and are not shipped. `make demo` makes a scorecard of prices that are.
 """
 
 
@@ -58,7 +61,7 @@ def page(card: dict[str, Any]) -> str:
         "|" + "---|" * 9,
     ]
     for model, horizons in card["forecasts"].items():
-        for horizon, scores in horizons.items():
+        for horizon, scores in sorted(horizons.items(), key=lambda item: int(item[0])):
             cells = [number(scores["ic"], 3), interval(scores["ic_ci"], 3), number(scores["rank_ic"], 3), number(scores["crps"], 4)]
             cells += [number(scores[f"skill_vs_{peer}"], 4) for peer in ("climatology", "ewma")]
             lines.append(f"| {model} | {horizon} | " + " | ".join([*cells, number(scores["coverage_90"], 3)]) + " |")
@@ -79,7 +82,11 @@ def summary(cards: list[dict[str, Any]]) -> str:
     lines = ["| Sharpe, 95 % | " + " | ".join(heads) + " |", "|" + "---|" * (len(cards) + 1)]
     lines += [f"| {name} | " + " | ".join(sharpe(card["strategies"].get(name)) for card in cards) + " |" for name in names]
     firsts = [card["forecasts"]["hybrid"]["1"] for card in cards]
-    lines.append("| IC, 1 bar | " + " | ".join(f"{number(first['ic'], 3)} {interval(first['ic_ci'], 3)}" for first in firsts) + " |")
+    lines.append(
+        "| IC of hybrid, 1 bar, all test spans | "
+        + " | ".join(f"{number(first['ic'], 3)} {interval(first['ic_ci'], 3)}" for first in firsts)
+        + " |"
+    )
     words = {"idle": "no model traded"}
     lines.append("| who won | " + " | ".join(words.get(found := card["verdict"]["outcome"], found) for card in cards) + " |")
     return "\n".join(lines)

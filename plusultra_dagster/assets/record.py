@@ -190,7 +190,12 @@ def describe(frame: pl.DataFrame) -> dict[str, Any]:
     found |= {"first": iso(first), "last": iso(last)}
     if "symbol" in frame.columns:
         by_symbol = frame.group_by("symbol").agg(rows=pl.len(), first=pl.col("ts_ns").min(), last=pl.col("ts_ns").max())
-        rows = by_symbol.sort("symbol", nulls_last=True).head(_TABLE_ROWS).to_dicts()
+        by_symbol = by_symbol.sort("symbol", nulls_last=True)
+        rows, rest = by_symbol.head(_TABLE_ROWS).to_dicts(), by_symbol.slice(_TABLE_ROWS)
+        if len(rest):
+            rows += rest.select(
+                symbol=pl.lit(f"{len(rest)} more"), rows=pl.sum("rows"), first=pl.min("first"), last=pl.max("last")
+            ).to_dicts()
         records = [{"symbol": str(r["symbol"]), "rows": r["rows"], "first": iso(r["first"]), "last": iso(r["last"])} for r in rows]
         found["by symbol"] = dg.MetadataValue.table([dg.TableRecord(record) for record in records])
     width = max(1, (last - first) // _SPARK_POINTS + 1)

@@ -37,7 +37,9 @@ def scorecard(card: Mapping[str, Any]) -> dict[str, Any]:
         "strategies": table([_strategy(name, entry) for name, entry in strategies.items()]),
         "verdict": dg.MetadataValue.md(f"**{headline(card)}.**\n\n{' '.join(verdict(card))}"),
         "equity of the best model": sparkline(_equity(card)),
-        "forecasts": table([_forecast(model, at, found) for model, horizons in forecasts.items() for at, found in horizons.items()]),
+        "forecasts": table(
+            [_forecast(model, at, horizons[at]) for model, horizons in forecasts.items() for at in sorted(horizons, key=int)]
+        ),
         "warnings": dg.MetadataValue.md("\n".join(f"- {text}" for text in card["warnings"]) or "none"),
         **finite(plain | scores),
     }

@@ -59,7 +59,9 @@ def answer(instance: dg.DagsterInstance, at: Places, cell: Partition, outcome: A
 
 
 def scorecard_lines(card: dict[str, Any]) -> list[str]:
-    """The scorecard as a table for a terminal."""
+    """The scorecard as a table for a terminal, and under it who won."""
+    from plusultra_core.reporting.words import headline
+
     span = card["span"]
     lines = [f"{card['asset_class']}  {span['start']} .. {span['end']}  ({span['num_bars']} bars, after costs)"]
     names = [name for name in _COLUMNS if any(name in entry["metrics"] for entry in card["strategies"].values())]
@@ -69,10 +71,11 @@ def scorecard_lines(card: dict[str, Any]) -> list[str]:
         interval = f"[{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else "-"
         lines.append(f"  {strategy:<16}" + "".join(f"{_shown(entry['metrics'].get(name)):>14}" for name in names) + f"{interval:>22}")
     for model, horizons in card.get("forecasts", {}).items():
-        for horizon, scores in horizons.items() if isinstance(horizons, dict) else []:
+        for horizon, scores in sorted(horizons.items(), key=lambda item: int(item[0])) if isinstance(horizons, dict) else []:
             if isinstance(scores, dict) and "ic" in scores:
                 ic, skill = _shown(scores["ic"]), _shown(scores.get("skill_vs_climatology"))
-                lines.append(f"  {model:<10} horizon {horizon:>3}: IC {ic}, skill against climatology {skill}")
+                lines.append(f"  {model:<10} horizon {horizon:>3}, all test spans: IC {ic}, skill against climatology {skill}")
+    lines.append(f"  {headline(card)}.")
     lines += [f"  warning: {text}" for text in card.get("warnings", [])]
     return lines
 

@@ -8,7 +8,7 @@ import pytest
 
 from plusultra_core.artifacts import canonical_json, publish
 from plusultra_core.evaluation import promotion
-from plusultra_dagster.commands.answer import decision_line
+from plusultra_dagster.commands.answer import decision_line, scorecard_lines
 from plusultra_dagster.partitions import Partition
 from plusultra_dagster.places import Places
 from plusultra_dagster.resources.registry import Registry
@@ -46,3 +46,13 @@ def test_a_refused_challenger_leaves_the_champion_as_it_was(home: Places, monkey
     assert served == {"first": "first", "worse": "first", "better": "better"}
     chain = [json.loads(line) for line in (home.registry / "equity" / "decisions.jsonl").read_text().splitlines()]
     assert [record["decision"]["evidence"]["champion_sha256"] for record in chain] == ["none", "first", "first"]
+
+
+def test_the_terminal_says_who_won_and_counts_horizons_as_numbers() -> None:
+    scores = {str(horizon): {"ic": 0.01, "skill_vs_climatology": None} for horizon in (1, 21, 5)}
+    verdict = {"outcome": "undecided", "best_model": "policy", "best_baseline": "buy_and_hold"}
+    span = {"start": "2020-01-01", "end": "2020-06-01", "num_bars": 100}
+    card = {"asset_class": "equity", "span": span, "strategies": {}, "forecasts": {"hybrid": scores}, "verdict": verdict}
+    lines = scorecard_lines(card)
+    assert [line.split("horizon")[1].split(",")[0].strip() for line in lines if "horizon" in line] == ["1", "5", "21"]
+    assert lines[-1].strip() == "No model can be told apart from the best baseline, buy and hold, after costs."

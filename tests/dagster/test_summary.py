@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from plusultra_dagster.assets import summary
+from plusultra_dagster.assets.record import describe
 from plusultra_dagster.assets.schema import schema_of
 
 METRICS = {"sharpe": 1.25, "cagr": 0.1, "max_drawdown": 0.2, "turnover_year": 3.0, "ulcer": 0.01}
@@ -144,3 +145,13 @@ def test_an_offline_policy_shows_its_candidates_and_what_the_rules_earned() -> N
     found = summary.station("offline", {**scores, "behaviour.reward": 0.1}, [{"step": 1.0, "clone_loss": 2.0}])
     assert [row["policy"] for row in cells(found["candidates"])] == ["cloned", "flat", "implicit"]
     assert plotted(found)["behaviour.reward"] == 0.1
+
+
+def test_a_table_of_symbols_says_how_many_it_leaves_out() -> None:
+    num_symbols, bars = 30, 3
+    names = [f"S{i:02d}" for i in range(num_symbols) for _ in range(bars)]
+    frame = pl.DataFrame({"symbol": names, "ts_ns": [10**18 + k for _ in range(num_symbols) for k in range(bars)]})
+    shown = cells(describe(frame)["by symbol"])
+    assert shown[-1]["symbol"] == f"{num_symbols - len(shown) + 1} more" and len(shown) < num_symbols
+    assert sum(int(str(row["rows"])) for row in shown) == len(frame)
+    assert [row["symbol"] for row in cells(describe(frame.head(bars))["by symbol"])] == ["S00"]
