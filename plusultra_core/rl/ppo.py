@@ -33,6 +33,7 @@ class PPOConfig:
     num_minibatches: int
     clip_coef: float
     ent_coef: float
+    """Pays for the entropy of what is drawn: of a Gaussian before it is squashed, of choices, of weights."""
     vf_coef: float
     max_grad_norm: float
     target_kl: float | None

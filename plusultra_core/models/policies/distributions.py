@@ -14,7 +14,6 @@ from torch.nn import functional
 
 _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 _LEAST_LOG = -60.0
-_NODES = 64
 
 
 class Distribution(Protocol):
@@ -40,8 +39,8 @@ class SquashedGaussian:
     """u ~ N(mean, std), part = tanh(u).
 
     `log_prob` is the density of u: the Jacobian of tanh depends on the action alone and cancels in every ratio.
-    Where densities of actions are compared with those of another kind, or their spread is paid for, it does matter:
-    `log_prob_part` and `entropy` have it.
+    Where densities of actions are compared with those of another kind it does matter: `log_prob_part` has it. `entropy` is that of u
+    as well, as in CleanRL and Stable-Baselines3: paid for alone it widens u without end, and the parts pile up at the limits.
     Shapes  mean, u (B,); logstd (1,) or (B,); allowed (B,) bool: where it is False the action teaches nothing.
     """
 
@@ -65,15 +64,8 @@ class SquashedGaussian:
         return self.log_prob(u) - _where(self.allowed_B, log_slope(u))
 
     def entropy(self) -> Tensor:
-        """Entropy of the part: that of u and the mean of the squashing's log slope, by Gauss-Hermite quadrature.
-
-        It falls again where the policy piles up at the limits, so that paying for it never pays for saturation.
-        """
-        node_Q, weight_Q = np.polynomial.hermite_e.hermegauss(_NODES)
-        node = torch.as_tensor(node_Q, dtype=self.mean_B.dtype, device=self.mean_B.device)
-        weight = torch.as_tensor(weight_Q / weight_Q.sum(), dtype=self.mean_B.dtype, device=self.mean_B.device)
-        u_BQ = self.mean_B[:, None] + self.logstd_B.exp()[:, None] * node
-        return _where(self.allowed_B, self.logstd_B + _HALF_LOG_TAU + 0.5 + (log_slope(u_BQ) * weight).sum(dim=1))
+        """Entropy of u, the same for every row: what both learners pay for. That of the part has no closed form."""
+        return _where(self.allowed_B, self.logstd_B + _HALF_LOG_TAU + 0.5)
 
     def mode(self) -> Tensor:
         """Mean of u."""

@@ -14,17 +14,10 @@ from plusultra_core.models.policy import Policy, PolicyConfig, build_policy
 from plusultra_core.rl.env import Outcome
 from plusultra_core.rl.learning.autograd import TorchConfig, TorchLearner
 from plusultra_core.rl.learning.learner import Learner
-from plusultra_core.rl.ppo import update
+from plusultra_core.rl.ppo import losses, update
 from plusultra_core.rl.rollout import Rollout, collect
 
 CPU = TorchConfig(device="cpu", precision="32-true", compile=False, chunk=4_096)
-
-
-class Gaussian(SquashedGaussian):
-    """With the entropy of u, which the compiled learner pays for."""
-
-    def entropy(self) -> Tensor:
-        return self.logstd_B + 0.5 * float(np.log(2 * np.pi * np.e))
 
 
 class Adapted(nn.Module):
@@ -39,8 +32,8 @@ class Adapted(nn.Module):
     def remember(self, obs: Tensor, state: Tensor) -> Tensor:
         return state
 
-    def distribution(self, obs: Tensor, state: Tensor, allowed: Tensor | None = None) -> Gaussian:
-        return Gaussian(self.policy.mean(obs), self.policy.logstd)
+    def distribution(self, obs: Tensor, state: Tensor, allowed: Tensor | None = None) -> SquashedGaussian:
+        return self.policy.distribution(obs, state, allowed)
 
     def value(self, obs: Tensor, state: Tensor) -> Tensor:
         return self.policy.value(obs)
@@ -130,6 +123,16 @@ def test_it_learns_what_the_compiled_learner_learns(lab: Any, entropy: float, ch
     assert said[0]["clipfrac"] > 0.1
     for (name, a), b in zip(policy.named_parameters(), twin.parameters(), strict=True):
         assert float((a - b).detach().abs().max()) < 1e-6, name
+
+
+def test_both_learners_and_the_written_loss_pay_for_the_entropy_before_the_squashing(lab: Any) -> None:
+    policy, rollout = batch()
+    twin, _ = batch()
+    arguments = (rollout, np.arange(700), float(rollout.heard_B.sum()), 700.0, 0.2, 0.5, 0.02, 0.5)
+    wanted = float(torch.distributions.Normal(0.0, policy.logstd.detach().exp()).entropy())
+    written = losses(policy, rollout, lab.run.ppo)[1]["entropy"]
+    found = [learner.step(*arguments)[5] for learner in (Learner(policy, 1e-3), TorchLearner(Adapted(twin), 1e-3, CPU))]
+    assert [*found, written] == pytest.approx([wanted] * 3, abs=1e-6)
 
 
 def test_its_rollout_is_the_compiled_one(lab: Any) -> None:
