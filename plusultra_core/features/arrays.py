@@ -31,6 +31,8 @@ class BarArrays:
     """
 
     starts: Int64Array
+    times_ns: Int64Array
+    """Moments of the class, rising, each once."""
     ts_ns: Int64Array
     known_ns: Int64Array
     """When all bars of the symbol so far were known: rises within a symbol."""
@@ -58,6 +60,8 @@ class BarArrays:
     """Where given, values to be ranked are put here."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Work that several features of one family have in common, by name."""
+    common: dict[str, Any] = field(default_factory=dict)
+    """Work about the moments of the class, which groups of symbols have in common, by name."""
 
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
@@ -68,6 +72,13 @@ class BarArrays:
         if name not in self.shared:
             self.shared[name] = make()
         kept: T = self.shared[name]
+        return kept
+
+    def of_moments(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives of times_ns, calendar and zone, made once for all groups of symbols."""
+        if name not in self.common:
+            self.common[name] = make()
+        kept: T = self.common[name]
         return kept
 
     def ewma(self, name: str, x: Float64Array, alpha: float, min_count: int) -> Float64Array:
@@ -101,7 +112,8 @@ class BarArrays:
         if self.waiting is not None:
             self.waiting.append(Waiting(x, min_count))
             return x
-        return ranks.cross_rank(x, self.once("moments", lambda: ranks.moments(self.ts_ns, self.known_ns, self.starts)), min_count)
+        at = self.once("moments", lambda: ranks.moments(self.ts_ns, self.known_ns, self.starts, self.times_ns))
+        return ranks.cross_rank(x, at, min_count)
 
 
 def groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
@@ -113,11 +125,31 @@ def groups(starts: Int64Array) -> Iterator[tuple[int, int]]:
         first = last
 
 
+def runs(column: pl.Series) -> tuple[pl.Series, Int64Array]:
+    """The values that a column runs through, and where each run begins; at the end its length."""
+    if not len(column):
+        return column, np.zeros(1, dtype=np.int64)
+    found = column.rle().struct.unnest()
+    return found.get_column("value"), np.append(0, np.cumsum(found.get_column("len").to_numpy())).astype(np.int64)
+
+
+def kept(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+    """Rows of a frame, without a query."""
+    return pl.DataFrame([column.filter(mask) for column in frame.get_columns()])
+
+
 def columns_of(columns: Mapping[str, Float32Array]) -> pl.DataFrame:
-    """Columns as a frame, all at once, NaN as null."""
-    arrays = [_array(value) for value in columns.values()]
-    made: pl.DataFrame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(columns)))  # type: ignore[assignment]
-    return made
+    """Columns as a frame, each in the memory where it is, NaN as null."""
+    return pl.DataFrame(pa.RecordBatch.from_arrays([_array(value) for value in columns.values()], names=list(columns)))
+
+
+def short_columns_of(columns: Mapping[str, Float32Array]) -> pl.DataFrame:
+    """Few rows of many columns as a frame, NaN as null: in one piece of memory, which costs less than one each."""
+    if not columns:
+        return pl.DataFrame()
+    flat = pl.Series(_array(np.concatenate(list(columns.values()))))
+    num_rows = len(flat) // len(columns)
+    return pl.DataFrame([flat.slice(i * num_rows, num_rows).alias(name) for i, name in enumerate(columns)])
 
 
 def _array(value: Float32Array) -> pa.Array:

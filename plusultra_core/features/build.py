@@ -9,24 +9,22 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
-from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.features import joins, ranks, sides
-from plusultra_core.features.arrays import BarArrays, Waiting, columns_of, groups
+from plusultra_core.errors import ConfigError
+from plusultra_core.features import ranks, sides
+from plusultra_core.features.arrays import BarArrays, Waiting, groups
+from plusultra_core.features.beside.joins import MONEY
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
-from plusultra_core.features.recursions import Recursions, Trace, join_traces, last_rows, part_of_traces
+from plusultra_core.features.kernels import store
+from plusultra_core.features.recursions import Recursions, Trace, join_traces, part_of_traces, rows_from
+from plusultra_core.features.rows import KEYS, Bars, bars_of, check, frame_of, keys_frame
 from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
-KEYS = ("symbol", "ts_ns", "known_ns")
-READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars")
-"""Columns of bars that features are made of, beside the keys."""
 ACROSS = "cross_section"
 """Tag of the features that see all symbols of a moment."""
 _STORED = np.float32
 """Precision in which columns are kept; they are computed in double."""
-_SIDE_COLUMNS = ("table", "symbol", "field", "ts_ns", "known_ns", "value")
-_INDICATOR_COLUMNS = ("symbol", "name", "ts_ns", "known_ns", "value")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,10 +94,10 @@ def build(
     Raises  ContractError when a column or a required table is missing or bars are not sorted.
     """
     specs = chosen_specs(cfg)
-    check(bars, indicators, side_tables, specs, cfg)
-    keys = keys_of(bars)
-    made = compute(span_of(bars, keys), indicators, side_tables, market, cfg, specs)
-    return frame_of(keys, made.columns)
+    check(bars, indicators, side_tables, specs, cfg.required_tables, cfg.include, cfg.alternative)
+    rows = bars_of(bars)
+    made = compute(span_of(rows), indicators, side_tables, market, cfg, specs)
+    return frame_of(keys_frame(bars, rows.known_ns), made.columns)
 
 
 def coverage(features: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
@@ -140,54 +138,16 @@ def _remark(inputs: Sequence[str], without_ohl: int, without_volume: int, num_va
     return "; ".join(remarks)
 
 
-def check(
-    bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, specs: Sequence[FeatureSpec], cfg: FeaturesConfig
-) -> None:
-    """Raises ContractError when a column or a required table is missing or bars are not sorted."""
-    for column in KEYS + READS:
-        if column not in bars.columns:
-            users = [spec.name for spec in specs if column in spec.inputs]
-            raise ContractError(f"bars: column {column!r} is missing; it is read by {users or 'every feature'}; build bars again")
-    for frame, name, columns in ((side_tables, "side_tables", _SIDE_COLUMNS), (indicators, "indicators", _INDICATOR_COLUMNS)):
-        for column in columns:
-            if column not in frame.columns:
-                raise ContractError(f"{name}: column {column!r} is missing; expected {list(columns)}, found {frame.columns}")
-    present = set(side_tables["table"].unique().to_list()) if cfg.required_tables else set()
-    for table in cfg.required_tables:
-        if table not in present:
-            raise ContractError(f"side_tables: required table {table!r} is missing, found {sorted(present)}; add it or require less")
-    for spec in specs:
-        if spec.name in cfg.include and bars.height:
-            _check_included(spec, bars, indicators, side_tables, cfg)
-    disorder = (pl.col("symbol") < pl.col("symbol").shift(1)) | (
-        (pl.col("symbol") == pl.col("symbol").shift(1)) & (pl.col("ts_ns") <= pl.col("ts_ns").shift(1))
-    )
-    if num_rows := bars.select(disorder.sum()).item():
-        raise ContractError(f"bars: {num_rows} rows out of order or twice; expected rising symbol, ts_ns; sort them")
-
-
-def _check_included(
-    spec: FeatureSpec, bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, cfg: FeaturesConfig
-) -> None:
-    """A feature of a bundle may stay empty, as coverage says; one that was asked for by its name may not."""
-    empty = [f"bars: {name}" for name in spec.inputs if name in bars.columns and not bars[name].count()]
-    empty += [what for name in spec.sides if (what := sides.absent(name, side_tables, indicators, cfg.alternative))]
-    if empty:
-        raise ContractError(f"include: {spec.name!r} reads what has no value here ({'; '.join(empty)}); add it, or include less")
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """Bars to compute: of each symbol the last rows, of which the first `num_done` have been made before."""
 
-    bars: pl.DataFrame
-    keys: pl.DataFrame
-    starts: Int64Array
+    bars: Bars
     num_done: Int64Array
     before: Mapping[str, Trace]
     """What the recursions said at the rows done, on all rows of the span, and their states after them."""
-    keep: Int64Array
-    """Row of each symbol from which the values of recursions are left behind."""
+    keep: Int64Array | None
+    """Row of each symbol from which the values of recursions are left behind; none where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,26 +162,14 @@ def arrays_of(
     bars: pl.DataFrame, indicators: pl.DataFrame, side_tables: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig
 ) -> BarArrays:
     """What the feature functions read, of all bars at once: to ask one feature in double precision."""
-    span = span_of(bars, keys_of(bars))
-    whole = _bar_arrays(span, indicators, side_tables, market, cfg)
+    span = span_of(bars_of(bars))
+    whole = _bar_arrays(span, indicators, side_tables, sides.names_of(indicators), market, cfg)
     return _part(whole, slice(0, span.num_done.size), slice(0, bars.height), cfg.windows)
 
 
-def keys_of(bars: pl.DataFrame) -> pl.DataFrame:
-    """Keys of every bar; known_ns is when all bars of the symbol so far were known."""
-    known_ns = joins.latest(bars["known_ns"].to_numpy(), sides.segments(bars, ["symbol"]))
-    return bars.select("symbol", "ts_ns", pl.Series("known_ns", known_ns))
-
-
-def span_of(bars: pl.DataFrame, keys: pl.DataFrame) -> Span:
+def span_of(bars: Bars) -> Span:
     """All of some bars, nothing of them made before, nothing left behind."""
-    starts = sides.segments(bars, ["symbol"])
-    return Span(bars, keys, starts, np.zeros(starts.size - 1, dtype=np.int64), {}, np.diff(starts))
-
-
-def frame_of(keys: pl.DataFrame, columns: Mapping[str, Float32Array]) -> pl.DataFrame:
-    """Keys and columns as a frame, NaN as null, in the memory where the columns are."""
-    return keys.hstack(columns_of(columns))
+    return Span(bars, np.zeros(len(bars.symbols), dtype=np.int64), {}, None)
 
 
 def compute(
@@ -231,15 +179,18 @@ def compute(
 
     What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, then what reads side columns.
     """
-    whole = _bar_arrays(span, indicators, side_tables, market, cfg)
+    names = sides.names_of(indicators)
+    whole = _bar_arrays(span, indicators, side_tables, names, market, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
-    beside = {name: _single(x) for name, x in sides.extra_columns(span.keys, side_tables, cfg.alternative.extra, cfg.indicators).items()}
-    beside |= {name: _single(x) for name, x in sides.indicator_columns(span.keys, indicators, cfg.indicators).items()}
+    keys = span.bars.keys
+    more = sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
+    more |= sides.indicator_columns(keys, indicators, names, cfg.indicators)
+    beside = {name: _single(more.pop(name)) for name in [*more]}
     ranked, traces = _ranked(whole, span, across, cfg.windows)
     columns, others = _by_groups(whole, span, [spec for spec in alone if spec.sides], cfg.windows, None)
-    whole = replace(whole, side={joins.MONEY: whole.side[joins.MONEY]})
-    more, rest = _by_groups(whole, span, [spec for spec in alone if not spec.sides], cfg.windows, None)
-    columns |= more | ranked
+    whole = replace(whole, side={MONEY: whole.side[MONEY]})
+    plain, rest = _by_groups(whole, span, [spec for spec in alone if not spec.sides], cfg.windows, None)
+    columns |= plain | ranked
     return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)
 
 
@@ -251,7 +202,7 @@ def _ranked(
         return {}, {}
     queue = list[Waiting]()
     values, traces = _by_groups(whole, span, specs, windows, queue)
-    at = ranks.moments(whole.ts_ns, whole.known_ns, span.starts)
+    at = ranks.moments(whole.ts_ns, whole.known_ns, whole.starts, whole.times_ns)
     least = [waiting.min_count for waiting in queue] or [0] * len(specs)
     return {spec.name: _single(ranks.cross_rank(values.pop(spec.name), at, k)) for spec, k in zip(specs, least, strict=True)}, traces
 
@@ -263,19 +214,24 @@ def _by_groups(
 
     Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
     """
-    dtype = _STORED if queue is None else np.float64
-    columns, traces = {spec.name: np.empty(span.keys.height, dtype=dtype) for spec in specs}, []
-    for first, last in groups(span.starts):
-        rows = slice(int(span.starts[first]), int(span.starts[last]))
+    dtype, height = _STORED if queue is None else np.float64, whole.ts_ns.size
+    columns: dict[str, Any] = {spec.name: np.empty(height, dtype=dtype) for spec in specs}
+    traces = []
+    for first, last in groups(whole.starts):
+        rows = slice(int(whole.starts[first]), int(whole.starts[last]))
         arrays = replace(_part(whole, slice(first, last), rows, windows), waiting=queue)
-        left = dict[str, Trace]()
+        kept = None if span.keep is None else rows_from(arrays.starts, span.keep[first:last])
+        left, made = dict[str, Trace](), arrays.recursions.made
         for _, family in groupby(specs, key=lambda spec: spec.tags[0]):
             for spec in family:
                 value = spec.function(arrays)
-                columns[spec.name][rows] = _single(value) if queue is None else value
-                if made := arrays.recursions.made:
-                    left |= last_rows(made, arrays.starts, span.keep[first:last])
-                    made.clear()
+                if queue is None:
+                    store(value, columns[spec.name][rows])
+                else:
+                    columns[spec.name][rows] = value
+                if kept is not None:
+                    left |= {name: Trace(trace.values[kept], trace.state) for name, trace in made.items()}
+                made.clear()
             arrays.shared.clear()
         del (queue or [])[len(specs) :]  # each group asks for the same
         traces.append(left)
@@ -283,41 +239,39 @@ def _by_groups(
 
 
 def _single(value: Float64Array) -> Float32Array:
-    """As it is kept; what is not finite there is NaN."""
-    with np.errstate(over="ignore"):
-        out = value.astype(_STORED)
-    out[~np.isfinite(out)] = np.nan
+    """As it is kept."""
+    out = np.empty(value.size, dtype=_STORED)
+    store(value, out)
     return out
 
 
-def _bar_arrays(span: Span, indicators: pl.DataFrame, side: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig) -> BarArrays:
+def _bar_arrays(
+    span: Span, indicators: pl.DataFrame, side: pl.DataFrame, names: Sequence[str], market: MarketConfig, cfg: FeaturesConfig
+) -> BarArrays:
     """Arrays of a span; returns and sigma are made a part at a time."""
-
-    def column(name: str) -> Float64Array:
-        return span.bars[name].cast(pl.Float64).to_numpy().astype(np.float64, copy=False)
-
-    windows = cfg.windows
+    windows, bars = cfg.windows, span.bars
     return BarArrays(
-        starts=span.starts,
-        ts_ns=span.keys["ts_ns"].to_numpy(),
-        known_ns=span.keys["known_ns"].to_numpy(),
+        starts=bars.starts,
+        times_ns=np.unique(bars.ts_ns),
+        ts_ns=bars.ts_ns,
+        known_ns=bars.known_ns,
         calendar=market.calendar,
         session_tz=market.session_tz,
         periods_per_year=market.periods_per_year,
-        open=column("open_adj"),
-        high=column("high_adj"),
-        low=column("low_adj"),
-        close=column("close_adj"),
-        volume=column("volume_adj"),
-        gap_bars=span.bars["gap_bars"].to_numpy(),
-        side=sides.side_arrays(span.keys, side, indicators, cfg.alternative),
+        open=bars.values["open_adj"],
+        high=bars.values["high_adj"],
+        low=bars.values["low_adj"],
+        close=bars.values["close_adj"],
+        volume=bars.values["volume_adj"],
+        gap_bars=bars.values["gap_bars"],
+        side=sides.side_arrays(bars.keys, side, indicators, names, cfg.alternative),
         short=windows.short,
         medium=windows.medium,
         long=windows.long,
         min_fraction=windows.min_fraction,
         ret=np.empty(0),
         sigma=np.empty(0),
-        recursions=Recursions(span.starts, span.num_done, span.before),
+        recursions=Recursions(bars.starts, span.num_done, span.before),
     )
 
 

@@ -11,26 +11,13 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
-from plusultra_core.data.increments.unchanged import mark_changed, same_until
+from plusultra_core.data.increments.unchanged import mark_changed_bits, same_until
 from plusultra_core.errors import ContractError
-from plusultra_core.features.arrays import columns_of
-from plusultra_core.features.build import (
-    ACROSS,
-    KEYS,
-    READS,
-    FeaturesConfig,
-    Span,
-    WindowsConfig,
-    check,
-    chosen_specs,
-    compute,
-    frame_of,
-    keys_of,
-    span_of,
-)
+from plusultra_core.features.arrays import runs, short_columns_of
+from plusultra_core.features.build import ACROSS, FeaturesConfig, Span, WindowsConfig, chosen_specs, compute, span_of
 from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, Trace
-from plusultra_core.features.sides import segments
+from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame, numbers
 from plusultra_core.market import MarketConfig
 
 
@@ -88,11 +75,13 @@ class _Plan:
 def tail_start(num_rows: Int64Array, windows: WindowsConfig) -> Int64Array:
     """Row from which a symbol of so many rows is computed again when it grows.
 
-    Far enough before the block in which its last row lies for the longest window over triples of rows, and for a mean of
-    a mean of a medium one, each from the block in which its sums begin.
+    Sums are made anew where the block of the first new row begins, so that the longest window before that row must be there,
+    and a medium one before the block before it, for a mean of three of a mean of three. What is counted row by row reaches as far
+    as the longest window over triples of returns.
     """
-    reach = max(windows.long, windows.medium + 2 * BLOCK) + 2
-    return np.maximum(num_rows // BLOCK * BLOCK - reach, 0) // BLOCK * BLOCK
+    block = num_rows // BLOCK * BLOCK
+    first = np.minimum(block - max(windows.long, windows.medium + BLOCK + 2), num_rows - windows.long - 2)
+    return np.maximum(first, 0) // BLOCK * BLOCK
 
 
 def extend(
@@ -110,13 +99,14 @@ def extend(
     Raises  as build does; ContractError when the state is not one of such a build.
     """
     specs = chosen_specs(cfg)
-    check(bars, indicators, side_tables, specs, cfg)
-    keys = keys_of(bars)
-    plan = _plan(previous, bars, keys, indicators, side_tables, cfg.windows)
-    span = _span(plan, previous, bars, keys, cfg.windows)
+    check(bars, indicators, side_tables, specs, cfg.required_tables, cfg.include, cfg.alternative)
+    rows = bars_of(bars)
+    plan = _plan(previous, rows, indicators, side_tables, cfg.windows)
+    span = _span(plan, previous, rows, cfg.windows)
     across = [spec for spec in specs if plan.late and ACROSS in spec.tags]
     made = compute(span, indicators, side_tables, market, cfg, [spec for spec in specs if not (plan.late and ACROSS in spec.tags)])
     names = [*dict.fromkeys([*(spec.name for spec in specs), *made.columns])]
+    keys = keys_frame(bars, rows.known_ns)
     if previous is None or not plan.taken.any():
         features = frame_of(keys, made.columns)
     elif {*names, *KEYS} != set(previous.features.columns):
@@ -124,14 +114,14 @@ def extend(
     else:
         features = _spliced(plan, previous, keys, made.columns)
     if across:
-        whole = compute(span_of(bars, keys), indicators, side_tables, market, cfg, across)
+        whole = compute(span_of(rows), indicators, side_tables, market, cfg, across)
         features = features.with_columns(frame_of(keys, whole.columns).drop(KEYS))
     return Extended(
         features=features if features.columns == [*KEYS, *names] else features.select(*KEYS, *names),
-        state=_state(plan, previous, keys, made.traces, cfg.windows),
+        state=_state(plan, previous, rows, made.traces, cfg.windows),
         num_symbols_taken=int((plan.taken > 0).sum()),
         num_rows_taken=int(plan.taken.sum()),
-        num_rows_computed=span.keys.height,
+        num_rows_computed=span.bars.ts_ns.size,
     )
 
 
@@ -141,57 +131,56 @@ def _fresh(starts: Int64Array) -> _Plan:
     return _Plan(starts=starts, taken=none, begin=none, old_place=none, old_starts=np.zeros(1, dtype=np.int64), late=False)
 
 
-def _plan(
-    previous: Previous | None,
-    bars: pl.DataFrame,
-    keys: pl.DataFrame,
-    indicators: pl.DataFrame,
-    side_tables: pl.DataFrame,
-    windows: WindowsConfig,
-) -> _Plan:
-    fresh = _fresh(segments(bars, ["symbol"]))
-    if previous is None or previous.bars.is_empty() or bars.is_empty():
+def _plan(previous: Previous | None, rows: Bars, indicators: pl.DataFrame, side_tables: pl.DataFrame, windows: WindowsConfig) -> _Plan:
+    fresh = _fresh(rows.starts)
+    if previous is None or previous.bars.is_empty() or not rows.ts_ns.size:
         return fresh
-    end_ns = int(previous.features["known_ns"].max())  # type: ignore[arg-type]
+    old_known_ns = previous.features.get_column("known_ns").to_numpy()
+    end_ns = int(old_known_ns.max())
     if not (same_until(previous.indicators, indicators, end_ns) and same_until(previous.side_tables, side_tables, end_ns)):
         return fresh
-    old_starts = segments(previous.bars, ["symbol"])
-    place = {symbol: i for i, symbol in enumerate(previous.bars["symbol"].gather(old_starts[:-1]))}
-    old_place = np.array([place.get(symbol, -1) for symbol in bars["symbol"].gather(fresh.starts[:-1])], dtype=np.int64)
+    symbols, old_starts = runs(previous.bars.get_column("symbol"))
+    place = {symbol: i for i, symbol in enumerate(symbols.to_list())}
+    old_place = np.array([place.get(symbol, -1) for symbol in rows.symbols.to_list()], dtype=np.int64)
     num_old = np.where(old_place >= 0, np.diff(old_starts)[old_place], 0)
-    same: BoolArray = (num_old > 0) & (num_old <= fresh.num_rows)
-    for name in (*KEYS[1:], *READS):
-        old, new = (previous.features, keys) if name in KEYS else (previous.bars, bars)
-        mark_changed(old[name], old_starts[old_place], new[name], fresh.starts[:-1], num_old, same)
+    same: BoolArray = (num_old > 0) & (num_old <= rows.num_rows)
+    old_ts_ns = previous.bars.get_column("ts_ns").to_numpy()
+    pairs = [(old_ts_ns, rows.ts_ns), (old_known_ns, rows.known_ns)]
+    pairs += [(numbers(previous.bars.get_column(name)), rows.values[name]) for name in READS]
+    for old, new in pairs:
+        if old.dtype != new.dtype:
+            return fresh
+        bits = np.dtype(f"i{old.itemsize}")
+        mark_changed_bits(old.view(bits), old_starts[old_place], new.view(bits), rows.starts[:-1], num_old, same)
     taken = np.where(same, num_old, 0)
-    begin = np.where(taken == fresh.num_rows, taken, tail_start(taken, windows))
-    first_new = fresh.starts[:-1] + taken
-    new_ns = bars["ts_ns"].to_numpy()[first_new[taken < fresh.num_rows]]
+    begin = np.where(taken == rows.num_rows, taken, tail_start(taken, windows))
+    new_ns = rows.ts_ns[(rows.starts[:-1] + taken)[taken < rows.num_rows]]
     gone = np.setdiff1d(np.arange(old_starts.size - 1), old_place[taken > 0]).size > 0
-    late = gone or bool((new_ns <= int(previous.bars["ts_ns"].max())).any())  # type: ignore[arg-type]
-    return _Plan(fresh.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
+    late = gone or bool((new_ns <= int(old_ts_ns.max())).any())
+    return _Plan(rows.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
 
 
-def _span(plan: _Plan, previous: Previous | None, bars: pl.DataFrame, keys: pl.DataFrame, windows: WindowsConfig) -> Span:
+def _span(plan: _Plan, previous: Previous | None, rows: Bars, windows: WindowsConfig) -> Span:
     """The rows to compute, with what the recursions said before at those that are on the way only."""
     if previous is None or not plan.taken.any():
-        return replace(span_of(bars, keys), keep=tail_start(plan.num_rows, windows))
-    begin, rest = plan.begin[plan.open], (plan.num_rows - plan.begin)[plan.open]
+        return replace(span_of(rows), keep=tail_start(plan.num_rows, windows))
+    symbols = np.flatnonzero(plan.open)
+    begin, rest, place = plan.begin[symbols], (plan.num_rows - plan.begin)[symbols], plan.old_place[symbols]
     starts = np.append(0, np.cumsum(rest))
-    rows = np.arange(starts[-1]) + np.repeat(plan.starts[:-1][plan.open] + begin - starts[:-1], rest)
-    num_done = np.where(plan.taken > 0, plan.taken - plan.begin, 0)[plan.open]
+    some = np.arange(starts[-1]) + np.repeat(plan.starts[symbols] + begin - starts[:-1], rest)
+    num_done = np.where(plan.taken[symbols] > 0, plan.taken[symbols] - begin, 0)
     state = previous.state
-    if not np.array_equal(np.diff(state.starts)[plan.old_place[plan.open]][num_done > 0], num_done[num_done > 0]):
+    if not np.array_equal(np.diff(state.starts)[place][num_done > 0], num_done[num_done > 0]):
         raise ContractError("state: expected the last rows of each symbol as these windows keep them, found others; build features whole")
-    done = np.arange(starts[-1]) - np.repeat(starts[:-1], rest) < np.repeat(num_done, rest)
-    source = np.repeat(state.starts[plan.old_place[plan.open]] - starts[:-1], rest)[done] + np.flatnonzero(done)
-    keep = (tail_start(plan.num_rows, windows) - plan.begin)[plan.open]
+    done = np.flatnonzero(np.arange(starts[-1]) < np.repeat(starts[:-1] + num_done, rest))
+    source = np.repeat(state.starts[place] - starts[:-1], num_done) + done
+    keep = (tail_start(plan.num_rows, windows) - plan.begin)[symbols]
     before = {}
     for name, trace in state.traces.items():
-        values = np.full(int(starts[-1]), np.nan)
+        values = np.empty(int(starts[-1]))
         values[done] = trace.values[source]
-        before[name] = Trace(values, trace.state[plan.old_place[plan.open]])
-    return Span(bars.select("symbol", *READS)[rows], keys[rows], starts, num_done, before, keep)
+        before[name] = Trace(values, trace.state[place])
+    return Span(rows.at(symbols, starts, some), num_done, before, keep)
 
 
 def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str, Float32Array]) -> pl.DataFrame:
@@ -200,23 +189,24 @@ def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str
     lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
     ends = np.cumsum(num_new)
     rows = np.arange(ends[-1]) + np.repeat(np.cumsum(lengths) - ends, num_new)
-    new = columns_of({name: value[rows] for name, value in made.items()})
+    new = short_columns_of({name: value[rows] for name, value in made.items()})
     there = previous.features.columns[len(KEYS) :] == new.columns
     old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
-    pieces = [old.clear()]
+    pieces = []
     for old_first, taken, end, num in zip(
         plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), ends.tolist(), num_new.tolist(), strict=True
     ):
         pieces += [old.slice(old_first, taken)] if taken else []
         pieces += [new.slice(end - num, num)] if num else []
-    return keys.hstack(pl.concat(pieces))
+    columns = pl.concat(pieces) if len(pieces) > 2 else pieces[0].vstack(pieces[-1]) if len(pieces) == 2 else pieces[0]
+    return keys.hstack(columns)
 
 
-def _state(plan: _Plan, previous: Previous | None, keys: pl.DataFrame, traces: dict[str, Trace], windows: WindowsConfig) -> State:
+def _state(plan: _Plan, previous: Previous | None, rows: Bars, traces: dict[str, Trace], windows: WindowsConfig) -> State:
     """The last rows and the state of every recursion after these bars; symbols without new rows keep theirs."""
     kept = plan.num_rows - tail_start(plan.num_rows, windows)
     starts, still = np.append(0, np.cumsum(kept)), ~plan.open
-    symbols = tuple(keys["symbol"].gather(plan.starts[:-1]).to_list())
+    symbols = tuple(rows.symbols.to_list())
     if previous is None or not still.any():
         return State(symbols, starts, traces)
     old, place, from_old = previous.state, plan.old_place[still], np.repeat(still, kept)

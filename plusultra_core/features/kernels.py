@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from plusultra_core.arrays import Float64Array, Int64Array
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -308,17 +308,35 @@ def order_entropy(x: Float64Array, starts: Int64Array, window: int, min_count: i
     return out
 
 
+@njit(cache=True)
 def ratio(numerator: Float64Array, denominator: Float64Array) -> Float64Array:
     """Quotient where the denominator is above zero, NaN elsewhere."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        out: Float64Array = numerator / denominator
-    out[~(denominator > 0.0)] = np.nan
+    out = np.empty(denominator.size)
+    for i in range(out.size):
+        above = denominator[i] > 0.0
+        out[i] = numerator[i] / (denominator[i] if above else 1.0) if above else math.nan
+    return out
+
+
+@njit(cache=True)
+def above_zero(x: Float64Array) -> Float64Array:
+    """x where it is above zero, NaN elsewhere."""
+    out = np.empty(x.size)
+    for i in range(out.size):
+        out[i] = x[i] if x[i] > 0.0 else math.nan
     return out
 
 
 def log(x: Float64Array) -> Float64Array:
     """Natural logarithm where x is above zero, NaN elsewhere."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out: Float64Array = np.log(x)
-    out[~(x > 0.0)] = np.nan
-    return out
+    out = above_zero(x)
+    return np.log(out, out=out)
+
+
+@njit(cache=True)
+def store(value: Float64Array, out: Float32Array) -> None:
+    """Write values as they are kept: in the precision of `out`, NaN where they are not finite there."""
+    for i in range(out.size):
+        out[i] = value[i]
+        if not math.isfinite(out[i]):
+            out[i] = math.nan

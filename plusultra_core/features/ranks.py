@@ -31,10 +31,9 @@ class Moments(NamedTuple):
     num_moments: int
 
 
-def moments(ts_ns: Int64Array, known_ns: Int64Array, starts: Int64Array) -> Moments:
-    """The moment of each bar."""
-    times = np.unique(ts_ns)
-    return Moments(place_of_times(ts_ns, starts, times), starts, known_ns, times.size)
+def moments(ts_ns: Int64Array, known_ns: Int64Array, starts: Int64Array, times_ns: Int64Array) -> Moments:
+    """The moment of each bar; times_ns rise and hold every bar's."""
+    return Moments(place_of_times(ts_ns, starts, times_ns), starts, known_ns, times_ns.size)
 
 
 def cross_rank(x: Float64Array, at: Moments, min_count: int) -> Float64Array:

@@ -96,6 +96,8 @@ class Recursions:
 
 def join_traces(parts: Sequence[Mapping[str, Trace]]) -> dict[str, Trace]:
     """Traces of groups of symbols that follow each other, as one."""
+    if len(parts) == 1:
+        return dict(parts[0])
     names = parts[0] if parts else ()
     return {
         name: Trace(np.concatenate([part[name].values for part in parts]), np.concatenate([part[name].state for part in parts]))
@@ -103,11 +105,11 @@ def join_traces(parts: Sequence[Mapping[str, Trace]]) -> dict[str, Trace]:
     }
 
 
-def last_rows(traces: Mapping[str, Trace], starts: Int64Array, keep: Int64Array) -> dict[str, Trace]:
-    """Traces with the values of each symbol's rows from `keep` on alone."""
-    lengths = np.diff(starts)
-    rows = np.flatnonzero(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) >= np.repeat(keep, lengths))
-    return {name: Trace(trace.values[rows], trace.state) for name, trace in traces.items()}
+def rows_from(starts: Int64Array, keep: Int64Array) -> Int64Array:
+    """Rows of each symbol from its row `keep` on."""
+    lengths = starts[1:] - starts[:-1]
+    rows = np.arange(starts[-1])
+    return rows if not keep.any() else rows[rows >= np.repeat(starts[:-1] + keep, lengths)]
 
 
 def part_of_traces(traces: Mapping[str, Trace], symbols: slice, rows: slice) -> dict[str, Trace]:

@@ -14,14 +14,19 @@ import polars as pl
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.artifacts import sha256_bytes
-from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR
+from plusultra_core.clock import NS_PER_HOUR
 from plusultra_core.errors import ConfigError
-from plusultra_core.features import joins, kernels
-from plusultra_core.features.joins import MONEY, Beside, Keys, Rows
+from plusultra_core.features import kernels
+from plusultra_core.features.arrays import kept, runs
+from plusultra_core.features.beside import events, joins
+from plusultra_core.features.beside.events import MacroConfig
+from plusultra_core.features.beside.joins import MONEY, Beside, Keys, Rows
 from plusultra_core.features.kernels import ratio
 
+INDICATORS = "indicators"
+"""Name by which a source means the dump's indicators."""
+_SOURCES = ("implied_vol", "market_vol", "rate_short", "rate_long", "open_interest", "onchain")
 _HOURS_PER_YEAR = 8760.0
-_EVENT = re.compile(r"(.*)\.([^.]*)")  # <event>.<part>; an event, or its several keys, may hold dots itself
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")
 
 
@@ -42,22 +47,6 @@ class SourceConfig:
             raise ConfigError("fields: expected at least one field name")
         if self.max_staleness_hours <= 0:
             raise ConfigError(f"max_staleness_hours: expected > 0, found {self.max_staleness_hours}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MacroConfig:
-    """Which dated events count, and how surprise is scaled."""
-
-    table: str
-    events: tuple[str, ...]
-    """Event names; `*` for all."""
-    max_staleness_hours: float
-    min_count: int
-    """Changes of an event that must be known before one is called large or small."""
-
-    def __post_init__(self) -> None:
-        if self.max_staleness_hours <= 0 or self.min_count < 2:
-            raise ConfigError(f"macro: expected max_staleness_hours > 0 and min_count >= 2, found {self}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,19 +131,22 @@ class _Fields:
     rows: dict[tuple[str, str], tuple[Beside, Int64Array]]
 
     @classmethod
-    def find(cls, keys: Keys, side: pl.DataFrame, indicators: pl.DataFrame, named: Sequence[tuple[str, str]], limit_ns: int) -> "_Fields":
+    def find(cls, keys: Keys, frames: Mapping[str | None, pl.DataFrame], named: Sequence[tuple[str, str]], limit_ns: int) -> "_Fields":
         """Rows of the fields named that may count at the keys; `indicators` are a table by that name, and never expire."""
         found = {}
-        here = [pair for pair in named if pair[0] != "indicators"]
-        there = [pair for pair in named if pair[0] == "indicators"]
-        for frame, pairs, table, field in ((side, here, "table", "field"), (indicators, there, None, "name")):
+        for of, frame in frames.items():
+            pairs = [pair for pair in named if (pair[0] == INDICATORS) is (of == INDICATORS)]
             if not pairs or frame.is_empty():
                 continue
             beside = joins.beside(keys, frame, limit_ns)
-            marks = [(pl.col(field) == name) & (True if table is None else pl.col(table) == of) for of, name in pairs]
-            for pair, mark in zip(pairs, beside.frame.select(mark.alias(str(i)) for i, mark in enumerate(marks)), strict=True):
-                if mark.any():
-                    found[pair] = beside, np.flatnonzero(mark.to_numpy())
+            field = beside.frame.get_column("field" if of is None else "name")
+            tables = {of: None} if of else {table: beside.frame.get_column("table") == table for table, _ in pairs}
+            for table, name in pairs:
+                inside = tables[table]
+                if inside is None or inside.any():
+                    mark = field == name if inside is None else inside & (field == name)
+                    if mark.any():
+                        found[table, name] = beside, np.flatnonzero(mark.to_numpy())
         return cls(keys, found)
 
     def of(self, source: SourceConfig) -> list[tuple[Beside, Int64Array]]:
@@ -194,60 +186,20 @@ def _of_same_row(table: Beside, rows: Int64Array, others: Int64Array, otherwise:
     return np.where(np.isnan(hours), otherwise, hours)
 
 
-def _macro(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array, Float64Array]:
-    """Age in days of the newest known event, and its change in root mean squares of that event's past changes.
+def side_arrays(
+    at: Keys, side: pl.DataFrame, indicators: pl.DataFrame, names: Sequence[str], cfg: AlternativeConfig
+) -> dict[str, Float64Array]:
+    """Every side column that a feature may ask for, one value a bar; `names` are those of the indicators.
 
-    A change is counted once for each time of the event, when it is news, and is from what was said last of the time
-    before. A revision of the newest one is held against the same, and against the changes counted so far.
+    Columns of tables that are not there are all NaN.
     """
-    events = _events(side, cfg).filter(pl.col("part").is_in(["actual", "previous"]))
-    if events.is_empty():
-        nothing = np.full(keys.known_ns.size, np.nan)
-        return nothing, nothing
-    event, ts_ns, known_ns = (events[name].to_numpy() for name in ("event", "ts_ns", "known_ns"))
-    is_actual, value = (events["part"] == "actual").to_numpy(), events["value"].cast(pl.Float64).to_numpy()
-    order = np.lexsort((is_actual, ts_ns, known_ns, event))  # what was before, then what is
-    surprise = joins.surprises(event[order], ts_ns[order], known_ns[order], is_actual[order], value[order], cfg.min_count)
-    told = np.lexsort((event[order], ts_ns[order], known_ns[order]))
-    told = told[is_actual[order][told]]
-    known_ns, ts_ns = known_ns[order][told], ts_ns[order][told]
-    rows = Rows(np.array([0, told.size]), ts_ns, known_ns, np.full(told.size, joins.NEVER_NS), surprise[told])
-    place = joins.newest(keys, rows, int(cfg.max_staleness_hours * NS_PER_HOUR))
-    age = joins.take(rows.known_ns.astype(np.float64), place)
-    np.subtract(keys.known_ns, age, out=age)
-    age /= NS_PER_DAY
-    return age, joins.take(rows.value, place)
-
-
-def _events(side: pl.DataFrame, cfg: MacroConfig) -> pl.DataFrame:
-    """Rows of the events that count: event (its place among their names), part; those of a single symbol are nobody else's news."""
-    mine = (pl.col("table") == cfg.table) & pl.col("value").is_not_null() & pl.col("symbol").is_null()
-    rows = side.filter(mine).select("field", "ts_ns", "known_ns", "value")
-    fields = rows["field"].unique().sort()
-    split = {
-        field: found.groups() for field in fields if (found := _EVENT.fullmatch(field)) and ("*" in cfg.events or found[1] in cfg.events)
-    }
-    number = {event: place for place, event in enumerate(sorted({event for event, _ in split.values()}))}
-    if len(split) < len(fields):
-        rows = rows.filter(pl.col("field").is_in(list(split)))
-    code = rows["field"].cast(pl.Enum(list(split))).to_physical()
-    event = pl.Series("event", [number[event] for event, _ in split.values()], dtype=pl.Int64)
-    part = pl.Series("part", [part for _, part in split.values()], dtype=pl.String)
-    return rows.with_columns(event.gather(code), part.gather(code))
-
-
-def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> dict[str, Float64Array]:
-    """Every side column that a feature may ask for, one value a bar.
-
-    keys has symbol and known_ns of the bars. Columns of tables that are not there are all NaN.
-    """
-    at = joins.keys_of(keys)
-    age_days, surprise = _macro(at, side, cfg.macro)
-    names = ("implied_vol", "market_vol", "rate_short", "rate_long", "open_interest", "onchain")
-    sources: dict[str, SourceConfig] = {name: getattr(cfg, name) for name in names}
+    age_days, surprise = events.news(at, side, cfg.macro)
+    sources: dict[str, SourceConfig] = {name: getattr(cfg, name) for name in _SOURCES}
     named = [(source.table, field) for source in (cfg.funding, *sources.values()) for field in source.fields]
     limit_ns = max(_limit(source) for source in (cfg.funding, *sources.values()))
-    fields = _Fields.find(at, side, indicators, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
+    there = any(table == INDICATORS and field in names for table, field in named)
+    frames: dict[str | None, pl.DataFrame] = {None: side, INDICATORS: indicators} if there else {None: side}
+    fields = _Fields.find(at, frames, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
     found = {name: fields.value(source) for name, source in sources.items()}
     return {"funding": _funding(fields, cfg), **found, "macro_age_days": age_days, "macro_surprise": surprise, MONEY: joins.money(at, side)}
 
@@ -255,7 +207,7 @@ def side_arrays(keys: pl.DataFrame, side: pl.DataFrame, indicators: pl.DataFrame
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
     """What a side column would be made of where the dump has no value of it: table and fields; empty where it has one."""
     if column.startswith("macro_"):
-        there = bool((_events(side, cfg.macro)["part"] == "actual").any())
+        there = bool((events.events_of(side, cfg.macro)[2] == "actual").any())
         fields = tuple(f"{event}.actual" for event in cfg.macro.events)
         return "" if there else f"{cfg.macro.table}: {' or '.join(fields)}"
     source: SourceConfig = getattr(cfg, column)
@@ -286,10 +238,11 @@ def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Fl
     return np.clip(ratio(value - mean, std), -cfg.clip, cfg.clip)
 
 
-def segments(rows: pl.DataFrame, by: list[str]) -> Int64Array:
-    """First row of each run of equal keys, and the number of rows."""
-    lengths = rows.select(pl.struct(by).rle().struct.field("len"))["len"] if rows.height else pl.Series([], dtype=pl.Int64)
-    return np.concatenate([[0], np.cumsum(lengths.to_numpy())]).astype(np.int64)
+def names_of(indicators: pl.DataFrame) -> list[str]:
+    """Names of the dump's indicators, sorted."""
+    column = indicators.get_column("name")
+    alone = column.head(1).to_list()
+    return alone if not alone or (column == alone[0]).all() else sorted(column.unique().to_list())
 
 
 def column_name(indicator: str) -> str:
@@ -303,19 +256,19 @@ def column_name(indicator: str) -> str:
     return f"ind_{plain}_{sha256_bytes(indicator.encode())[:8]}"
 
 
-def indicator_columns(keys: pl.DataFrame, indicators: pl.DataFrame, cfg: IndicatorsConfig) -> dict[str, Float64Array]:
-    """Columns of the dump's own indicators: `ind_<name>` and `ind_<name>_raw`.
+def indicator_columns(at: Keys, indicators: pl.DataFrame, names: Sequence[str], cfg: IndicatorsConfig) -> dict[str, Float64Array]:
+    """Columns of the dump's own indicators, whose names are `names`: `ind_<name>` and `ind_<name>_raw`.
 
     `ind_<name>` is the value in deviations from the last z_window observations of that symbol's
     indicator, clipped; `ind_<name>_raw` is asinh(value), which no history scales.
     """
-    present = sorted(indicators["name"].unique().to_list())
-    chosen = present[: cfg.max_columns] if "*" in cfg.names else []
+    chosen = [*names[: cfg.max_columns]] if "*" in cfg.names else []
     chosen += [name for name in cfg.names if name != "*" and name not in chosen]
     columns: dict[str, Float64Array] = {}
-    limit, at = int(cfg.max_staleness_hours * NS_PER_HOUR), joins.keys_of(keys)
+    limit = int(cfg.max_staleness_hours * NS_PER_HOUR)
     for name in sorted(chosen):
-        table = joins.beside(at, indicators.filter(pl.col("name") == name) if len(present) > 1 or name not in present else indicators, None)
+        alone = len(names) == 1 and name in names
+        table = joins.beside(at, indicators if alone else kept(indicators, indicators.get_column("name") == name), None)
         rows = joins.own_rows(table, np.arange(table.owner.size))
         place = joins.newest(at, rows, limit)
         columns[column_name(name)] = _z_of_found(rows, place, at.starts, cfg)
@@ -323,21 +276,18 @@ def indicator_columns(keys: pl.DataFrame, indicators: pl.DataFrame, cfg: Indicat
     return columns
 
 
-def extra_columns(
-    keys: pl.DataFrame, side: pl.DataFrame, extra: Mapping[str, SourceConfig], scaling: IndicatorsConfig
-) -> dict[str, Float64Array]:
+def extra_columns(at: Keys, side: pl.DataFrame, extra: Mapping[str, SourceConfig], scaling: IndicatorsConfig) -> dict[str, Float64Array]:
     """Columns `side_<name>` of the config's extra sources, in deviations from their own past."""
     columns: dict[str, Float64Array] = {}
-    at = joins.keys_of(keys)
     for name, source in sorted(extra.items()):
-        out = np.full(keys.height, np.nan)
+        out = np.full(at.known_ns.size, np.nan)
         for field in source.fields:
             mine = side.filter((pl.col("table") == source.table) & (pl.col("field") == field) & pl.col("value").is_not_null())
             ordered = mine.sort("symbol", "known_ns", "ts_ns", maintain_order=True)
             if ordered.is_empty():
                 continue
             value = ordered["value"].to_numpy().astype(np.float64) * source.scale
-            z = _own_z(value, segments(ordered, ["symbol"]), scaling)
+            z = _own_z(value, runs(ordered.get_column("symbol"))[1], scaling)
             table = joins.beside(at, ordered.with_columns(pl.Series("value", z)), None)
             out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), 1.0, _limit(source)))
         columns[f"side_{name}"] = out

@@ -13,8 +13,9 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.data.contract.frames import empty
 from plusultra_core.data.contract.validation import validate
 from plusultra_core.errors import ConfigError, ContractError, LookaheadError
-from plusultra_core.features.build import ACROSS, KEYS, FeaturesConfig, coverage
+from plusultra_core.features.build import ACROSS, FeaturesConfig, coverage
 from plusultra_core.features.catalog import CATALOG
+from plusultra_core.features.rows import KEYS
 from plusultra_core.features.sides import column_name
 from plusultra_core.leakage import check_poison, check_truncation
 

@@ -10,8 +10,9 @@ import pytest
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.features import catalog
-from plusultra_core.features.build import KEYS, FeaturesConfig
+from plusultra_core.features.build import FeaturesConfig
 from plusultra_core.features.catalog import BUNDLES, CATALOG
+from plusultra_core.features.rows import KEYS
 from plusultra_core.leakage import check_poison, check_truncation
 
 Of = Callable[..., pl.DataFrame]

@@ -17,7 +17,7 @@ def test_a_rank_is_the_share_below_among_what_is_known(late: bool, cells: int, m
     known_ns = ts_ns + (rng.integers(0, 3, ts_ns.size) if late else 0)
     x = np.round(rng.standard_normal(ts_ns.size), 1)
     x[rng.random(x.size) < 0.2] = np.nan
-    at = ranks.moments(ts_ns, known_ns, starts)
+    at = ranks.moments(ts_ns, known_ns, starts, np.unique(ts_ns))
     found = ranks.cross_rank(x, at, 3)
     for name in ("spread", "gather", "rank_rows"):
         monkeypatch.setattr(ranks, name, getattr(getattr(ranks, name), "py_func", getattr(ranks, name)))
@@ -31,4 +31,4 @@ def test_a_rank_is_the_share_below_among_what_is_known(late: bool, cells: int, m
 
 def test_nothing_has_no_rank() -> None:
     none, stamps = np.zeros(0), np.zeros(0, dtype=np.int64)
-    assert ranks.cross_rank(none, ranks.moments(stamps, stamps, np.zeros(1, dtype=np.int64)), 1).size == 0
+    assert ranks.cross_rank(none, ranks.moments(stamps, stamps, np.zeros(1, dtype=np.int64), stamps), 1).size == 0

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from plusultra_core.data import side_tables
-from plusultra_core.features import joins
+from plusultra_core.features.beside import joins
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -13,6 +13,7 @@ import polars as pl
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.data.fx import RATE_FIELD, RATES
+from plusultra_core.features.arrays import kept, runs
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -48,9 +49,7 @@ class Rows(NamedTuple):
 
 def keys_of(frame: pl.DataFrame) -> Keys:
     """Keys of a frame with symbol and known_ns whose symbols lie together."""
-    lengths = frame.select(pl.col("symbol").rle().struct.field("len"))["len"].to_numpy() if frame.height else np.zeros(0)
-    starts = np.append(0, np.cumsum(lengths)).astype(np.int64)
-    return Keys(frame["symbol"].gather(starts[:-1]), starts, frame["known_ns"].to_numpy())
+    return Keys(*runs(frame.get_column("symbol")), frame.get_column("known_ns").to_numpy())
 
 
 class Beside(NamedTuple):
@@ -68,35 +67,46 @@ class Beside(NamedTuple):
 
 def beside(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int | None) -> Beside:
     """The rows with a value of one table or several that can count at the keys within that age (null: at any)."""
-    if frame["value"].null_count():
-        frame = frame.filter(pl.col("value").is_not_null())
+    if frame.get_column("value").null_count():
+        frame = kept(frame, frame.get_column("value").is_not_null())
     if max_staleness_ns is not None and not (counting := _counting(keys, frame, max_staleness_ns)).all():
-        frame = frame.filter(pl.Series(counting))
-    runs = frame["symbol"].rle()  # most tables lie symbol after symbol
-    symbols = runs.struct.field("value")
-    place = symbols.cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64).fill_null(STRANGER).to_numpy()
+        frame = kept(frame, pl.Series(counting))
+    expires = frame.get_column("expires_ns") if "expires_ns" in frame.columns else None
+    expires_ns = None if expires is None or expires.null_count() == frame.height else expires.fill_null(NEVER_NS).to_numpy()
+    ts_ns, known_ns = (frame.get_column(name).to_numpy() for name in ("ts_ns", "known_ns"))
+    value = frame.get_column("value").cast(pl.Float64).to_numpy()
+    return Beside(keys, frame, _owners(keys, frame.get_column("symbol")), ts_ns, known_ns, expires_ns, value)
+
+
+def _owners(keys: Keys, column: pl.Series) -> Int64Array:
+    if column.null_count() == len(column):
+        return np.full(len(column), NOBODY)
+    symbols, starts = runs(column)  # most tables lie symbol after symbol
+    place = symbols.cast(pl.Enum(keys.symbols), strict=False).to_physical().cast(pl.Int64)
+    owner = place.to_numpy()
+    if place.null_count():
+        owner = np.where(np.isnan(owner), STRANGER, owner).astype(np.int64)
     if symbols.null_count():
-        place = np.where(symbols.is_null().to_numpy(), NOBODY, place)
-    expires_ns = None
-    if "expires_ns" in frame.columns and frame["expires_ns"].null_count() < frame.height:
-        expires_ns = frame["expires_ns"].fill_null(NEVER_NS).to_numpy()
-    value = frame["value"] if frame["value"].dtype == pl.Float64 else frame["value"].cast(pl.Float64)
-    owner = np.repeat(place, runs.struct.field("len").to_numpy())
-    return Beside(keys, frame, owner, frame["ts_ns"].to_numpy(), frame["known_ns"].to_numpy(), expires_ns, value.to_numpy())
+        owner = np.where(symbols.is_null().to_numpy(), NOBODY, owner)
+    return np.repeat(owner, np.diff(starts))
 
 
 def _counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> BoolArray:
-    """Rows but for those of symbols that count at no key: too old for the first one, and of earlier times than all known since.
+    """Rows but for those that count at no key: too old for the first one, and of earlier times than all known since.
 
-    A row that goes could only have been displaced by those that stay, so that `newest` finds the same without it.
+    A row that goes could only have been displaced by those that stay, rows with a symbol by such rows and those without
+    by those without, so that `newest` finds the same without it.
     """
-    late: BoolArray = frame["known_ns"].to_numpy() >= int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
+    late: BoolArray = frame.get_column("known_ns").to_numpy() >= int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
     if late.all():
         return late
-    ts_ns = frame["ts_ns"].to_numpy()
-    own: BoolArray = frame["symbol"].is_not_null().to_numpy() if frame["symbol"].null_count() else np.ones(frame.height, dtype=np.bool_)
-    recent: BoolArray = ts_ns >= ts_ns[late & own].min(initial=NEVER_NS)
-    return late | ~own | recent
+    ts_ns, symbol = frame.get_column("ts_ns").to_numpy(), frame.get_column("symbol")
+    if symbol.null_count() in (0, frame.height):
+        recent: BoolArray = ts_ns >= ts_ns[late].min(initial=NEVER_NS)
+    else:
+        own: BoolArray = symbol.is_not_null().to_numpy()
+        recent = ts_ns >= np.where(own, *(ts_ns[late & one].min(initial=NEVER_NS) for one in (own, ~own)))
+    return late | recent
 
 
 def own_rows(table: Beside, rows: Int64Array, scale: float = 1.0) -> Rows:
@@ -123,10 +133,10 @@ def aligned(table: Beside, rows: Int64Array, scale: float, max_staleness_ns: int
 
 def money(keys: Keys, side: pl.DataFrame) -> Float64Array:
     """Account currency for one unit of that of the symbol's price, as known at each bar; 1 where the class is in the account's alone."""
-    rows = side.filter(pl.col("table") == RATES)
-    if rows.is_empty():
+    mine = side.get_column("table") == RATES
+    if not mine.any():
         return np.broadcast_to(1.0, keys.known_ns.size)  # takes no memory
-    table = beside(keys, rows.filter(pl.col("field") == RATE_FIELD), None)
+    table = beside(keys, kept(side, mine & (side.get_column("field") == RATE_FIELD)), None)
     return aligned(table, np.arange(table.owner.size), 1.0, NEVER_NS)
 
 
@@ -182,25 +192,27 @@ def walk(
 ) -> Int64Array:
     """The kernel of `newest`; with one run of rows every symbol reads it."""
     out = np.full(known_ns.size, -1)
-    counts = np.empty(row_ts_ns.size, dtype=np.int64)  # after each row, which one counts
-    for r in range(row_starts.size - 1):
-        best = row_starts[r]
-        for j in range(row_starts[r], row_starts[r + 1]):
-            best = j if row_ts_ns[j] >= row_ts_ns[best] else best
-            counts[j] = best
+    shared = row_starts.size == 2
+    counts = np.empty(row_ts_ns.size if shared else 0, dtype=np.int64)  # after each row, which one counts
+    best = 0
+    for j in range(counts.size):
+        best = j if row_ts_ns[j] >= row_ts_ns[best] else best
+        counts[j] = best
     for s in range(starts.size - 1):
-        r = s if row_starts.size > 2 else 0
         if starts[s] == starts[s + 1]:
             continue
+        r = 0 if shared else s
         first, last = row_starts[r], row_starts[r + 1]
-        j = first + np.searchsorted(row_known_ns[first:last], known_ns[starts[s]], side="right")
+        j, best = first, first
+        if shared:
+            j += np.searchsorted(row_known_ns[first:last], known_ns[starts[s]], side="right")
+            best = counts[j - 1] if j > first else first
         for i in range(starts[s], starts[s + 1]):
             while j < last and row_known_ns[j] <= known_ns[i]:
+                best = j if row_ts_ns[j] >= row_ts_ns[best] else best
                 j += 1
-            if j > first:
-                at = counts[j - 1]
-                if known_ns[i] - row_known_ns[at] <= max_staleness_ns and known_ns[i] <= expires_ns[at]:
-                    out[i] = at
+            if j > first and known_ns[i] - row_known_ns[best] <= max_staleness_ns and known_ns[i] <= expires_ns[best]:
+                out[i] = best
     return out
 
 
@@ -239,40 +251,3 @@ def fill(out: Float64Array, value: Float64Array) -> Float64Array:
     """The first, and the second where it is missing."""
     missing: BoolArray = np.isnan(out)
     return np.where(missing, value, out) if missing.any() else out
-
-
-@njit(cache=True)
-def surprises(
-    event: Int64Array, ts_ns: Int64Array, known_ns: Int64Array, is_actual: BoolArray, value: Float64Array, min_count: int
-) -> Float64Array:
-    """Change of each actual value in root mean squares of the event's changes so far; NaN at other rows.
-
-    Rows lie by event, known_ns, ts_ns; what they call the value before stands before the value. Without it that is what stood
-    last when the row's time was news.
-    """
-    out = np.full(value.size, math.nan)
-    newest, stood, last, num, total, told = 0, math.nan, math.nan, 0, 0.0, math.nan
-    fresh = True
-    for i in range(value.size):
-        if i > 0 and event[i] != event[i - 1]:
-            stood, last, num, total, fresh = math.nan, math.nan, 0, 0.0, True
-        if not is_actual[i]:
-            told = value[i]
-            continue
-        if i == 0 or is_actual[i - 1] or event[i] != event[i - 1] or known_ns[i] != known_ns[i - 1] or ts_ns[i] != ts_ns[i - 1]:
-            told = math.nan
-        news = fresh or ts_ns[i] > newest
-        newest = ts_ns[i] if news else newest
-        if news and not fresh:
-            last = stood
-        if ts_ns[i] >= newest:
-            stood = value[i]
-        fresh = False
-        change = value[i] - (last if math.isnan(told) else told)
-        if news and not math.isnan(change):
-            num += 1
-            total += change * change
-        typical = math.sqrt(total / num) if num >= max(1, min_count) else math.nan
-        if typical > 0.0:
-            out[i] = change / typical
-    return out
