@@ -96,7 +96,7 @@ def build_scorecard(
         "data": data,
         "series": _series(tracks, walked),
         "lineage": dict(sorted(lineage.items())),
-        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg), *_money_warnings(tracks, market)]),
+        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg), *_money_warnings(tracks, market), *_forced(trace.account)]),
     }
     canonical_json(card)
     return card
@@ -263,6 +263,18 @@ def _warnings(tracks: Mapping[str, backtests.Track], data: Mapping[str, Any], ye
     if data["share_with_range"] < 1.0:
         notes.append(f"{1.0 - data['share_with_range']:.0%} of the bars have a close only: their range is not known")
     return notes
+
+
+def _forced(account: pl.DataFrame) -> list[str]:
+    """Runs that were closed by force: one bad print is enough, and whoever is compared with them looks good."""
+    if "liquidation" not in account.columns:
+        return []
+    first = account.filter(pl.col("liquidation") > 0).sort("strategy", "ts_ns").unique("strategy", keep="first", maintain_order=True)
+    return [
+        f"{row['strategy']} was closed by force in the bar to {iso(row['ts_ns'])} and lost {row['liquidation']:,.0f} there: "
+        "look at the range of that bar before anything is compared with it"
+        for row in first.iter_rows(named=True)
+    ]
 
 
 def _money_warnings(tracks: Mapping[str, backtests.Track], market: MarketConfig) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from plusultra_core import config
 from plusultra_core.artifacts import canonical_json
+from plusultra_core.clock import iso
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation.scorecard import EvaluationConfig, build_scorecard, trials_of
 
@@ -170,6 +171,18 @@ def test_accounts_that_were_stopped_and_perpetuals_without_funding_are_told(worl
         f"policy was held back by its drawdown in {frac:.0%} of the bars: its ratios are of the rest"
     ]
     assert any("no funding_rates" in warning for warning in card["warnings"])
+
+
+def test_a_run_that_was_closed_by_force_is_told_with_its_bar(world_trace, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world, directory = world_trace
+    assert not any("closed by force" in warning for warning in card_of(*world_trace, market, cfg)["warnings"])
+    copied = shutil.copytree(directory, tmp_path / "trace")
+    account = pl.read_parquet(copied / "account.parquet")
+    at = int(account.filter(pl.col("strategy") == "random")["ts_ns"][-5])
+    hit = (pl.col("strategy") == "random") & (pl.col("ts_ns") >= at)
+    account.with_columns(pl.when(hit).then(1234.4).otherwise(0.0).alias("liquidation")).write_parquet(copied / "account.parquet")
+    told = [warning for warning in card_of(world, copied, market, cfg)["warnings"] if "closed by force" in warning]
+    assert len(told) == 1 and told[0].startswith(f"random was closed by force in the bar to {iso(at)} and lost 1,234 there")
 
 
 def test_weak_evidence_is_said_in_words(make_world, market, cfg, tmp_path) -> None:  # type: ignore[no-untyped-def]
