@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from plusultra_core.artifacts import open_artifact, publish, sha256_file
+from plusultra_core.artifacts import open_artifact, publish, sha256_bytes, sha256_file
 from plusultra_core.data.gate.connection import GateConfig, connect, sqlite_finding
-from plusultra_core.data.gate.dump import at_rest, check_content, check_file, file_warnings, has_log, leave_wal_mode, stamp
+from plusultra_core.data.gate.dump import WAL_MODE, at_rest, check_content, check_file, file_warnings, has_log, leave_wal_mode, stamp
 from plusultra_core.data.gate.findings import DumpReport, Finding, refuse
 from plusultra_core.data.tables import DataConfig, check_shape, shaped_by
 from plusultra_core.errors import ArtifactError, ContractError
@@ -87,7 +87,8 @@ def take_snapshot(
             for file in (path for path in directory.rglob("*") if path.is_file()):
                 file.chmod(0o444)
 
-        about = {"name": stem[:_MAX_STEM], "sha256": sha256, "shaped_by": shaped_by(cfg), "unread": unread}
+        about = {"name": stem[:_MAX_STEM], "sha256": sha256, "shaped_by": shaped_by(cfg), "judged_by": judged_by(cfg, markets)}
+        about["unread"] = unread
         publish(store, key, fill, {**about, **report.to_dict()})
     return open_snapshot(store, key, verify=False)
 
@@ -101,6 +102,24 @@ def open_snapshot(store: Path, key: str, verify: bool = True) -> Snapshot:
         raise ArtifactError(f"snapshot key: expected letters, digits, _ and -, found {key!r}; take the key from the partition")
     artifact = open_artifact(store / key, verify)
     return Snapshot(key, artifact.path, str(artifact.manifest["sha256"]), artifact.manifest)
+
+
+def judged_by(cfg: DataConfig, markets: Mapping[str, MarketConfig]) -> str:
+    """16 hex digits that name what, beside its bytes, decides the findings on a dump; its manifest keeps them."""
+    facts = [(name, one.bar, one.calendar, one.session_tz, one.symbol_rules, one.exchange_rules) for name, one in sorted(markets.items())]
+    return sha256_bytes(repr((cfg.gate, cfg.validation, cfg.history, cfg.bars, cfg.corporate_actions, facts)).encode())[:16]
+
+
+def findings_now(taken: Snapshot, cfg: DataConfig, markets: Mapping[str, MarketConfig]) -> tuple[list[dict[str, Any]], bool]:
+    """Findings on the dump of a snapshot by the settings of now, as its manifest has them; and whether others had judged it.
+
+    Where others had, the copy is judged again; a snapshot keeps what it was taken with. What was said of the file stays.
+    """
+    findings: list[dict[str, Any]] = taken.manifest["findings"]
+    if taken.manifest.get("judged_by") == judged_by(cfg, markets):
+        return findings, False
+    of_file = [finding for finding in findings if finding["code"] == WAL_MODE]
+    return [*of_file, *(finding.to_dict() for finding in check_content(taken.path / DATABASE, cfg, markets).findings)], True
 
 
 def _unread(copy: Path, gate: GateConfig, counts: Mapping[str, int]) -> list[str]:

@@ -55,7 +55,7 @@ def snapshot(context: dg.AssetExecutionContext, landing: Landing, config: Data) 
     taken = _taken(context.partition_key, landing, store, cfg)
     classes = classes_in(taken.path, known, cfg)
     facts = {"sha256": taken.sha256, "classes": dg.MetadataValue.json(list(classes)), "path": dg.MetadataValue.path(str(taken.path))}
-    told = _story(store, taken, cfg)
+    told = _story(store, taken, cfg, known)
     return dg.MaterializeResult(data_version=dg.DataVersion(taken.sha256[:16]), metadata={**told, **record.facts(), **facts})
 
 
@@ -77,12 +77,13 @@ def _taken(key: str, landing: Landing, store: Path, cfg: "DataConfig") -> "Snaps
     return taken
 
 
-def _story(store: Path, taken: "Snapshot", cfg: "DataConfig") -> dict[str, Any]:
+def _story(store: Path, taken: "Snapshot", cfg: "DataConfig", known: dict[str, MarketConfig]) -> dict[str, Any]:
     """Rows of the dump, warnings by code, what is set aside, and what changed since the snapshot that it follows."""
     from plusultra_core.data.revisions import since_previous
+    from plusultra_core.data.snapshot import findings_now
 
     manifest = taken.manifest
-    warned = Counter(f"warnings.{finding['code']}" for finding in manifest["findings"])
+    warned = Counter(f"warnings.{finding['code']}" for finding in findings_now(taken, cfg, known)[0])
     story = {"rows": sum(manifest["counts"].values()), "symbols_quarantined": len(manifest["quarantined"]), **dict(sorted(warned.items()))}
     found = since_previous(store, taken.path, cfg.shapes())
     if found is None:

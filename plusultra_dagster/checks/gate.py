@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from plusultra_dagster.config import Data
+from plusultra_dagster.config import Data, markets
 from plusultra_dagster.partitions import snapshot
 from plusultra_dagster.places import places
 
@@ -16,16 +16,19 @@ _ROWS, _LETTERS = 50, 1_000
 
 @dg.asset_check(asset="snapshot", name="findings", partitions_def=snapshot, description="What the gate accepted with a warning.")
 def findings(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """WARN with the findings of the gate, by code and one by one; passed when there are none."""
+    """WARN with the findings of the gate by the settings of now, by code and one by one; passed when there are none."""
     from plusultra_core.data.gate.findings import CODES
-    from plusultra_core.data.snapshot import open_snapshot
+    from plusultra_core.data.snapshot import findings_now, open_snapshot
+    from plusultra_core.data.tables import DataConfig
 
-    found = open_snapshot(places().snapshots, str(context.partition_key)).manifest["findings"]
+    taken = open_snapshot(places().snapshots, str(context.partition_key))
+    found, again = findings_now(taken, Data().load(DataConfig), markets())
     codes = [
         {"code": code, "findings": count, "means": CODES[code].meaning, "remedy": CODES[code].remedy}
         for code, count in sorted(Counter(finding["code"] for finding in found).items())
     ]
-    return _warn(not found, {"findings": len(found), "by code": _table(codes), "list": _table(found)})
+    judged = "now: the snapshot was taken with other settings" if again else "when it was taken"
+    return _warn(not found, {"findings": len(found), "judged": judged, "by code": _table(codes), "list": _table(found)})
 
 
 @dg.asset_check(

@@ -147,6 +147,24 @@ def test_what_is_set_aside_is_shown_by_symbol_and_row(
     assert told.table("quarantine", "rows set aside")
 
 
+def test_a_threshold_that_changed_since_is_the_one_that_is_told_of(
+    home: Places, tiny_dump: Path, run: Run, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plusultra_dagster.config import Data
+
+    key = _land(home, tiny_dump, "day", f"UPDATE series SET close = close * 3, high = high * 3 WHERE {_first(symbols[0], 40)}")
+    told = Told(run("take_snapshot", ["snapshot"], key))
+    assert (
+        "price_jump" not in {row["code"] for row in told.table("findings", "by code")}
+        and told.of("findings")["judged"] == "when it was taken"
+    )
+    read = Data.load
+    monkeypatch.setattr(Data, "load", lambda self, cls: read(Data(overrides={"history.jump_ratio": 2.0}), cls))
+    told = Told(run("take_snapshot", ["snapshot"], key))
+    by_code = {row["code"]: int(row["findings"]) for row in told.table("findings", "by code")}
+    assert by_code["price_jump"] == told.metadata["warnings.price_jump"] == 1 and told.of("findings")["judged"].startswith("now")
+
+
 def test_the_command_line_finds_what_the_checks_find(home: Places, tiny_dump: Path, run: Run, symbols: list[str]) -> None:
     Told(run("take_snapshot", ["snapshot"], _land(home, tiny_dump, "day", *SHORTER)))
     key = _land(home, tiny_dump, "later", f"UPDATE series SET close = close * 1.001, high = high * 1.01 WHERE {_first(symbols[0], 40)}")

@@ -28,6 +28,8 @@ class FrameSpec:
     columns: dict[str, Col]
     patterns: dict[str, Col] = field(default_factory=dict)
     order: tuple[str, ...] = ("symbol", "ts_ns")
+    ties: tuple[str, ...] = ()
+    """Columns that settle the order of rows with equal keys."""
     known_after_ts: bool = True
 
 
@@ -79,6 +81,7 @@ FRAMES: dict[str, FrameSpec] = {
         {"table": _TEXT, "symbol": _TEXT_OR_NULL, "field": _TEXT, "ts_ns": _NS, "known_ns": _NS}
         | {"expires_ns": Col(pl.Int64, nullable=True), "value": Col(pl.Float64)},
         order=("symbol", "ts_ns", "table", "field", "known_ns"),
+        ties=("expires_ns", "value"),  # a stated known_at may be the time and the lag that another row goes by
         known_after_ts=False,
     ),
     "corporate_actions": FrameSpec(
@@ -173,7 +176,7 @@ def key_columns(name: str, frame: pl.DataFrame, column: str) -> list[str]:
 
 
 def sort(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with the columns of its contract first, sorted by its keys."""
+    """The frame with the columns of its contract first, sorted by its keys; the same for its rows in any order."""
     spec = spec_of(name)
     rest: Sequence[str] = [column for column in frame.columns if column not in spec.columns]
-    return frame.select(*spec.columns, *rest).sort(spec.order, nulls_last=False)
+    return frame.select(*spec.columns, *rest).sort(*spec.order, *spec.ties, nulls_last=False)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from plusultra_core.data.tables import DataConfig
 
 
+WAL_MODE = "wal_mode"
+"""The one finding on an accepted file that its copy does not show."""
 _MAGIC = b"SQLite format 3\0"
 _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _LOG_MAGICS = (0x377F0682, 0x377F0683)
@@ -104,7 +106,7 @@ def file_warnings(path: Path) -> tuple[Finding, ...]:
         f"{path.name}: is in WAL mode and no log lies beside it; it is whole only if its writer had closed it; "
         "PRAGMA journal_mode = DELETE before it is copied"
     )
-    return (Finding("warning", "wal_mode", "", None, message),)
+    return (Finding("warning", WAL_MODE, "", None, message),)
 
 
 def stamp(path: Path) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plusultra_core.artifacts import sha256_file
 from plusultra_core.clock import iso
 from plusultra_core.data.gate.connection import connect
-from plusultra_core.data.snapshot import DATABASE, Snapshot, open_snapshot, snapshot_key, take_snapshot
+from plusultra_core.data.snapshot import DATABASE, Snapshot, findings_now, open_snapshot, snapshot_key, take_snapshot
 from plusultra_core.data.tables import DataConfig, build_table, classes_in, read_quarantine
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.market import MarketConfig
@@ -245,3 +245,21 @@ def test_a_damaged_snapshot_is_not_opened(make_dump: MakeDump, store: Path, take
 def test_a_key_is_never_a_path(key: str, store: Path) -> None:
     with pytest.raises(ArtifactError, match="expected letters"):
         open_snapshot(store, key)
+
+
+def test_findings_are_those_of_the_thresholds_of_now(make_dump: MakeDump, store: Path, data_cfg: DataConfig, markets: Markets) -> None:
+    path = make_dump("UPDATE series SET open = 7, high = 7, low = 7, close = 7, vwap = 7 WHERE symbol = 'AAA' AND rowid % 3 > 0")
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    taken = take_snapshot(path, store, data_cfg, markets)
+    by_then = taken.manifest["findings"]
+    assert findings_now(taken, data_cfg, markets) == (by_then, False) and by_then[0]["code"] == "wal_mode"
+    low = replace(data_cfg, history=replace(data_cfg.history, jump_ratio=2.0))
+    found, again = findings_now(taken, low, markets)
+    assert again and {row["code"] for row in found} - {row["code"] for row in by_then} == {"price_jump"}
+    assert found == [by_then[0], *(row for row in take_snapshot(path, store.with_name("other"), low, markets).manifest["findings"][1:])]
+    coarse = {**markets, "equity": replace(markets["equity"], bar="1h")}
+    assert "coarse_bars" in {row["code"] for row in findings_now(taken, data_cfg, coarse)[0]}
+    older = replace(taken, manifest={name: value for name, value in taken.manifest.items() if name != "judged_by"})
+    assert findings_now(older, data_cfg, markets) == (by_then, True)

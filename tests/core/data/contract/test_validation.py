@@ -190,3 +190,11 @@ def test_the_caller_pays_for_pandera_only_when_it_validates() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_rows_of_side_tables_with_equal_keys_lie_in_one_order_whatever_they_came_in() -> None:
+    keys = {"table": "t", "symbol": None, "field": "f", "ts_ns": 1, "known_ns": 2}
+    rows = [{**keys, "expires_ns": expires_ns, "value": value} for expires_ns in (None, 3, 4) for value in (0.5, 1.5, 2.5)]
+    frame = pl.DataFrame(rows * 40, schema=empty("side_tables").schema)
+    found = [sort("side_tables", frame.sample(fraction=1.0, shuffle=True, seed=seed)) for seed in range(5)]
+    assert all(one.equals(found[0]) for one in found) and found[0]["value"][:40].to_list() == [0.5] * 40
