@@ -133,7 +133,7 @@ def child(station: str, task: str, sections: dict[str, Any], given: dict[str, ar
 def one_run(base: dict[str, Any], given: dict[str, artifacts.Artifact], store: Path, seed: int) -> tuple[dict[str, Any], Path]:
     """Train the policy of a seed and run every strategy over the last test span of the windows; metrics of the policy, the trace."""
     shared = {name: base[name] for name in ("simulation", "guardrails", "market")}
-    rl = {"rl": {**base["rl"], "seed": seed}, **shared}
+    rl = {"rl": {**base["rl"], "seed": seed, "num_seeds": 1}, **shared}
     policy = child("rl", "policy", rl, {name: given[name] for name in ("windows", "supervised")}, store)
     inference = {"inference": {**base["inference"], "seed": seed}, **shared}
     trace = child("inference", "trace", inference, {**{name: given[name] for name in ("windows", "forecasts")}, "policy": policy}, store)

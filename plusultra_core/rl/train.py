@@ -88,10 +88,14 @@ class RLConfig:
     num_threads: int
     """Threads of torch; part of the result's bytes. Below a width of about 128 one is three times as fast as two."""
     seed: int
+    num_seeds: int
+    """Trainings, with the seeds `seed`, `seed` + 1 and so on; the one that scores best on the validation span is served."""
 
     def __post_init__(self) -> None:
         if self.gain <= 0 or not 0 <= self.band < 1 or self.num_threads < 1 or self.seed < 0 or self.horizon_index < 0:
             raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
+        if self.num_seeds < 1:
+            raise ConfigError(f"num_seeds: expected >= 1, found {self.num_seeds}")
         if (self.reward.sharpe_coef and not self.risk.sharpe.is_off) or (self.reward.drawdown_coef and not self.risk.drawdown.is_off):
             raise ConfigError("risk: sharpe and drawdown stand in reward and in risk; set one of each to 0")
         shared = self.train.num_accounts // self.train.num_workers

@@ -69,8 +69,8 @@ def plan(stages: Sequence[StageConfig], num_updates: int, episode_bars: int, gam
 
 
 def stage_of(stages: Sequence[Stage], update: int) -> Stage:
-    """The stage in which an update runs, counted from 0."""
-    return next(stage for stage in stages if update < stage.last)
+    """The stage in which an update runs, counted from 0; after the last update, the last."""
+    return next((stage for stage in stages if update < stage.last), stages[-1])
 
 
 def cheaper(world: World, factor: float) -> World:

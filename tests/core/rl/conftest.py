@@ -124,6 +124,7 @@ RUN = RLConfig(
     band=0.0,
     num_threads=1,
     seed=7,
+    num_seeds=1,
 )
 
 

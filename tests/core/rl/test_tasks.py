@@ -19,8 +19,8 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, Scaler, load_bundle, save_bundle
 from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.linear import LinearConfig
-from plusultra_core.rl.tasks import TASKS, slot_limit
-from plusultra_core.rl.train import RLConfig
+from plusultra_core.rl.tasks import TASKS, best_seed, slot_limit
+from plusultra_core.rl.train import RLConfig, Trained
 from plusultra_core.rl.world import build_world, spans_of
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.windows.panel import Panel, publish_panel
@@ -78,10 +78,12 @@ def settings(root: Path) -> dict[str, Any]:
     }
 
 
-def run(panel: Panel, base: Path, root: Path, stop_at: int = -1) -> Artifact:
+def run(panel: Panel, base: Path, root: Path, stop_at: int = -1, **changes: Any) -> Artifact:
     windows = publish_panel(panel, base / "store", "windows", {}).path
     supervised = artifacts.publish(base / "store", "supervised", lambda to: save_bundle(to / "fold_0" / "hybrid", teacher(panel)), {}).path
-    job = Job("policy", "policy-key", settings(root), {"windows": windows, "supervised": supervised}, base / "store", base / "work", {})
+    parts = settings(root)
+    parts["rl"] |= changes
+    job = Job("policy", "policy-key", parts, {"windows": windows, "supervised": supervised}, base / "store", base / "work", {})
     return run_job(job, TASKS, Silent(stop_at))
 
 
@@ -105,6 +107,41 @@ def test_two_runs_and_a_killed_one_give_the_same_bytes(panel: Panel, tmp_path: P
         run(panel, tmp_path / "c", root, stop_at=2)
     third = run(panel, tmp_path / "c", root)
     assert first.manifest["files"] == second.manifest["files"] == third.manifest["files"]
+
+
+def test_each_of_several_seeds_is_what_it_is_alone_and_the_best_on_validation_is_served(panel: Panel, tmp_path: Path, root: Path) -> None:
+    many = run(panel, tmp_path / "many", root, num_seeds=3, band=0.0)
+    told = json.loads((many.path / "metrics.json").read_text())
+    assert [one["seed"] for one in told["seeds"]] == [7, 8, 9]
+    assert len({json.dumps(one["curve"]) for one in told["seeds"]}) == 3
+    for one in told["seeds"]:
+        alone = run(panel, tmp_path / str(one["seed"]), root, seed=one["seed"], band=0.0)
+        metrics = json.loads((alone.path / "metrics.json").read_text())
+        assert metrics["seeds"] == [one]
+        assert len(one["curve"]) == 4
+        if one["seed"] == told["seed"]:
+            for name in ("model.safetensors", "history.json"):
+                assert alone.manifest["files"][name] == many.manifest["files"][name]
+    scores = [one["valid_reward"] for one in told["seeds"]]
+    assert told["valid_reward"] == told["seeds.most"] == max(scores)
+    assert told["seed"] == 7 + int(np.argmax(scores))
+    assert told["seeds.mean"] == pytest.approx(np.mean(scores))
+    assert told["seeds.std"] == pytest.approx(np.std(scores))
+
+
+def test_the_first_of_equal_seeds_is_served() -> None:
+    """None of which found anything that beats doing nothing, say."""
+    tried = {seed: Trained({}, {"valid_reward": score}, []) for seed, score in ((4, 0.0), (5, 0.2), (6, 0.2))}
+    assert best_seed(tried) == 5
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 5, 9])
+def test_several_seeds_killed_anywhere_end_with_the_same_bytes(panel: Panel, tmp_path: Path, root: Path, stop_at: int) -> None:
+    """In the first, between two, in the second, after the last checkpoint."""
+    whole = run(panel, tmp_path / "a", root, num_seeds=3, band=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(panel, tmp_path / "b", root, stop_at, num_seeds=3, band=0.0)
+    assert run(panel, tmp_path / "b", root, num_seeds=3, band=0.0).manifest["files"] == whole.manifest["files"]
 
 
 def test_the_policy_trains_after_its_forecaster_and_before_the_locked_window(panel: Panel) -> None:

@@ -82,7 +82,7 @@ def test_a_policy_that_loses_on_validation_is_not_kept(lab: Any, tmp_path: Path)
     assert float(policy.act(torch.randn(64, policy.actor[0].in_features)).detach().abs().max()) == 0.0
 
 
-@pytest.mark.parametrize("stop_at", [1, 3])
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(lab: Any, tmp_path: Path, stop_at: int) -> None:
     whole = train(lab, tmp_path / "whole.pt")
     with pytest.raises(KeyboardInterrupt):
