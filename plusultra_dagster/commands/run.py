@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from plusultra_core.errors import ConfigError
+from plusultra_core.market import ASSET_CLASSES
 from plusultra_dagster import jobs, provenance
 from plusultra_dagster.build import build_defs, tracking
 from plusultra_dagster.commands.plan import stale
@@ -112,7 +113,10 @@ def run_dump(at: Places, dump: Path, wanted: Sequence[str]) -> Report:
     """Land, snapshot, tables of every class in it, then learning for the classes wanted (all where none is named).
 
     An error in one class leaves the others to go on.
+    Raises  ConfigError for a class that no dump can have, before the dump is landed, and for one that this dump has not.
     """
+    if strange := sorted(set(wanted) - set(ASSET_CLASSES)):
+        raise ConfigError(f"asset class: {', '.join(strange)} is none; expected of {', '.join(ASSET_CLASSES)}")
     start = time.monotonic()
     create_tracking(at)
     with dg.DagsterInstance.from_config(str(at.dagster)) as instance, locked(at.data / ".run.lock", shared=True) as alone:

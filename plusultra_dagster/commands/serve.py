@@ -81,14 +81,14 @@ class Servers:
                 process.wait()
 
 
-def require_free(port: int) -> None:
-    """Raises JobError when something listens on the port already."""
+def require_free(port: int, chosen_by: str = "--port") -> None:
+    """Raises JobError when something listens on the port already; `chosen_by` says how another is chosen."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise JobError(f"port {port}: in use ({error.strerror}); end what runs there or choose another with --port") from error
+            raise JobError(f"port {port}: in use ({error.strerror}); end what runs there or choose another with {chosen_by}") from error
 
 
 def free_port() -> int:
@@ -101,7 +101,7 @@ def free_port() -> int:
 def serve_ui(at: Places, port: int) -> int:
     """Code server, web server and daemon on the persistent instance, until Ctrl-C."""
     require_free(port)
-    require_free(REPORTS_PORT)
+    require_free(REPORTS_PORT, "PLUSULTRA_REPORTS_PORT")
     code_port, workspace = free_port(), at.dagster / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server: {{host: {HOST}, port: {code_port}, location_name: plusultra}}\n")
     code = ["-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(code_port), "-m", "definitions", "--location-name", "plusultra"]

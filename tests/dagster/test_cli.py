@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from plusultra_core.errors import JobError
 from plusultra_dagster.cli import app
+from plusultra_dagster.commands.serve import require_free
 from plusultra_dagster.places import Places
 
 REFUSED = 1
@@ -81,3 +84,20 @@ def test_a_port_that_is_taken_is_said(home: Places, command: str, monkeypatch: p
         result = call(command, "--port", taken.getsockname()[1])
     assert result.exit_code == REFUSED
     assert "in use" in result.output
+
+
+@pytest.mark.parametrize("chosen_by", ["--port", "PLUSULTRA_REPORTS_PORT"])
+def test_a_port_that_is_taken_is_told_with_the_way_to_another(chosen_by: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(JobError, match=rf"port {port}: in use .* choose another with {chosen_by}$"):
+            require_free(port, chosen_by)
+    require_free(port, chosen_by)
+
+
+def test_a_class_that_is_none_is_refused_before_the_dump_is_landed(home: Places, tiny_dump: Path) -> None:
+    result = call("run", tiny_dump, "--asset-class", "equities", "--profile", "smoke")
+    assert result.exit_code == REFUSED and "equities is none; expected of equity, etf" in result.output
+    assert not list(home.landing.glob("*"))
