@@ -8,7 +8,7 @@ from plusultra_core import config
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import ASSET_CLASSES, CostsConfig, MarketConfig
 
-PERIODS = {"equity": 252.0, "etf": 252.0, "forex": 312.0, "commodity": 302.0, "crypto": 365.0, "crypto_perpetual": 8760.0}
+PERIODS = {"equity": 252.0, "etf": 252.0, "forex": 312.0, "commodity": 258.0, "crypto": 365.0, "crypto_perpetual": 8760.0}
 
 
 @pytest.fixture

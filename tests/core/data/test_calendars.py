@@ -1,16 +1,19 @@
 """Calendars: the sessions a market has, the bars a symbol lacks, and not one more."""
 
+import datetime
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MIN, iso
+from plusultra_core.data.bars import build_bars
 from plusultra_core.data.calendars import (
     audit_gaps,
     describe_audit,
@@ -207,6 +210,21 @@ def test_the_real_dumps_lack_what_their_readme_says(
     assert [day[:10] for day in row["missing_days"]] == [f"2016-12-{day}" for day in (13, 14, 15, 16)] and row["extra"] == 0
 
 
+@pytest.mark.parametrize("stem", ["market_2017_a", "market_2017_b"])
+def test_days_of_gold_lack_what_those_of_the_same_source_lack_and_have_none_of_sunday_evening(
+    stem: str, real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    snapshot = take_snapshot(real_dump(stem), tmp_path, data_cfg, markets)
+    tables = (build_table(name, snapshot.path, "commodity", markets, data_cfg) for name in ("series", "assets", "corporate_actions"))
+    gold = build_bars(*tables, markets["commodity"], data_cfg.bars)
+    (row,) = audit_gaps(gold, markets["commodity"], 9).rows(named=True)
+    assert [day[:10] for day in row["missing_days"]] == [f"2016-12-{day}" for day in (12, 13, 14, 15)] and row["extra"] == 0
+    local = pl.from_epoch(gold["ts_ns"] - 1, time_unit="ns").dt.replace_time_zone("UTC").dt.convert_time_zone("America/Chicago")
+    assert local.dt.weekday().max() == 5 and set(gold["gap_bars"]) == {0, 4}
+    holidays = gold.filter(pl.Series(local.dt.date()).is_in([datetime.date(2016, 3, 25), datetime.date(2016, 12, 26)]))
+    assert holidays.is_empty() and gold.height == {"market_2017_a": 382, "market_2017_b": 476}[stem]
+
+
 def test_hourly_crypto_has_no_hole_and_the_vix_two_bars_on_holidays(
     real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
 ) -> None:
@@ -226,3 +244,26 @@ def test_times_of_sessions_are_those_of_the_sessions(calendar: str, span: tuple[
     known = sessions(calendar, first, last)
     opens, closes = session_times(calendar, first, last)
     assert opens.tolist() == known["open_ns"].to_list() and closes.tolist() == known["close_ns"].to_list() and len(opens) > 3
+
+
+@given(
+    name=st.sampled_from(["equity", "commodity", "forex", "crypto"]),
+    bar=st.sampled_from(["1h", "4h", "1d", "1w"]),
+    seed=st.integers(0, 10_000),
+    years=st.sampled_from([(2009, 2011), (2019, 2020), (2016, 2016), (1998, 2021)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_gaps_are_the_windows_between_two_bars(
+    markets: dict[str, MarketConfig], name: str, bar: str, seed: int, years: tuple[int, int]
+) -> None:
+    market, rng = replace(markets[name], bar=bar), np.random.default_rng(seed)
+    first, last = ns(f"{years[0]}-01-01 00:00:00", f"{years[1]}-12-31 23:59:59")
+    start = int(rng.integers(first, last - 40 * NS_PER_DAY))
+    times = [np.unique(rng.integers(start, min(last, start + int(days * NS_PER_DAY)), 12)) for days in (3, 20, 40)]
+    bars = pl.DataFrame({"symbol": np.repeat(["A", "B", "C"], [len(part) for part in times]), "ts_ns": np.concatenate(times)})
+    known = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max())).filter("required")["key"].to_list()  # type: ignore[arg-type]
+    slow = []
+    for part in bars.partition_by("symbol"):
+        keys = window_keys(part["ts_ns"], market).to_list()
+        slow += [0, *(sum(before < key < now for key in known) for before, now in pairwise(keys))]
+    assert gap_bars(bars, market).to_list() == slow

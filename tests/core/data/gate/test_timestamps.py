@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plusultra_core.clock import NS_PER_S, iso
-from plusultra_core.data.gate.timestamps import FIRST_EPOCH_S, LAST_EPOCH_S, UNIT_NS, parse_times, to_ns
+from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_S, iso
+from plusultra_core.data.gate.timestamps import FIRST_EPOCH_S, LAST_EPOCH_S, UNIT_NS, local_days, parse_times, to_ns
 from plusultra_core.errors import ContractError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,3 +131,16 @@ def test_epochs_agree_in_every_unit(seconds: int, ns: int) -> None:
     exact = seconds * NS_PER_S + ns
     for unit_ns in UNIT_NS.values():
         assert to_ns(pl.Series([exact // unit_ns]), "t")[0] == exact // unit_ns * unit_ns
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "America/Chicago", "Europe/London", "Asia/Kolkata", "Australia/Lord_Howe"])
+def test_local_dates_are_those_of_the_clock_in_the_zone(zone: str) -> None:
+    def slow(ts_ns: np.ndarray) -> list[int]:
+        local = pl.from_epoch(pl.Series(ts_ns), time_unit="ns").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+        return local.dt.date().cast(pl.Int32).to_list()
+
+    rng = np.random.default_rng(7)
+    for first, last in ((-(71 * 366), -(69 * 366)), (0, 400), (10_950, 10_970), (12_000, 20_000), (47_000, 47_400)):
+        whole = np.arange(first * 24, min(last, first + 800) * 24) * NS_PER_HOUR
+        for ts_ns in (whole, whole - 1, np.sort(rng.integers(first * NS_PER_DAY, last * NS_PER_DAY, 4_000)), np.array([whole[-1]])):
+            assert local_days(ts_ns, zone).tolist() == slow(ts_ns)
