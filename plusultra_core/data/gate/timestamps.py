@@ -181,5 +181,4 @@ def _ahead(zone: str, first_decade: int, last_decade: int) -> tuple[Int64Array, 
         middle = (before + after) // 2
         is_old = ahead_s(middle) == found[turns]
         before, after = np.where(is_old, middle, before), np.where(is_old, after, middle)
-    since_s = np.append(np.iinfo(np.int64).min // NS_PER_S, after)
-    return since_s * NS_PER_S, found[np.append(0, turns + 1)] * NS_PER_S
+    return np.append(np.iinfo(np.int64).min, after * NS_PER_S), found[np.append(0, turns + 1)] * NS_PER_S
