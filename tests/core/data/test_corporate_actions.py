@@ -213,3 +213,36 @@ def test_the_split_of_aapl_in_2014(
         other = build_bars(frames["series"], frames["assets"], frames["corporate_actions"], markets["equity"], cfg)
         assert other.filter(pl.col("symbol") == "AAPL")["adj_factor"][-1] == factor
     assert len(beyond(frames["assets"], "raw")) == 28 and beyond(frames["assets"], "total_return") == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), carried=st.booleans())
+def test_factors_of_several_symbols_are_those_of_the_rule_action_by_action(seed: int, carried: bool) -> None:
+    rng = np.random.default_rng(seed)
+    bars = pl.concat([_bars(rng.uniform(20.0, 60.0, 12).tolist(), symbol) for symbol in ("A", "B", "C")])
+    places = {(str(rng.choice(["A", "B", "C", "Z"])), float(rng.integers(-2, 52)) / 4, bool(rng.random() < 0.5)) for _ in range(15)}
+    rows = [
+        _action(day, "split" if split else "dividend", float(rng.uniform(0.5, 3.0)), float(rng.uniform(0, 14)), symbol)
+        for symbol, day, split in sorted(places)
+    ]
+    actions = pl.concat(rows).sample(fraction=1.0, shuffle=True, seed=seed)
+    assets = pl.concat([_assets(symbol=symbol) for symbol in ("A", "B", "C")])
+    begins = {"A": 1.5, "B": 1.0, "C": 2.0} if carried else dict.fromkeys("ABC", 1.0)
+    first = pl.when(pl.int_range(pl.len()).over("symbol") == 0).then(pl.col("symbol").replace_strict(begins, return_dtype=pl.Float64))
+    found = adjust(bars.with_columns(carried=first) if carried else bars, actions, assets, None)
+    factors, known = [], []
+    for symbol in "ABC":
+        factor, told_ns = begins[symbol], -(2**63)
+        mine = actions.filter(pl.col("symbol") == symbol).sort("ts_ns", "action").rows(named=True)
+        own = bars.filter(pl.col("symbol") == symbol).rows(named=True)
+        for before, bar in zip([None, *own], own, strict=False):
+            shares, paid = 1.0, 0.0
+            for row in mine if before else []:
+                if before["ts_ns"] < row["ts_ns"] <= bar["ts_ns"]:
+                    paid += 0.0 if row["action"] == "split" else row["amount"] * shares
+                    shares *= row["ratio"] if row["action"] == "split" else 1.0
+                    told_ns = max(told_ns, row["known_ns"])
+            factor *= shares * (before["close"] / (before["close"] - paid)) if before else 1.0
+            factors, known = [*factors, factor], [*known, max(bar["known_ns"], told_ns)]
+    np.testing.assert_allclose(found["adj_factor"].to_numpy(), factors, rtol=1e-14)
+    assert found["known_ns"].to_list() == known and found.columns == [*bars.columns, "adj_factor"]

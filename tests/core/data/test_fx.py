@@ -1,5 +1,6 @@
 """What a currency was worth in that of the account: direct, inverse, crossed, of a part, and only as known then."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,47 @@ def test_no_rate_knows_what_comes(seed: int, cut: int) -> None:
     times = [float(day) for day in np.arange(0, cut - 0.5, 0.5)]
     for currency in ("EUR", "GBP", "JPY", "GBX"):
         assert at(times, currency, forex(**days)) == at(times, currency, forex(**other))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), hours=st.sampled_from([1.0, 5.0, 48.0]), account=st.sampled_from(["USD", "EUR"]))
+def test_a_rate_is_the_first_way_that_is_fresh_at_every_hour(seed: int, hours: float, account: str) -> None:
+    rng, cfg = np.random.default_rng(seed), replace(CFG, max_staleness_hours=hours)
+    names = [name for name in ("EURUSD", "GBPUSD", "EURGBP", "USDJPY", "EURJPY", "USDGBP") if rng.random() < 0.7] or ["GBPUSD"]
+    told: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
+    for name in names:
+        ts_ns = START + NS_PER_HOUR * np.unique(rng.integers(0, 90, rng.integers(1, 30)))
+        late_ns = NS_PER_HOUR * rng.integers(0, 5, ts_ns.size)
+        told[name[:3], name[3:]] = list(
+            zip((ts_ns + late_ns).tolist(), ts_ns.tolist(), rng.uniform(0.5, 2.0, ts_ns.size).tolist(), strict=True)
+        )
+    rows = [
+        {"symbol": base + quote, "ts_ns": ts_ns, "known_ns": known_ns, "close": close}
+        for (base, quote), quotes in told.items()
+        for known_ns, ts_ns, close in quotes
+    ]
+
+    def quoted(base: str, quote: str, now: int) -> list[tuple[int, float] | None]:
+        ways: list[tuple[int, float] | None] = []
+        for pair, inverse in (((base, quote), False), ((quote, base), True)):
+            if pair in told:
+                known = [(ts_ns, known_ns, close) for known_ns, ts_ns, close in told[pair] if known_ns <= now]
+                _, known_ns, close = max(known, default=(0, 0, 0.0))
+                ways.append((known_ns + int(hours * NS_PER_HOUR), 1.0 / close if inverse else close) if known else None)
+        return ways
+
+    def rate(code: str, now: int) -> float | None:
+        ways = quoted(code, account, now)
+        for between in (name for name in cfg.via if name not in (code, account)):
+            for one in quoted(code, between, now):
+                for two in quoted(between, account, now):
+                    ways.append(None if one is None or two is None else (min(one[0], two[0]), one[1] * two[1]))
+        return next((way[1] for way in ways if way is not None and now <= way[0]), None)
+
+    found = validate("exchange_rates", build_rates(["GBP", "JPY"], pl.DataFrame(rows), account, cfg))
+    times = pl.Series(START + NS_PER_HOUR * np.arange(-1, 160) // 1)
+    for currency in ("GBP", "JPY"):
+        assert rates_at(times, currency, found, account, cfg).to_list() == [rate(currency, now) for now in times.to_list()]
 
 
 def test_pounds_in_a_real_dump_are_what_its_pair_says(real_dump: Any, tmp_path: Path, data_cfg: Any, markets: Any) -> None:
