@@ -8,16 +8,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from plusultra_core.data.bars import build_bars
 from plusultra_core.data.gate import ingest
 from plusultra_core.data.gate.ingest import VERSIONS, versions_of
+from plusultra_core.data.increments import pair, sides
 from plusultra_core.data.increments import tables as increments
+from plusultra_core.data.increments.bars import PreviousBars, extend_bars
 from plusultra_core.data.increments.tables import ExtendedTable, PreviousTable, extend_table
 from plusultra_core.data.snapshot import take_snapshot
-from plusultra_core.data.tables import TABLES, DataConfig, build_table
+from plusultra_core.data.tables import TABLES, DataConfig, build_table, classes_in
 from plusultra_core.errors import ArtifactError
 from plusultra_core.market import MarketConfig
 
-CLASSES = ("equity", "etf", "crypto")
+CLASSES = ("equity", "etf", "crypto", "forex")
 DATED = (
     "series",
     "indicators",
@@ -108,6 +111,64 @@ def test_tables_from_earlier_ones_are_those_built_at_once(grow: Grow, change: st
         for key, frame in whole.items():
             assert found[key].frame.schema == frame.schema and found[key].frame.equals(frame), key
             assert 0 <= found[key].num_rows_taken <= frame.height
+
+
+MONEY = [
+    "UPDATE assets SET currency = 'GBX' WHERE symbol = 'AAA'",
+    "INSERT INTO assets VALUES (8, 'GBPUSD', NULL, 'USD', 'OANDA', '{\"asset_class\": \"forex\", \"bar\": \"1d\"}')",
+    "INSERT INTO series SELECT timestamp, 'GBPUSD', NULL, NULL, NULL, 1.2 + 0.01 * (close - 100), NULL, NULL, NULL FROM series "
+    "WHERE symbol = 'AAA'",
+]
+CHANGES_OF_MONEY = {
+    "nothing": [],
+    "a revised pair": ["UPDATE series SET close = close * 1.01 WHERE symbol = 'GBPUSD' AND timestamp < '2020-01-04'"],
+    "an earlier first bar": [
+        "INSERT INTO series SELECT '2019-12-30 21:00:00', symbol, open, high, low, close, volume, vwap, turnover FROM series "
+        "WHERE symbol = 'AAA' LIMIT 1"
+    ],
+    "another currency": ["UPDATE assets SET currency = 'USD' WHERE symbol = 'AAA'"],
+    "one more currency": ["UPDATE assets SET currency = 'EUR' WHERE symbol = 'BBB'"],
+    "a pair that is gone": ["DELETE FROM series WHERE symbol = 'GBPUSD'"],
+    "late fundamentals": ["INSERT INTO fundamentals VALUES ('2020-01-02 21:00:00', 'BBB', 3, '2020-01-29 21:00:00')"],
+    "a revised rate": CHANGES["a revised rate"],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_MONEY)
+def test_what_money_was_worth_is_said_as_if_at_once(grow: Grow, change: str) -> None:
+    for early in (cut("2020-01-20 21:00:00"), []):
+        found, whole = grow([*MONEY, *early], [*MONEY, *CHANGES_OF_MONEY[change]])
+        for key, frame in whole.items():
+            assert found[key].frame.schema == frame.schema and found[key].frame.equals(frame), key
+        assert "exchange_rates" in whole["side_tables", "equity"]["table"] or change == "another currency"
+        if change == "nothing":
+            assert found["side_tables", "equity"].num_rows_taken > 0
+
+
+def test_a_side_table_that_is_long_is_read_where_its_rows_lie(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pair, sides):
+        monkeypatch.setattr(module, "is_short", lambda path: False)
+    for change in ("nothing", "a late indicator", "a new symbol", "a late row of the options"):
+        found, whole = grow(cut("2020-01-20 21:00:00"), CHANGES[change])
+        assert all(found[key].frame.equals(frame) for key, frame in whole.items()), change
+
+
+@pytest.mark.parametrize(("later", "earlier"), [("market_2017_b", "market_2017_a"), ("crypto_2026_b", "crypto_2026_a")])
+def test_every_table_and_bar_of_a_real_dump_is_what_it_is_without_the_one_before(
+    later: str, earlier: str, real_dump: Callable[[str], Path], tmp_path: Path, data_cfg: DataConfig, markets: dict[str, MarketConfig]
+) -> None:
+    old, new = (take_snapshot(real_dump(name), tmp_path, data_cfg, markets).path for name in (earlier, later))
+    for asset_class in classes_in(new, markets, data_cfg):
+        before, found, whole = {}, {}, {}
+        for name in TABLES:
+            before[name], whole[name] = (build_table(name, folder, asset_class, markets, data_cfg) for folder in (old, new))
+            made = extend_table(name, new, asset_class, markets, data_cfg, PreviousTable(old, before[name]))
+            assert made.frame.schema == whole[name].schema and made.frame.equals(whole[name]), (asset_class, name)
+            found[name] = made.frame
+        inputs = [[frames[name] for name in ("series", "assets", "corporate_actions")] for frames in (before, found)]
+        previous = PreviousBars(*inputs[0], build_bars(*inputs[0], markets[asset_class], data_cfg.bars))
+        bars = extend_bars(previous, *inputs[1], markets[asset_class], data_cfg.bars).bars
+        assert bars.equals(build_bars(*inputs[1], markets[asset_class], data_cfg.bars)), asset_class
 
 
 def test_an_earlier_dump_is_read_of_only_what_grew(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
