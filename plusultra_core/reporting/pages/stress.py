@@ -87,6 +87,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         "their own account; where other bars stand in their place no forecast was ever made, and every strategy repeats what it asked for "
         "in the calm world: such worlds test what is held, its limits and its execution, not the models.",
     ]
+    lines += _stretched(summary)
     if idle := [name for name in _idle(summary) if name != _SILENT]:
         lines.append(f"Never traded in any world, and so lost nothing: {', '.join(map(plain, idle))}.")
     hurt = [name for name in summary["strategies"] if _worst(summary, name, "liquidated")[1] > 0]
@@ -102,6 +103,22 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         left = ", ".join(map(plain, summary["left_out"]))
         lines.append(f"Left out, for this market charges no funding or has too little history: {left}.")
     return lines
+
+
+def _stretched(summary: Mapping[str, Any]) -> list[str]:
+    """That worlds of a wider volatility may flatter, where one did: the largest median that is above that of the calm world."""
+    calm = {name: found["median"] for name, found in summary["families"]["calm"]["strategies"].items()}
+    wide = {family: entry for family, entry in summary["families"].items() if "sigma" in (entry["made_of"] or {}).get("factors", {})}
+    gains = [(found["median"], name, family) for family, entry in wide.items() for name, found in entry["strategies"].items()]
+    flattered = [row for row in gains if row[0] > max(calm[row[1]], 0.0)]
+    if not flattered:
+        return []
+    value, name, family = max(flattered)
+    return [
+        "Where volatility is stretched, the window's own moves are, and with them what was got right in it, by skill or by luck: "
+        f"{plain(name)} has a median of {percent(value)} in {plain(family)}, {percent(calm[name])} in the calm world. "
+        "That is no promise for a storm."
+    ]
 
 
 def _idle(summary: Mapping[str, Any]) -> list[str]:

@@ -149,3 +149,16 @@ def test_a_model_that_never_traded_does_not_head_the_page(artifact: Path) -> Non
         family["strategies"]["policy"] |= {"worst": 0.0, "terms": dict.fromkeys(TERMS, 0.0)}
     assert "policy" not in headline(summary) and f"sized hybrid {percent(-0.4)}" in headline(summary)
     assert "Never traded in any world, and so lost nothing: policy." in sentences(summary)
+
+
+def test_gains_of_a_stretched_window_are_called_what_they_are(artifact: Path) -> None:
+    summary = summary_of(artifact)
+    for family in summary["families"].values():
+        for found in family["strategies"].values():
+            found["median"] = -0.1
+    assert not any("stretched" in line for line in sentences(summary))
+    summary["families"]["bootstrap"]["strategies"]["policy"]["median"] = 0.9  # not stretched: other bars
+    assert not any("stretched" in line for line in sentences(summary))
+    summary["families"]["crash"]["strategies"]["policy"]["median"] = 0.5
+    told = [line for line in sentences(summary) if "stretched" in line]
+    assert len(told) == 1 and f"policy has a median of {percent(0.5)} in crash, {percent(-0.1)} in the calm world" in told[0]
