@@ -1,5 +1,6 @@
 """Typed, sorted frames of one asset class, read from a snapshot."""
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from plusultra_core.data.gate.history import HistoryConfig
 from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE, VERSIONS
 from plusultra_core.data.gate.rows import RESERVED
 from plusultra_core.data.gate.schema import SHAPES, TableShape
-from plusultra_core.data.increments.files import Stamp, content_of, manifest_of, read_whole, stamp_of, unchanged
+from plusultra_core.data.increments.files import Stamp, content_of, manifest_of, stamp_of, unchanged
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
 from plusultra_core.data.universe import UniverseConfig
 from plusultra_core.errors import ArtifactError, ConfigError
@@ -220,9 +221,14 @@ def _opened(
 ) -> Source:
     check_shape(snapshot_dir, cfg)
     folder = snapshot_dir / FOLDER
-    assets = classify(read_whole(folder / "assets.parquet"), dict(markets))
-    by_class = {part["asset_class"][0]: part for part in assets.partition_by("asset_class", maintain_order=True)}
-    return Source(folder, assets, by_class, cfg)
+    return Source(folder, *_classified(content_of(folder / "assets.parquet"), markets), cfg)
+
+
+@lru_cache(maxsize=4)
+def _classified(content: bytes, markets: tuple[tuple[str, MarketConfig], ...]) -> tuple[pl.DataFrame, Mapping[str, pl.DataFrame]]:
+    """Assets with their class, and those of each class: of dumps of one universe most often the same."""
+    assets = classify(pl.read_parquet(io.BytesIO(content)), dict(markets))
+    return assets, {part["asset_class"][0]: part for part in assets.partition_by("asset_class", maintain_order=True)}
 
 
 def versions_in(snapshot_dir: Path) -> Mapping[str, Mapping[str, str]]:
