@@ -1,8 +1,10 @@
 """The step kernel: requested targets -> rulebook -> orders -> fills -> costs -> account. Every door of the simulator is this one.
 
 Accounts are carried in tiles (`tiles.py`), one lane an account. The model of a lane stands in `kernel/lanes.py`; accounts of one
-slot go through it in one pass (`kernel/single.py`), those of several slot by slot (`kernel/slots.py`). Lanes do not see one
-another and nothing here draws but by name, so no result depends on batch, chunks or threads. `_nrt=False`: nothing allocates.
+slot go through it in one pass (`kernel/single.py`), those of several slot by slot (`kernel/slots.py`). Much of the model is left
+out where it cannot matter, for accounts that stand on the same whole bar (`kernel/together.py`) and on bars where orders fill at
+once (`kernel/calm.py`), with the same numbers. Lanes do not see one another and nothing here draws but by name, so no result
+depends on batch, chunks or threads. `_nrt=False`: nothing allocates.
 """
 
 from numba import njit
@@ -11,20 +13,24 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
-from plusultra_core.simulation.kernel.calm import Rows, run_path, run_rows, stand_beside, stand_calm
+from plusultra_core.simulation.kernel.calm import ROOM, Rows, run_path, run_rows, stand_beside, stand_calm
 from plusultra_core.simulation.kernel.lanes import Has
+from plusultra_core.simulation.kernel.lines import lay_books, lay_step, num_written, settle_lines
 from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
+from plusultra_core.simulation.kernel.together import bar_of, draw_of, is_known, is_whole, stand_sound, step_together
 from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of, rows_of, rules_of, scratch_of, step_of, world_of
 from plusultra_core.simulation.records import Step
-from plusultra_core.simulation.tiles import Block, World
+from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "0a14c48daea7b188"
+COMPILED_WITH = "f6e9d4e400c1f584"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
 """What is compiled: accounts of several slots; of one with everything; without limits, terms and lasting impact; without
 latencies, impact, funding and borrow too; the same, and calm bars without the tile (`kernel/calm.py`)."""
+FAR = 1 << 19
+"""Numbers of a ledger beyond which it is streamed past the cache."""
 MOST_WAIT = 64
 """Bars that are carried by the whole step, at most, before it is tried again whether they are calm."""
 
@@ -53,15 +59,54 @@ def step_tile(
 @njit(error_model="numpy", _nrt=False)
 def step_calm(
     world: World, rows: Rows, block: Block, request: Float64Array, low: int, n: int, begin: int, num_steps: int, rules: Rules,
-    limits: Limits, tile: Float64Array, out: Step, every: bool, books: Float64Array,
+    limits: Limits, tile: Float64Array, out: Step, every: bool, books: Float64Array, far: bool,
 ) -> int:  # fmt: skip
     """Carry accounts through the calm bars from step `begin` on; the number of bars that all of them went."""
     went, calm = 0, stand_calm(block, low, n)
     if calm and n == 1:
         went = run_path(world, block, request, low, begin, num_steps, rules, limits, out, every, books)
     elif calm and rows.close.size and stand_beside(block, low, n):
-        went = run_rows(world, rows, block, request, low, n, begin, num_steps, rules, limits, tile, out, every, books)
+        went = run_rows(world, rows, block, request, low, n, begin, num_steps, rules, limits, tile, out, every, books, far)
     return went
+
+
+@njit(error_model="numpy", _nrt=False)
+def run_tile(
+    world: World, block: Block, scratch: Scratch, request: Float64Array, first: int, n: int, num_slots: int, begin: int, end: int,
+    rules: Rules, limits: Limits, form: int, out: Step, every: bool, books: Float64Array, far: bool,
+) -> None:  # fmt: skip
+    """Carry the accounts of one tile through steps begin to end."""
+    size, num_accounts, told = block.asset.size, block.t.size, out.fill.size > 0
+    tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
+    at.load_tile(block, first, n, num_slots, scratch)
+    alike = at.stand_together(block, first, n, num_slots)
+    quick = alike & (form >= USUAL) & is_known(world, rules)
+    sound, asset, t = quick and stand_sound(tile, desk, n), block.asset[first * num_slots], block.t[first]
+    for step in range(begin, end):
+        asked, went = request[step * size + first * num_slots :], False
+        if sound:
+            bar = bar_of(world, asset, t + step - begin, rules)
+            draw = draw_of(world, bar)
+            if is_whole(bar, draw):
+                went = True
+                if told:
+                    sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, True)
+                else:
+                    sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, False)
+        if not went:
+            at.read_tile(world, block, request[step * size :], first, n, num_slots, alike, scratch)
+            step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)
+            sound = quick and stand_sound(tile, desk, n)
+        for i in range(n):
+            clock[at.BAR + i] += 1
+        row = step * num_accounts + first
+        lay_books(books, row, desk[at.CASH :], desk[at.EQUITY :], desk[at.PEAK :], desk[at.STATE :], scratch.calm[ROOM:], n, far)
+        if told & (every | (step == end - 1)):
+            if num_slots == 1:
+                lay_step(scratch, row if every else first, n, out, far)
+            else:
+                at.store_step(scratch, (step * size if every else 0) + first * num_slots, n, num_slots, out)
+    at.store_tile(block, first, n, num_slots, scratch)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, nogil=True)
@@ -76,17 +121,16 @@ def step_accounts(
     """
     world, block, scratch, out, rows = world_of(wires[0]), block_of(wires[1]), scratch_of(wires[2]), step_of(wires[3]), rows_of(wires[4])
     rules, limits = rules_of(scalars), limits_of(scalars)
-    num_accounts, num_slots = block.t.size, block.asset.size // block.t.size
-    size = num_accounts * num_slots
-    told, every = out.status.size > 0, out.fill.size > size
-    tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
+    num_slots = block.asset.size // block.t.size
+    every = out.fill.size > block.asset.size
+    far = num_written(out) * every + books.size > FAR
     for group in range(low, high, at.WIDE):
         above, begin, wait = min(group + at.WIDE, high), 0, 1
         while begin < num_steps:
             went = 0
             if form == CALM:
                 went = step_calm(
-                    world, rows, block, request, group, above - group, begin, num_steps, rules, limits, scratch.calm, out, every, books
+                    world, rows, block, request, group, above - group, begin, num_steps, rules, limits, scratch.calm, out, every, books, far
                 )
             begin += went
             wait = 1 if went > 0 else min(2 * wait, MOST_WAIT)
@@ -94,19 +138,6 @@ def step_accounts(
             for first in range(group, above if begin < end else group, at.LANES):
                 n = min(at.LANES, above - first)
                 ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
-                at.load_tile(block, first, n, num_slots, scratch)
-                together = at.stand_together(block, first, n, num_slots)
-                for step in range(begin, end):
-                    at.read_tile(world, block, request[step * size :], first, n, num_slots, together, scratch)
-                    step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)
-                    for i in range(n):
-                        clock[at.BAR + i] += 1
-                    row = (step * num_accounts + first) * 4
-                    for k in range(4):  # the desk begins with them
-                        at.put(books, row + k, 4, desk[k * at.LANES :], n)
-                    if every:
-                        at.store_step(scratch, step * size + first * num_slots, n, num_slots, out)
-                if told and not every:
-                    at.store_step(scratch, first * num_slots, n, num_slots, out)
-                at.store_tile(block, first, n, num_slots, scratch)
+                run_tile(world, block, scratch, request, first, n, num_slots, begin, end, rules, limits, form, out, every, books, far)
             begin = end
+    settle_lines()

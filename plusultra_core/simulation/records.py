@@ -1,6 +1,7 @@
 """The words of the ledger: status and reason codes, the arrays of a market, of accounts and of one step."""
 
-from typing import Final, NamedTuple
+import math
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -193,8 +194,16 @@ class Step(NamedTuple):
     """Of which fees: loss of a forced close against the bar's close, and its penalty."""
 
 
+def lines(shape: tuple[int, ...] | int, dtype: type) -> Any:
+    """Zeros that begin with a line of the cache, so that the kernel may stream whole lines into them."""
+    size, width = math.prod(shape) if isinstance(shape, tuple) else shape, np.dtype(dtype).itemsize
+    room = np.zeros(size * width + 64, dtype=np.uint8)
+    first = -room.ctypes.data % 64
+    return room[first : first + size * width].view(dtype).reshape(shape)
+
+
 def empty_step(shape: tuple[int, ...], columns: tuple[str, ...] = Step._fields) -> Step:
     """Zeroed arrays of the given shape, (E, A) or (T, E, A); what is not among `columns` is empty, and the kernel leaves it out."""
     small, long = ("guard", "status", "reason"), ("latency", "decision", "arrival")
     dtypes = {**dict.fromkeys(small, np.int8), **dict.fromkeys(long, np.int64)}
-    return Step(**{name: np.zeros(shape if name in columns else 0, dtype=dtypes.get(name, np.float64)) for name in Step._fields})
+    return Step(**{name: lines(shape if name in columns else 0, dtypes.get(name, np.float64)) for name in Step._fields})

@@ -28,10 +28,10 @@ ARRIVAL, DECISION, KEY, LATENCY, SENT, ARRIVED, NUM_WHOLE = (LANES * k for k in 
 NOW, NEXT, BAR, NUM_CLOCK = (LANES * k for k in range(4))
 NUM_BAR, NUM_TERMS = 8, 5
 """Numbers of a packed bar, in the order of the fields from OPEN on, and of its terms, from DIVIDEND on."""
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MUL1 = np.uint64(0xBF58476D1CE4E5B9)
 _MUL2 = np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_S30, _S27, _S31, S11, TO_UNIT = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11), 1.0 / 9007199254740992.0
 
 
 class World(NamedTuple):
@@ -96,7 +96,7 @@ def aligned(size: int) -> Float64Array:
 def build_scratch(num_slots: int) -> Scratch:
     """An empty tile of so many slots."""
     whole, clock = aligned(num_slots * NUM_WHOLE).view(np.int64), aligned(NUM_CLOCK).view(np.int64)
-    return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock, aligned(22 * WIDE))
+    return Scratch(aligned(num_slots * NUM_SLOT), whole, aligned(NUM_DESK), clock, aligned(30 * WIDE))
 
 
 def build_accounts(num_accounts: int, num_slots: int) -> tuple[Accounts, Block]:
@@ -160,9 +160,9 @@ def mix(x: np.uint64) -> np.uint64:
 def stream_keys(seed: int, stream_EA: Int64Array, asset_EA: Int64Array) -> Int64Array:
     """What the draws of a slot begin with: a hash of seed, stream and asset, each >= 0."""
     with np.errstate(over="ignore"):
-        key = mix(np.full(asset_EA.shape, seed, dtype=np.uint64) + _GAMMA)
-        key = mix((key ^ stream_EA.astype(np.uint64)) + _GAMMA)
-        key = mix((key ^ asset_EA.astype(np.uint64)) + _GAMMA)
+        key = mix(np.full(asset_EA.shape, seed, dtype=np.uint64) + GAMMA)
+        key = mix((key ^ stream_EA.astype(np.uint64)) + GAMMA)
+        key = mix((key ^ asset_EA.astype(np.uint64)) + GAMMA)
     whole: Int64Array = key.view(np.int64)
     return whole
 
@@ -299,8 +299,8 @@ def draw_latencies(world: World, s: Float64Array, w: Int64Array, clock: Int64Arr
     if num_buckets == 1:
         return
     for i in range(n):
-        key = mix((np.uint64(w[KEY + i]) ^ np.uint64(world.first_bar + clock[BAR + i])) + _GAMMA)
-        s[QUOTE + i] = np.float64(key >> _S11) * (1.0 / 9007199254740992.0)
+        key = mix((np.uint64(w[KEY + i]) ^ np.uint64(world.first_bar + clock[BAR + i])) + GAMMA)
+        s[QUOTE + i] = np.float64(key >> S11) * TO_UNIT
     for k in range(num_buckets - 1):
         bound, longer = world.cumulative[k], world.latency_ns[k + 1]
         for i in range(n):

@@ -18,10 +18,13 @@ from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel import lanes
 from plusultra_core.simulation.kernel.lanes import Has
+from plusultra_core.simulation.kernel.lines import lay, lay_books
 from plusultra_core.simulation.records import MarketArrays, Step
 from plusultra_core.simulation.tiles import WIDE, Block, World
 
-CASH, HELD, MARK, EQUITY, PEAK, PNL, BEST, SENT, FILL, PRICE, FEE, HALF = (WIDE * k for k in range(12))
+CASH, HELD, MARK, EQUITY, PEAK, PNL, BEST, SENT, FILL, PRICE, FEE, STATE, HALF = (WIDE * k for k in range(13))
+ROOM = 2 * HALF
+"""Behind both halves of the tile: for the books of its accounts. Nobody writes to STATE: calm accounts are active, which is 0."""
 WRITTEN = ("fill", "price", "fees", "position")
 _NEAR = 1e-9
 """How near to a bound a bar is not calm: far beyond what rounding does."""
@@ -216,23 +219,20 @@ def try_books(
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def write_rows(b: Float64Array, row: int, n: int, out: Step, every: bool, books: Float64Array) -> None:
+def write_rows(b: Float64Array, row: int, n: int, out: Step, every: bool, books: Float64Array, room: Float64Array, far: bool) -> None:
     """What the bar did into the columns that somebody asks for."""
     if every:
-        at.put(out.fill, row, 1, b[FILL:], n)
-        at.put(out.price, row, 1, b[PRICE:], n)
-        at.put(out.fees, row, 1, b[FEE:], n)
-        at.put(out.position, row, 1, b[HELD:], n)
-    if books.size:
-        for i in range(n):
-            line = books[(row + i) * 4 : (row + i) * 4 + 4]
-            line[0], line[1], line[2], line[3] = b[CASH + i], b[EQUITY + i], b[PEAK + i], 0.0
+        lay(out.fill, row, b, FILL, n, far)
+        lay(out.price, row, b, PRICE, n, far)
+        lay(out.fees, row, b, FEE, n, far)
+        lay(out.position, row, b, HELD, n, far)
+    lay_books(books, row, b[CASH:], b[EQUITY:], b[PEAK:], b[STATE:], room, n, far)
 
 
 @njit(error_model="numpy", _nrt=False)
 def run_rows(
     world: World, rows: Rows, block: Block, request: Float64Array, low: int, n: int, begin: int, num_steps: int, rules: Rules,
-    limits: Limits, tile: Float64Array, out: Step, every: bool, books: Float64Array,
+    limits: Limits, tile: Float64Array, out: Step, every: bool, books: Float64Array, far: bool,
 ) -> int:  # fmt: skip
     """Carry accounts on neighbouring assets through calm bars, one lane each, bars read where they lie; the number of bars."""
     num_accounts, num_times, t = block.t.size, world.ts_ns.size, block.t[low]
@@ -254,7 +254,7 @@ def run_rows(
         high, deep, last = rows.high[after : after + n], rows.low[after : after + n], rows.close[after : after + n]
         if try_books(a, b, first, high, deep, last, rows.spread_bps[now : now + n], n, float(went), rules):
             break
-        write_rows(b, row, n, out, every, books)
+        write_rows(b, row, n, out, every, books, tile[ROOM:], far)
         a, b = b, a
         went += 1
     if went:

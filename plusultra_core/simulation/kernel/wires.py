@@ -1,12 +1,11 @@
 """The way into the kernel: addresses in one array instead of forty arrays, each of which takes time to hand over.
 
-Whoever calls keeps the arrays alive; `Environment` does. Also the hint that brings a row into the cache before it is needed.
+Whoever calls keeps the arrays alive; `Environment` does.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -17,6 +16,7 @@ from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel.calm import Rows
+from plusultra_core.simulation.kernel.lines import ask
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
@@ -108,22 +108,6 @@ def limits_of(x: Float64Array) -> Limits:
     """The rest of `numbers`."""
     y = x[NUM_RULES:]
     return Limits(y[0], y[1], y[2], y[3], y[4], y[5], y[6])
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def ask(typing: Any, array: Any, place: Any) -> Any:
-    """A hint that element `place` of a flat array is needed soon; harmless wherever it points."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        hint = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
-        builder.call(hint, [address, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), build
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
