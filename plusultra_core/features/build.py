@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError
@@ -149,10 +150,19 @@ class Span:
     keep: Int64Array | None
     """Row of each symbol from which the values of recursions are left behind; none where nothing is."""
 
+    @property
+    def new_starts(self) -> Int64Array:
+        """Where the rows of each symbol that are new begin among those of all."""
+        return np.append(0, np.cumsum(self.bars.num_rows - self.num_done))
+
+    def new(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Of a value a row those of the new rows."""
+        return value[rows_from(self.bars.starts, self.num_done)] if self.num_done.any() else value
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Columns of a span, and what the recursions leave behind of the rows to keep."""
+    """Columns of the new rows of a span, and what the recursions leave behind of the rows to keep."""
 
     columns: dict[str, Float32Array]
     traces: dict[str, Trace]
@@ -175,21 +185,22 @@ def span_of(bars: Bars) -> Span:
 def compute(
     span: Span, indicators: pl.DataFrame, side_tables: pl.DataFrame, market: MarketConfig, cfg: FeaturesConfig, specs: Sequence[FeatureSpec]
 ) -> Made:
-    """Columns of a span of bars, some symbols at a time: what they share stays in the cache, and little else in memory.
+    """Columns of the new rows of a span, some symbols at a time: what they share stays in the cache, and little else in memory.
 
     What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, then what reads side columns.
     """
     names = sides.names_of(indicators)
     whole = _bar_arrays(span, indicators, side_tables, names, market, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
+    beside_bars = [spec for spec in alone if spec.sides]
     keys = span.bars.keys
     more = sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
     more |= sides.indicator_columns(keys, indicators, names, cfg.indicators)
-    beside = {name: _single(more.pop(name)) for name in [*more]}
+    beside = {name: _single(span.new(more.pop(name))) for name in [*more]}
     ranked, traces = _ranked(whole, span, across, cfg.windows)
-    columns, others = _by_groups(whole, span, [spec for spec in alone if spec.sides], cfg.windows, None)
+    columns, others = _by_groups(whole, span, beside_bars, cfg.windows, None)
     whole = replace(whole, side={MONEY: whole.side[MONEY]})
-    plain, rest = _by_groups(whole, span, [spec for spec in alone if not spec.sides], cfg.windows, None)
+    plain, rest = _by_groups(whole, span, [spec for spec in alone if spec not in beside_bars], cfg.windows, None)
     columns |= plain | ranked
     return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)
 
@@ -202,7 +213,7 @@ def _ranked(
         return {}, {}
     queue = list[Waiting]()
     values, traces = _by_groups(whole, span, specs, windows, queue)
-    at = ranks.moments(whole.ts_ns, whole.known_ns, whole.starts, whole.times_ns)
+    at = ranks.moments(span.new(whole.ts_ns), span.new(whole.known_ns), span.new_starts, whole.times_ns)
     least = [waiting.min_count for waiting in queue] or [0] * len(specs)
     return {spec.name: _single(ranks.cross_rank(values.pop(spec.name), at, k)) for spec, k in zip(specs, least, strict=True)}, traces
 
@@ -214,21 +225,23 @@ def _by_groups(
 
     Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
     """
-    dtype, height = _STORED if queue is None else np.float64, whole.ts_ns.size
-    columns: dict[str, Any] = {spec.name: np.empty(height, dtype=dtype) for spec in specs}
+    dtype, places = _STORED if queue is None else np.float64, span.new_starts
+    columns: dict[str, Any] = {spec.name: np.empty(int(places[-1]), dtype=dtype) for spec in specs}
     traces = []
     for first, last in groups(whole.starts):
         rows = slice(int(whole.starts[first]), int(whole.starts[last]))
         arrays = replace(_part(whole, slice(first, last), rows, windows), waiting=queue)
+        num_done = span.num_done[first:last]
+        fresh = rows_from(arrays.starts, num_done) if num_done.any() else None
         kept = None if span.keep is None else rows_from(arrays.starts, span.keep[first:last])
         left, made = dict[str, Trace](), arrays.recursions.made
         for _, family in groupby(specs, key=lambda spec: spec.tags[0]):
             for spec in family:
-                value = spec.function(arrays)
+                value, out = spec.function(arrays), columns[spec.name][places[first] : places[last]]
                 if queue is None:
-                    store(value, columns[spec.name][rows])
+                    store(value, arrays.starts, num_done, out)
                 else:
-                    columns[spec.name][rows] = value
+                    out[:] = value if fresh is None else value[fresh]
                 if kept is not None:
                     left |= {name: Trace(trace.values[kept], trace.state) for name, trace in made.items()}
                 made.clear()
@@ -241,7 +254,7 @@ def _by_groups(
 def _single(value: Float64Array) -> Float32Array:
     """As it is kept."""
     out = np.empty(value.size, dtype=_STORED)
-    store(value, out)
+    store(value, np.array([0, value.size]), np.zeros(1, dtype=np.int64), out)
     return out
 
 

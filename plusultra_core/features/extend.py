@@ -186,10 +186,8 @@ def _span(plan: _Plan, previous: Previous | None, rows: Bars, windows: WindowsCo
 def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str, Float32Array]) -> pl.DataFrame:
     """Of each symbol the earlier rows, in the memory where they are, then the new ones of those made."""
     num_new = plan.num_rows - plan.taken
-    lengths = np.where(plan.open, plan.num_rows - plan.begin, 0)
     ends = np.cumsum(num_new)
-    rows = np.arange(ends[-1]) + np.repeat(np.cumsum(lengths) - ends, num_new)
-    new = short_columns_of({name: value[rows] for name, value in made.items()})
+    new = short_columns_of(made)
     there = previous.features.columns[len(KEYS) :] == new.columns
     old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
     pieces = []

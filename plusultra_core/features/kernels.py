@@ -334,9 +334,13 @@ def log(x: Float64Array) -> Float64Array:
 
 
 @njit(cache=True)
-def store(value: Float64Array, out: Float32Array) -> None:
-    """Write values as they are kept: in the precision of `out`, NaN where they are not finite there."""
-    for i in range(out.size):
-        out[i] = value[i]
-        if not math.isfinite(out[i]):
-            out[i] = math.nan
+def store(value: Float64Array, starts: Int64Array, num_done: Int64Array, out: Float32Array) -> None:
+    """Write each symbol's values after its first `num_done` as they are kept: in the precision of `out`, NaN where not finite there."""
+    at = 0
+    for s in range(num_done.size):
+        first = starts[s] + num_done[s]
+        for i in range(starts[s + 1] - first):
+            out[at + i] = value[first + i]
+            if not math.isfinite(out[at + i]):
+                out[at + i] = math.nan
+        at += starts[s + 1] - first

@@ -155,7 +155,9 @@ class _Fields:
 
     def value(self, source: SourceConfig) -> Float64Array:
         """What counts at each key: the first of the fields that says something."""
-        found = [joins.aligned(beside, rows, source.scale, _limit(source)) for beside, rows in self.of(source)]
+        found = [
+            joins.aligned(beside, rows, joins.picked(beside.value, rows) * source.scale, _limit(source)) for beside, rows in self.of(source)
+        ]
         return _first_there(self.keys, found)
 
 
@@ -168,11 +170,9 @@ def _funding(fields: _Fields, cfg: AlternativeConfig) -> Float64Array:
         if beside is not None:  # of one vintage: an interval that was corrected later was not that of the rate before
             hours = _of_same_row(table, rows, intervals, hours)
         with np.errstate(divide="ignore", invalid="ignore"):
-            yearly = table.value[rows] * cfg.funding.scale * _HOURS_PER_YEAR / hours
-        value = np.full(table.value.size, np.nan)
-        value[rows] = yearly
-        paid = rows[hours > 0]
-        found.append(joins.aligned(table._replace(value=value), paid, 1.0, _limit(cfg.funding)))
+            yearly = joins.picked(table.value, rows) * cfg.funding.scale * _HOURS_PER_YEAR / hours
+        paid = hours > 0
+        found.append(joins.aligned(table, *((rows, yearly) if paid.all() else (rows[paid], yearly[paid])), _limit(cfg.funding)))
     return _first_there(fields.keys, found)
 
 
@@ -226,10 +226,9 @@ def _z_of_found(rows: Rows, place: Int64Array, starts: Int64Array, cfg: Indicato
     begin = first + np.maximum((joins.lowest(place, starts, rows.starts) - first) // kernels.BLOCK * kernels.BLOCK - reach, 0)
     lengths = rows.starts[1:] - begin
     part = np.append(0, np.cumsum(lengths))
-    of = np.arange(part[-1]) + np.repeat(begin - part[:-1], lengths)
-    out = np.full(rows.value.size, np.nan)
-    out[of] = _own_z(rows.value[of], part, cfg)
-    return joins.take(out, place)
+    skipped = begin - part[:-1]
+    z = _own_z(rows.value[np.arange(part[-1]) + np.repeat(skipped, lengths)], part, cfg)
+    return joins.take(z, np.where(place < 0, -1, place - np.repeat(skipped, np.diff(starts))))
 
 
 def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Float64Array:
@@ -289,6 +288,6 @@ def extra_columns(at: Keys, side: pl.DataFrame, extra: Mapping[str, SourceConfig
             value = ordered["value"].to_numpy().astype(np.float64) * source.scale
             z = _own_z(value, runs(ordered.get_column("symbol"))[1], scaling)
             table = joins.beside(at, ordered.with_columns(pl.Series("value", z)), None)
-            out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), 1.0, _limit(source)))
+            out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), table.value, _limit(source)))
         columns[f"side_{name}"] = out
     return columns

@@ -63,7 +63,7 @@ def news(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array
     told = np.lexsort((event[order], ts_ns[order], known_ns[order]))
     told = told[is_actual[order][told]]
     known_ns, ts_ns = known_ns[order][told], ts_ns[order][told]
-    walked = Rows(np.array([0, told.size]), ts_ns, known_ns, np.full(told.size, joins.NEVER_NS), surprise[told])
+    walked = Rows(np.array([0, told.size]), ts_ns, known_ns, np.zeros(0, dtype=np.int64), surprise[told])
     place = joins.newest(keys, walked, int(cfg.max_staleness_hours * NS_PER_HOUR))
     age = joins.take(walked.known_ns.astype(np.float64), place)
     np.subtract(keys.known_ns, age, out=age)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int64Array
 from plusultra_core.data.fx import RATE_FIELD, RATES
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 else:
     from numba import njit
 
+T = TypeVar("T", bound=np.generic)
 NEVER_NS = np.iinfo(np.int64).max
 NOBODY, STRANGER = -1, -2
 MONEY = "money"
@@ -44,6 +46,7 @@ class Rows(NamedTuple):
     ts_ns: Int64Array
     known_ns: Int64Array
     expires_ns: Int64Array
+    """Empty where none expires."""
     value: Float64Array
 
 
@@ -109,26 +112,33 @@ def _counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> BoolArr
     return late | recent
 
 
-def own_rows(table: Beside, rows: Int64Array, scale: float = 1.0) -> Rows:
-    """Of some rows those that belong to a symbol of the keys, in the order of the symbols; values times `scale`."""
-    owner = table.owner[rows]
-    if (owner < 0).any():
-        rows, owner = rows[owner >= 0], owner[owner >= 0]
-    return _ordered(owner, table, rows, len(table.keys.symbols), scale)
+def own_rows(table: Beside, rows: Int64Array, value: Float64Array | None = None) -> Rows:
+    """Of some rows, which rise, those that belong to a symbol of the keys, in the order of the symbols; with other values, if given."""
+    owner, value = picked(table.owner, rows), picked(table.value, rows) if value is None else value
+    if (strange := owner < 0).any():
+        rows, owner, value = rows[~strange], owner[~strange], value[~strange]
+    return _ordered(owner, table, rows, len(table.keys.symbols), value)
 
 
-def wide_rows(table: Beside, rows: Int64Array, scale: float = 1.0) -> Rows:
-    """Some rows, whatever their symbol, as one series for every symbol; values times `scale`."""
-    return _ordered(np.zeros(rows.size, dtype=np.int64), table, rows, 1, scale)
+def wide_rows(table: Beside, rows: Int64Array, value: Float64Array | None = None) -> Rows:
+    """Some rows, which rise, whatever their symbol, as one series for every symbol; with other values, if given."""
+    value = picked(table.value, rows) if value is None else value
+    return _ordered(np.broadcast_to(np.int64(0), rows.size), table, rows, 1, value)
 
 
-def aligned(table: Beside, rows: Int64Array, scale: float, max_staleness_ns: int) -> Float64Array:
-    """The value of some rows that counts at each key: a symbol's own, else that of rows without symbol."""
-    wide = table.owner[rows] == NOBODY
+def aligned(table: Beside, rows: Int64Array, value: Float64Array, max_staleness_ns: int) -> Float64Array:
+    """What counts at each key of the values of some rows, which rise: a symbol's own, else that of rows without symbol."""
+    wide = picked(table.owner, rows) == NOBODY
     if wide.all():
-        return _at(table.keys, wide_rows(table, rows, scale), max_staleness_ns)
-    out = _at(table.keys, own_rows(table, rows, scale), max_staleness_ns)
-    return fill(out, _at(table.keys, wide_rows(table, rows[wide], scale), max_staleness_ns)) if wide.any() else out
+        return _at(table.keys, wide_rows(table, rows, value), max_staleness_ns)
+    out = _at(table.keys, own_rows(table, rows, value), max_staleness_ns)
+    return fill(out, _at(table.keys, wide_rows(table, rows[wide], value[wide]), max_staleness_ns)) if wide.any() else out
+
+
+def picked(x: NDArray[T], rows: Int64Array) -> NDArray[T]:
+    """Values of rows that rise, in the memory where they are if the rows lie together."""
+    together = rows.size and rows[-1] - rows[0] + 1 == rows.size
+    return x[rows[0] : rows[-1] + 1] if together else x[rows]
 
 
 def money(keys: Keys, side: pl.DataFrame) -> Float64Array:
@@ -137,24 +147,23 @@ def money(keys: Keys, side: pl.DataFrame) -> Float64Array:
     if not mine.any():
         return np.broadcast_to(1.0, keys.known_ns.size)  # takes no memory
     table = beside(keys, kept(side, mine & (side.get_column("field") == RATE_FIELD)), None)
-    return aligned(table, np.arange(table.owner.size), 1.0, NEVER_NS)
+    return aligned(table, np.arange(table.owner.size), table.value, NEVER_NS)
 
 
 def _at(keys: Keys, rows: Rows, max_staleness_ns: int) -> Float64Array:
     return take(rows.value, newest(keys, rows, max_staleness_ns))
 
 
-def _ordered(owner: Int64Array, table: Beside, rows: Int64Array, num_owners: int, scale: float) -> Rows:
-    whole = rows.size == table.owner.size  # then they are all of it, as they lie
-    ts_ns, known_ns = (x if whole else x[rows] for x in (table.ts_ns, table.known_ns))
-    value = table.value if whole else table.value[rows]
-    expires_ns = np.full(rows.size, NEVER_NS) if table.expires_ns is None else table.expires_ns[rows]
-    value = value if scale == 1.0 else value * scale
+def _ordered(owner: Int64Array, table: Beside, rows: Int64Array, num_owners: int, value: Float64Array) -> Rows:
+    ts_ns, known_ns = picked(table.ts_ns, rows), picked(table.known_ns, rows)
+    expires_ns = np.zeros(0, dtype=np.int64) if table.expires_ns is None else picked(table.expires_ns, rows)
     if not in_order(owner, known_ns, ts_ns):
         order = np.lexsort((ts_ns, known_ns, owner))
-        owner, ts_ns, known_ns, expires_ns = (x[order] for x in (owner, ts_ns, known_ns, expires_ns))
+        owner, ts_ns, known_ns = (x[order] for x in (owner, ts_ns, known_ns))
         value = value[order]
-    return Rows(np.searchsorted(owner, np.arange(num_owners + 1)).astype(np.int64), ts_ns, known_ns, expires_ns, value)
+        expires_ns = expires_ns[order] if expires_ns.size else expires_ns
+    starts = np.array([0, rows.size]) if num_owners == 1 else np.searchsorted(owner, np.arange(num_owners + 1))
+    return Rows(starts.astype(np.int64), ts_ns, known_ns, expires_ns, value)
 
 
 @njit(cache=True)
@@ -211,8 +220,8 @@ def walk(
             while j < last and row_known_ns[j] <= known_ns[i]:
                 best = j if row_ts_ns[j] >= row_ts_ns[best] else best
                 j += 1
-            if j > first and known_ns[i] - row_known_ns[best] <= max_staleness_ns and known_ns[i] <= expires_ns[best]:
-                out[i] = best
+            if j > first and known_ns[i] - row_known_ns[best] <= max_staleness_ns:
+                out[i] = best if not expires_ns.size or known_ns[i] <= expires_ns[best] else -1
     return out
 
 
