@@ -148,8 +148,8 @@ _bools_2, _singles_2, _singles_3 = _array_of(types.boolean, 1, 2), _array_of(typ
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def _ask_ahead(w: Int64Array, s: Slots) -> None:
-    """Bring what the next step reads into the cache while the policy thinks: its bar and its market row lie anywhere."""
+def _ask(w: Int64Array, s: Slots) -> None:
+    """Bring what this step will read into the cache: the bars that it meets and the market rows behind them lie anywhere."""
     bars, rows = _floats(w[2 * _NUM_SLOTS + 14], (w[2 * _NUM_SLOTS + 15],)), _singles(w[48], (w[49],))
     num_assets, width = s.table.shape[1], s.table.shape[2]
     for e in range(s.t.size):
@@ -192,6 +192,7 @@ def step_episodes(action_E: Float64Array, w: Int64Array, x: Float64Array) -> int
     for e in range(num):
         if s.t[e] >= last and not s.done[e]:
             return STANDS_LAST
+    _ask(w, s)
     _call(w[called], (action_E, s.present, s.t, s.asset, s.weight, s.working, s.mark, s.equity, s.peak, x[0], s.request, s.before))
     k = 2 * _NUM_SLOTS
     wires = (
@@ -208,5 +209,4 @@ def step_episodes(action_E: Float64Array, w: Int64Array, x: Float64Array) -> int
     for e in range(num):
         s.heard[e] = s.present[s.t[e], s.asset[e]]
         num_ended += s.ended[e]
-    _ask_ahead(w, s)
     return num_ended
