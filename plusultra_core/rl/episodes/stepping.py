@@ -17,7 +17,8 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Ar
 from plusultra_core.rl.reward import RewardConfig, pay
 from plusultra_core.simulation import engine
 from plusultra_core.simulation import tiles as at
-from plusultra_core.simulation.kernel.wires import ask, wire
+from plusultra_core.simulation.kernel.lines import ask
+from plusultra_core.simulation.kernel.wires import wire
 from plusultra_core.simulation.observation import observe_single
 from plusultra_core.simulation.sizing import request_single
 
