@@ -137,6 +137,8 @@ def dump_make(
     """Write a dump."""
     if is_demo == is_synthetic:
         raise typer.BadParameter("choose one of --demo and --synthetic")
+    if path.exists():
+        raise typer.BadParameter(f"{path}: exists, and is not written over; name another file or remove it")
     with _said():
         if is_demo:
             from plusultra_core.data.samples.demo import make_demo

@@ -16,6 +16,7 @@ from plusultra_dagster.commands.serve import require_free
 from plusultra_dagster.places import Places
 
 REFUSED = 1
+USAGE = 2
 
 
 def call(*arguments: object) -> Result:
@@ -69,8 +70,8 @@ def test_a_synthetic_dump_is_the_same_for_the_same_seed(home: Places, tmp_path: 
 
 
 def test_making_a_dump_needs_one_kind(tmp_path: Path) -> None:
-    assert call("dump", "make", tmp_path / "x.sqlite").exit_code == 2
-    assert call("dump", "make", "--demo", "--synthetic", tmp_path / "x.sqlite").exit_code == 2
+    assert call("dump", "make", tmp_path / "x.sqlite").exit_code == USAGE
+    assert call("dump", "make", "--demo", "--synthetic", tmp_path / "x.sqlite").exit_code == USAGE
 
 
 @pytest.mark.parametrize("command", ["ui", "mlflow"])
@@ -101,3 +102,10 @@ def test_a_class_that_is_none_is_refused_before_the_dump_is_landed(home: Places,
     result = call("run", tiny_dump, "--asset-class", "equities", "--profile", "smoke")
     assert result.exit_code == REFUSED and "equities is none; expected of equity, etf" in result.output
     assert not list(home.landing.glob("*"))
+
+
+def test_a_dump_that_is_there_is_not_written_over(tiny_dump: Path) -> None:
+    before = tiny_dump.read_bytes()
+    result = call("dump", "make", "--synthetic", tiny_dump)
+    assert result.exit_code == USAGE and "not written over" in result.output
+    assert tiny_dump.read_bytes() == before

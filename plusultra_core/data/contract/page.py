@@ -21,7 +21,7 @@ _HEAD = """# The dump
 Written by `python -m plusultra_core.data.contract.page` from the code that reads dumps; do not edit.
 
 A dump is one SQLite file. `assets` and `series` must be there, everything else may be. `plusultra dump check FILE` says what the
-gate thinks of one; `plusultra dump make FILE` writes a sound one.
+gate thinks of one; `plusultra dump make --synthetic FILE` writes a sound one.
 
 - **Times** are UTC: text `YYYY-MM-DD HH:MM:SS[.fff]` (also with `T`, `Z` or an offset, which is converted with a warning) or
   integer epoch s, ms, us or ns; one notation a column. A bar is stamped with its close.
