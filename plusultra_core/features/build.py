@@ -192,15 +192,15 @@ def compute(
     names = sides.names_of(indicators)
     whole = _bar_arrays(span, indicators, side_tables, names, market, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
-    beside_bars = [spec for spec in alone if spec.sides]
+    with_sides = {spec.name for spec in alone if spec.sides}
     keys = span.bars.keys
     more = sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
     more |= sides.indicator_columns(keys, indicators, names, cfg.indicators)
     beside = {name: _single(span.new(more.pop(name))) for name in [*more]}
     ranked, traces = _ranked(whole, span, across, cfg.windows)
-    columns, others = _by_groups(whole, span, beside_bars, cfg.windows, None)
+    columns, others = _by_groups(whole, span, [spec for spec in alone if spec.name in with_sides], cfg.windows, None)
     whole = replace(whole, side={MONEY: whole.side[MONEY]})
-    plain, rest = _by_groups(whole, span, [spec for spec in alone if spec not in beside_bars], cfg.windows, None)
+    plain, rest = _by_groups(whole, span, [spec for spec in alone if spec.name not in with_sides], cfg.windows, None)
     columns |= plain | ranked
     return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)
 

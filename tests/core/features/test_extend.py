@@ -16,6 +16,7 @@ from plusultra_core.errors import ContractError
 from plusultra_core.features import build as build_module
 from plusultra_core.features.build import FeaturesConfig, build
 from plusultra_core.features.extend import Extended, Previous, extend
+from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, read_state, state_bytes
 from plusultra_core.market import MarketConfig
 
@@ -162,14 +163,14 @@ def test_a_new_day_is_the_only_thing_computed_but_for_the_way_there(long: Frames
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("windows", [(4, 10, 40), (4, 61, 62), (15, 16, 17), (5, 21, 63)])
+@pytest.mark.parametrize("windows", [(4, 10, 40), (4, 61, 62), (15, 16, 17), (5, 21, 63), (4, 47, 48), (5, 62, 79)])
 def test_the_way_to_a_new_day_is_long_enough_for_any_windows(
     long: Frames, smoke: FeaturesConfig, market: Callable[[str], MarketConfig], windows: tuple[int, int, int]
 ) -> None:
     sizes = dict(zip(("short", "medium", "long"), windows, strict=True))
     cfg = dataclasses.replace(smoke, windows=dataclasses.replace(smoke.windows, **sizes))
     settled = {"market": market("crypto"), "cfg": cfg}
-    for cut in cuts(long, 0.8, 0.81, 0.84):
+    for cut in cuts(long, *(0.75 + 0.0026 * phase for phase in range(BLOCK))):
         early = until(long, cut)
         before = extend(None, **early, **settled)
         extended = extend(Previous(**early, features=before.features, state=before.state), **long, **settled)

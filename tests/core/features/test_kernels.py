@@ -189,3 +189,23 @@ def test_a_build_that_begins_at_a_block_says_the_same_to_the_last_bit() -> None:
         one = np.asarray(kernel(values, whole, *args))[..., begin + window + BLOCK :]
         two = np.asarray(kernel(values[begin:], part, *args))[..., window + BLOCK :]
         np.testing.assert_array_equal(one, two, err_msg=str(kernel))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_new_values_are_kept_in_a_row_and_none_that_is_not_finite(dtype: type[np.floating[Any]]) -> None:
+    value = np.array([1.0, 2.0, math.inf, 4.0, 1e300, 0.1, 7.0])
+    starts, num_done = np.array([0, 3, 3, 7]), np.array([1, 0, 1])
+    for kernel in (kernels.store, getattr(kernels.store, "py_func", kernels.store)):
+        out: np.ndarray[Any, Any] = np.zeros(5, dtype=dtype)
+        with np.errstate(over="ignore"):
+            kernel(value, starts, num_done, out)
+        large = 1e300 if dtype is np.float64 else math.nan
+        np.testing.assert_array_equal(out, np.array([2.0, math.nan, large, 0.1, 7.0]).astype(dtype))
+
+
+def test_quotients_and_logarithms_are_of_what_is_above_zero() -> None:
+    x = np.array([-1.0, 0.0, math.nan, 2.0, math.inf])
+    close = np.array([math.nan, math.nan, math.nan, 0.5, 0.0])
+    np.testing.assert_array_equal(both(kernels.ratio, np.ones(5), x), close)
+    np.testing.assert_array_equal(kernels.log(x), [math.nan, math.nan, math.nan, math.log(2.0), math.inf])
+    np.testing.assert_array_equal(both(kernels.above_zero, x)[3:], x[3:])
