@@ -1,6 +1,6 @@
 """What PPO earns of the optimum after so many samples in Garleanu and Pedersen's world, from scratch and warm-started.
 
-    OMP_NUM_THREADS=1 python benchmarks/ppo_learning.py [SEEDS]
+    OMP_NUM_THREADS=1 python benchmarks/ppo_learning.py [SEEDS] [LEARNING_RATE]
 
 The world, the optimum and the warm start are those of `tests/core/rl/test_optimum.py`. A linear forecaster is fitted to 80,000
 bars of history, sized by what pays best over its horizon, and cloned; then PPO goes on as it does from scratch. Prints a
@@ -44,11 +44,11 @@ def curves(optimum: ModuleType, run: Any, horizon: int | None, num_seeds: int) -
     return np.mean(found, axis=0), [optimum.first_at(values, 0.9) for values in found], spent
 
 
-def main(num_seeds: int) -> None:
-    """Print the table."""
+def main(num_seeds: int, learning_rate: float) -> None:
+    """Print the table; the rate is that of all rows, held."""
     torch.set_num_threads(1)
     optimum = load("test_optimum")
-    run = replace(load("conftest").RUN.ppo, learning_rate=1e-3, gamma=optimum.GAMMA, gae_lambda=0.95)
+    run = replace(load("conftest").RUN.ppo, learning_rate=learning_rate, gamma=optimum.GAMMA, gae_lambda=0.95)
     samples = SIZE[0] * SIZE[1]
     print("| start | " + " | ".join(f"{number * samples // 1000} k" for number in AFTER) + " | samples to 90 %, by seed | CPU-s |")
     print("| --- |" + " ---: |" * (len(AFTER) + 2))
@@ -59,4 +59,5 @@ def main(num_seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    seeds, rate = [*sys.argv[1:], *("5", "1e-3")[len(sys.argv[1:]) :]]
+    main(int(seeds), float(rate))
