@@ -13,7 +13,7 @@ from plusultra_core.inference.strategies import Decide, by_policy, unguarded
 from plusultra_core.inference.trace import Stage, open_stage, rules_of, run_locked
 from plusultra_core.job import Job, Progress
 from plusultra_core.simulation.records import COSTS, Step
-from plusultra_core.simulation.worlds.specs import Past, World, draw_worlds, open_past
+from plusultra_core.simulation.worlds.specs import Past, World, draw_worlds, open_past, uncounted
 from plusultra_core.simulation.worlds.sweep import Loop, Player, Scenarios, Terms, View, run_scenarios
 from plusultra_core.simulation.worlds.tally import NUMBERS, TERMS
 
@@ -176,6 +176,9 @@ def summarise(found: Scenarios, past: Past, stage: Stage) -> dict[str, Any]:
         "order": list(entries),
         "families": entries,
         "left_out": sorted({*made_of, "crisis", "bootstrap"} - set(entries)),
+        "short_history": [
+            {"symbol": panel.symbols[n], "num_bars": num_bars, "first_ns": int(ts_ns[first])} for n, num_bars, first in uncounted(past)
+        ],
         "crises": [
             {"rule": c.rule, "start_ns": int(ts_ns[c.first]), "end_ns": int(ts_ns[c.first + c.num_bars - 1]), "size": c.size}
             for c in sorted(crises, key=lambda c: (c.rule, -c.size, c.first))

@@ -102,6 +102,12 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     if summary["left_out"]:
         left = ", ".join(map(plain, summary["left_out"]))
         lines.append(f"Left out, for this market charges no funding or has too little history: {left}.")
+    if short := summary["short_history"]:
+        told = ", ".join(f"{asset['symbol']} ({count(asset['num_bars'])} bars, from {iso(asset['first_ns'])[:10]} on)" for asset in short)
+        lines.append(
+            f"With little or no history before the span, and so not counted on in it: {told}. In crises and resampled worlds they trade "
+            "in those bars alone that they had."
+        )
     return lines
 
 

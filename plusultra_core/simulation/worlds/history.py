@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
-from plusultra_core.errors import ContractError
 from plusultra_core.simulation.liquidity.currency import results_from
 from plusultra_core.simulation.records import MarketArrays
 
@@ -27,21 +26,38 @@ class Crisis(NamedTuple):
     """By its rule: depth of the fall, volatility or dispersion per bar."""
 
 
-def eligible_rows(market: MarketArrays, start: int, min_assets_frac: float) -> BoolArray:
-    """Bars before `start` that may come again: enough of the assets that are there at `start` trade in them, and did in the bar before.
+class Common(NamedTuple):
+    """The history that assets have in common."""
 
-    Shapes  result (start,).
+    counted_N: BoolArray
+    """Assets that are there at the start and are counted on in it."""
+    eligible_T: BoolArray
+    """Bars before the start that may come again; none where there is no history."""
+
+
+def common_history(market: MarketArrays, start: int, min_assets_frac: float) -> Common:
+    """Bars before `start` that may come again: enough of the counted assets trade in them, and did in the bar before.
+
+    Of the assets that are there at `start` those with the most bars are counted, so many that bars x assets is largest (the more of
+    equals): an asset that was listed yesterday does not take the years of the others, nor does an old one alone take their names.
+    Shapes  counted (N,), eligible (start,).
     Looks   at rows <= start.
-    Raises  ContractError when no row is left.
     """
-    here_N = present(market, start)
-    least = min_assets_frac * max(1, int(here_N.sum()))
-    enough_T = market.tradable[:start, here_N].sum(axis=1) >= least
-    eligible: BoolArray = np.zeros(start, dtype=np.bool_)
-    eligible[1:] = enough_T[1:] & enough_T[:-1]
-    if not eligible.any():
-        raise ContractError(f"worlds: no bar before {start} has {min_assets_frac:.0%} of the assets; lower min_assets_frac")
-    return eligible
+    here_N = np.flatnonzero(present(market, start))
+    longest_M = here_N[np.argsort(-market.tradable[:start, here_N].sum(axis=0), kind="stable")]
+    traded_T = np.zeros(start, dtype=np.int64)
+    eligible_T: BoolArray = np.zeros(start, dtype=np.bool_)
+    num_counted, largest = 0, 1
+    for m, asset in enumerate(longest_M.tolist(), start=1):
+        traded_T += market.tradable[:start, asset]
+        enough_T = traded_T >= min_assets_frac * m
+        both_T = enough_T[1:] & enough_T[:-1]
+        if m * int(both_T.sum()) >= largest:
+            num_counted, largest = m, m * int(both_T.sum())
+            eligible_T[1:] = both_T
+    counted_N: BoolArray = np.zeros(market.tradable.shape[1], dtype=np.bool_)
+    counted_N[longest_M[:num_counted]] = True
+    return Common(counted_N, eligible_T)
 
 
 def present(market: MarketArrays, start: int) -> BoolArray:
@@ -127,9 +143,11 @@ def volatility_states(market: MarketArrays, start: int, eligible_T: BoolArray) -
     traded_TN = market.tradable[:start]
     sigma_T = np.full(start, np.nan)
     rows = np.flatnonzero(eligible_T)
+    state: Int8Array = np.full(start, -1, dtype=np.int8)
+    if not rows.size:
+        return state
     sigma_T[rows] = np.nanmedian(np.where(traded_TN[rows], market.sigma[rows], np.nan), axis=1)
     bounds = np.quantile(sigma_T[rows], (1.0 / 3.0, 2.0 / 3.0))
-    state: Int8Array = np.full(start, -1, dtype=np.int8)
     state[rows] = np.searchsorted(bounds, sigma_T[rows], side="right")
     return state
 

@@ -12,7 +12,7 @@ from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.simulation.worlds.families import BootstrapConfig, CrisisConfig, EventConfig, PerturbationConfig, StressConfig
-from plusultra_core.simulation.worlds.history import STATES, Crisis, block_rows, eligible_rows, find_crises, present, volatility_states
+from plusultra_core.simulation.worlds.history import STATES, Crisis, block_rows, common_history, find_crises, present, volatility_states
 
 GAP, JUMP, FUNDING = 0, 1, 2
 EVENT_KINDS = {"gap": GAP, "jump": JUMP, "funding": FUNDING}
@@ -82,6 +82,8 @@ class Past(NamedTuple):
     eligible_T: BoolArray
     state_T: Int8Array
     seed: int
+    counted_N: BoolArray
+    """Assets with a history of their own: the others trade, where history comes again, only in those of its bars that they had."""
 
     @property
     def num_steps(self) -> int:
@@ -95,14 +97,25 @@ CALM = World("calm", "calm", UNCHANGED)
 def open_past(market: MarketArrays, start: int, end: int, min_assets_frac: float, seed: int) -> Past:
     """The past of a span whose first decision is taken at the close of bar `start` and whose last bar is end - 1.
 
-    Raises  ContractError when the span does not lie in the market or history has nothing to offer.
+    Raises  ContractError when the span does not lie in the market, or no asset trades in it.
     """
     if not 0 <= start < end - 1 <= market.ts_ns.size - 1:
         raise ContractError(f"worlds: expected 0 <= start < end - 1 < {market.ts_ns.size}, found {start} and {end}")
-    if start < 2:
-        return Past(market, start, end, np.zeros(start, dtype=np.bool_), np.full(start, -1, dtype=np.int8), seed)
-    eligible_T = eligible_rows(market, start, min_assets_frac)
-    return Past(market, start, end, eligible_T, volatility_states(market, start, eligible_T), seed)
+    if not market.tradable[start + 1 : end].any():
+        raise ContractError(f"worlds: no asset has a bar after {start} and before {end}, so there is nothing to stress; end later")
+    common = common_history(market, start, min_assets_frac)
+    return Past(market, start, end, common.eligible_T, volatility_states(market, start, common.eligible_T), seed, common.counted_N)
+
+
+def uncounted(past: Past) -> list[tuple[int, int, int]]:
+    """Assets of the span that history is not counted on for: (asset, bars that it has before the span, first bar of all).
+
+    They came too late, or had no bar of late; without one asset that is counted on, nothing of history comes again.
+    """
+    traded_TN = past.market.tradable
+    trades_N = traded_TN[past.start : past.end].any(axis=0)
+    found = np.flatnonzero(trades_N & ~past.counted_N).tolist()
+    return [(n, int(traded_TN[: past.start, n].sum()), int(traded_TN[:, n].argmax())) for n in found]
 
 
 def draw_worlds(past: Past, cfg: StressConfig, funding: bool) -> tuple[World, ...]:

@@ -8,11 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from plusultra_core.artifacts import Artifact
-from plusultra_core.inference.stress import LOOPED, UNGUARDED, families, players_of
+from plusultra_core.inference.stress import LOOPED, UNGUARDED, families, players_of, run_stress
 from plusultra_core.inference.trace import Stage, open_stage, rules_of, run_locked
 from plusultra_core.job import Job
 from plusultra_core.simulation.worlds.specs import CALM, draw_worlds, open_past
 from plusultra_core.simulation.worlds.sweep import Terms, run_scenarios
+from plusultra_core.windows.panel import publish_panel, replace
+
+
+class Silent:
+    """Progress that nobody reads."""
+
+    def report(self, message: str, **numbers: float) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +100,21 @@ def test_fans_hold_the_quantiles_of_the_paths_and_end_at_the_net_return(stress: 
     for family, entry in summary["families"].items():
         for name, numbers in entry["strategies"].items():
             assert last[family, name]["q_50"] == pytest.approx(1.0 + numbers["median"], abs=1e-6)
+
+
+def test_an_asset_that_begins_in_the_span_stops_nobody_and_is_named(stress: Artifact, chain: Any, stage: Stage) -> None:
+    assert json.loads((stress.path / "stress.json").read_text())["short_history"] == []
+    panel, first = chain.panel, stage.locked[0] + 2
+    young = {name: getattr(panel, name).copy() for name in ("open_NT", "high_NT", "low_NT", "close_NT", "tradable_NT", "anchor_NT")}
+    for values in young.values():
+        values[2, :first] = False if values.dtype == bool else np.nan
+    windows = publish_panel(replace(panel, **young), chain.base / "young", "windows", {}).path
+    job = Job("stress", "young", chain.settings(), {**chain.paths, "windows": windows}, chain.base / "young", chain.base, {})
+    run_stress(job, Silent())  # below the door that compares the digests of inputs: the forecasts were made of the older panel
+    summary = json.loads((chain.base / "young" / "young" / "stress.json").read_text())
+    assert summary["short_history"] == [{"symbol": panel.symbols[2], "num_bars": 0, "first_ns": int(panel.ts_ns_T[first])}]
+    assert summary["left_out"] == []
+    assert summary["history"]["eligible"] > 50
 
 
 def test_equal_jobs_give_equal_bytes_whatever_the_chunks_and_threads(stress: Artifact, chain: Any) -> None:

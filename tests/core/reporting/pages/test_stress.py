@@ -65,6 +65,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "order": list(FAMILIES),
         "families": entries,
         "left_out": ["funding_spikes"],
+        "short_history": [{"symbol": "NEW<b>", "num_bars": 3, "first_ns": 1_599_700_000 * 10**9}],
         "crises": [{"rule": "drawdown", "start_ns": 1_510_000_000 * 10**9, "end_ns": 1_512_000_000 * 10**9, "size": 0.2}],
         "capacity": dict.fromkeys(STRATEGIES, curve),
     }
@@ -106,6 +107,8 @@ def test_it_says_who_decided_how_and_what_was_left_out(artifact: Path, tmp_path:
     assert "Closed by force in some worlds: " in told
     assert "policy is no longer positive at a capital of 10,000,000" in told
     assert "funding spikes" in told
+    assert "not counted on in it: NEW<b> (3 bars, from 2020-09-10 on)." in told
+    assert "NEW<b>" not in text
     assert headline(summary_of(artifact)).startswith("In the worst of 31 worlds: policy ")
 
 

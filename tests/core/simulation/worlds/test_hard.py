@@ -10,7 +10,7 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.simulation.engine import backtest, build_rules
 from plusultra_core.simulation.market import check_market, with_delisting
 from plusultra_core.simulation.worlds.families import EventConfig, PerturbationConfig
-from plusultra_core.simulation.worlds.history import Crisis, eligible_rows
+from plusultra_core.simulation.worlds.history import Crisis, common_history
 from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
 from plusultra_core.simulation.worlds.specs import CALM, UNCHANGED, Past, World, open_past, perturb, stressed_costs, stressed_execution
 from plusultra_core.simulation.worlds.sweep import Player, Terms, run_scenarios
@@ -44,7 +44,7 @@ def dead(world: Any, num_dead: int) -> Any:
 
 
 def test_assets_that_died_long_ago_keep_no_bar_from_coming_again(world: Any) -> None:
-    assert np.flatnonzero(~eligible_rows(dead(world, 4), 200, 0.8)).tolist() == [0]
+    assert np.flatnonzero(~common_history(dead(world, 4), 200, 0.8).eligible_T).tolist() == [0]
 
 
 def test_an_event_of_one_asset_strikes_one_that_is_there(world: Any) -> None:

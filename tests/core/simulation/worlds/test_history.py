@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plusultra_core.errors import ContractError
 from plusultra_core.simulation.worlds.history import (
     STATES,
     block_rows,
     closes_before,
-    eligible_rows,
+    common_history,
     find_crises,
     volatility_states,
     window_drawdowns,
@@ -36,7 +35,7 @@ def planted(world: Any) -> Any:
 
 
 def test_the_finder_finds_what_was_planted_by_each_rule(planted: Any) -> None:
-    found = find_crises(planted, 260, eligible_rows(planted, 260, 0.8), 10, 1)
+    found = find_crises(planted, 260, common_history(planted, 260, 0.8).eligible_T, 10, 1)
     assert [crisis.rule for crisis in found] == ["drawdown", "volatility", "dispersion"]
     assert [crisis.first for crisis in found] == [60, 120, 180]
     assert found[0].size == pytest.approx(1.0 - np.exp(-0.3), abs=0.02)
@@ -44,14 +43,14 @@ def test_the_finder_finds_what_was_planted_by_each_rule(planted: Any) -> None:
 
 def test_what_comes_after_the_start_is_not_looked_at(planted: Any) -> None:
     other = planted._replace(close=np.where(np.arange(300)[:, None] >= 260, 1.0, planted.close))
-    eligible = eligible_rows(planted, 260, 0.8)
-    assert np.array_equal(eligible_rows(other, 260, 0.8), eligible)
+    eligible = common_history(planted, 260, 0.8).eligible_T
+    assert np.array_equal(common_history(other, 260, 0.8).eligible_T, eligible)
     assert find_crises(other, 260, eligible, 10, 3) == find_crises(planted, 260, eligible, 10, 3)
     assert np.array_equal(volatility_states(other, 260, eligible), volatility_states(planted, 260, eligible))
 
 
 def test_windows_of_a_rule_do_not_overlap_and_come_worst_first(planted: Any) -> None:
-    found = find_crises(planted, 260, eligible_rows(planted, 260, 0.8), 10, 4)
+    found = find_crises(planted, 260, common_history(planted, 260, 0.8).eligible_T, 10, 4)
     for rule in ("drawdown", "volatility", "dispersion"):
         own = [crisis for crisis in found if crisis.rule == rule]
         firsts = sorted(crisis.first for crisis in own)
@@ -61,7 +60,7 @@ def test_windows_of_a_rule_do_not_overlap_and_come_worst_first(planted: Any) -> 
 
 def test_one_asset_has_no_dispersion(world: Any) -> None:
     market = world.market(60, 1)
-    found = find_crises(market, 50, eligible_rows(market, 50, 1.0), 5, 2)
+    found = find_crises(market, 50, common_history(market, 50, 1.0).eligible_T, 5, 2)
     assert {crisis.rule for crisis in found} == {"drawdown", "volatility"}
 
 
@@ -81,11 +80,36 @@ def test_a_bar_that_few_assets_had_does_not_come_again(world: Any) -> None:
     absent[20, :3] = True
     prices = {name: np.where(absent, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
     market = market._replace(**prices, tradable=~absent)
-    eligible = eligible_rows(market, 30, 0.75)
+    eligible = common_history(market, 30, 0.75).eligible_T
     assert np.array_equal(np.flatnonzero(~eligible), [*range(11), 20, 21])
-    with pytest.raises(ContractError, match="lower min_assets_frac"):
-        halting = np.where((np.arange(40) % 2 == 0)[:, None], np.nan, market.close)
-        eligible_rows(market._replace(close=halting, tradable=np.isfinite(halting)), 30, 0.75)
+    halting = np.where((np.arange(40) % 2 == 0)[:, None], np.nan, market.close)
+    nothing = common_history(market._replace(close=halting, tradable=np.isfinite(halting)), 30, 0.75)
+    assert not nothing.eligible_T.any()
+    assert not nothing.counted_N.any()
+
+
+def listed(market: Any, first_N: list[int]) -> Any:
+    """The market where each asset has its first bar."""
+    absent = np.arange(len(market.close))[:, None] < np.array(first_N)
+    prices = {name: np.where(absent, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    return market._replace(**prices, tradable=~absent, volume=np.where(absent, 0.0, market.volume))
+
+
+@pytest.mark.parametrize("num_bars", [10, 1, 0])
+def test_an_asset_that_was_listed_of_late_does_not_take_the_years_of_the_others(world: Any, num_bars: int) -> None:
+    common = common_history(listed(world.market(300, 3), [0, 0, 260 - num_bars]), 260, 0.8)
+    assert common.counted_N.tolist() == [True, True, False]
+    assert np.flatnonzero(~common.eligible_T).tolist() == [0]
+
+
+def test_assets_are_counted_on_as_long_as_they_bring_more_than_they_take(world: Any) -> None:
+    market = listed(world.market(300, 6), [0, 0, 0, 20, 30, 200])  # the last brings itself, and takes bars of five others
+    common = common_history(market, 260, 1.0)
+    assert common.counted_N.tolist() == [True] * 5 + [False]
+    assert np.flatnonzero(common.eligible_T)[0] == 31
+    lenient = common_history(market, 260, 0.8)  # five of six are enough: it takes nothing
+    assert lenient.counted_N.all()
+    assert np.flatnonzero(lenient.eligible_T)[0] == 31
 
 
 def test_the_close_before_is_the_last_one_known(world: Any) -> None:
@@ -109,7 +133,7 @@ def test_rows_follow_each_other_within_a_block_and_blocks_have_their_length(fixe
 
 def test_a_path_of_one_state_has_rows_of_that_state_alone(planted: Any) -> None:
     market = planted._replace(sigma=np.where(np.arange(300)[:, None] % 90 < 30, 0.05, 0.01) * np.ones((1, 5)))
-    eligible = eligible_rows(market, 260, 0.8)
+    eligible = common_history(market, 260, 0.8).eligible_T
     state = volatility_states(market, 260, eligible)
     assert set(state[eligible].tolist()) <= set(range(len(STATES)))
     assert state[0] == -1

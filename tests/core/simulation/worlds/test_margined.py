@@ -14,7 +14,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.simulation.engine import backtest
 from plusultra_core.simulation.market import check_market, market_arrays
 from plusultra_core.simulation.records import COSTS
-from plusultra_core.simulation.worlds.history import eligible_rows, find_crises
+from plusultra_core.simulation.worlds.history import common_history, find_crises
 from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
 from plusultra_core.simulation.worlds.specs import CALM, EVERY_ASSET, GAP, UNCHANGED, Event, Past, World, open_past
 from plusultra_core.simulation.worlds.sweep import Player, Scenarios, Terms, run_scenarios
@@ -64,7 +64,7 @@ def test_a_stretched_pair_moves_as_much_more_in_its_own_price(pairs: Any, world:
 
 def test_the_crisis_of_a_pair_whose_unit_is_always_a_dollar_is_found(pairs: Any) -> None:
     past, _ = pairs
-    found = find_crises(past.market, START, eligible_rows(past.market, START, 1.0), 10, 1)
+    found = find_crises(past.market, START, common_history(past.market, START, 1.0).eligible_T, 10, 1)
     assert abs(next(crisis for crisis in found if crisis.rule == "drawdown").first - 40) <= 1
 
 

@@ -19,6 +19,7 @@ from plusultra_core.simulation.worlds.specs import (
     source_rows,
     stressed_costs,
     stressed_execution,
+    uncounted,
 )
 
 
@@ -84,6 +85,31 @@ def test_a_span_without_history_has_perturbations_alone(world: Any, stress: Stre
     assert not any(item.replaced for item in found)
     with pytest.raises(ContractError, match="expected 0 <= start"):
         open_past(market, 29, 30, 0.5, 7)
+
+
+def cut(market: Any, absent_TN: Any) -> Any:
+    prices = {name: np.where(absent_TN, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    return market._replace(**prices, tradable=~absent_TN, volume=np.where(absent_TN, 0.0, market.volume))
+
+
+@pytest.mark.parametrize("first", [59, 60, 70])
+def test_an_asset_without_a_history_is_named_and_the_others_are_stressed_in_theirs(world: Any, stress: StressConfig, first: int) -> None:
+    late = (np.arange(110) < first)[:, None] & (np.arange(3) == 1)
+    past = open_past(cut(world.market(110, 3), late), 60, 100, 0.8, 7)
+    assert uncounted(past) == [(1, 60 - min(first, 60), first)]
+    drawn = draw_worlds(past, stress, True)
+    assert {"crisis", "bootstrap"} <= {item.family for item in drawn}
+    rows = {int(row) for item in drawn if item.family == "bootstrap" for row in source_rows(item, past)}
+    assert len(rows) > 50  # of all years, not of the bars of the newcomer
+
+
+def test_without_any_history_there_are_perturbations_and_without_a_bar_nothing(world: Any, stress: StressConfig) -> None:
+    new = cut(world.market(110, 2), (np.arange(110) < 60)[:, None] & np.ones((1, 2), dtype=bool))
+    past = open_past(new, 60, 100, 0.8, 7)
+    assert [asset for asset, _, _ in uncounted(past)] == [0, 1]
+    assert not any(item.replaced for item in draw_worlds(past, stress, True))
+    with pytest.raises(ContractError, match="nothing to stress"):
+        open_past(cut(new, (np.arange(110) > 60)[:, None] & np.ones((1, 2), dtype=bool)), 60, 100, 0.8, 7)
 
 
 def test_rules_follow_their_factors_and_stay_when_nothing_changes(world: Any) -> None:
