@@ -163,7 +163,7 @@ def test_a_new_day_is_the_only_thing_computed_but_for_the_way_there(long: Frames
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("windows", [(4, 10, 40), (4, 61, 62), (15, 16, 17), (5, 21, 63), (4, 47, 48), (5, 62, 79)])
+@pytest.mark.parametrize("windows", [(4, 10, 40), (4, 61, 62), (15, 16, 17), (5, 21, 63), (4, 48, 49), (5, 21, 65), (5, 62, 79)])
 def test_the_way_to_a_new_day_is_long_enough_for_any_windows(
     long: Frames, smoke: FeaturesConfig, market: Callable[[str], MarketConfig], windows: tuple[int, int, int]
 ) -> None:
