@@ -13,7 +13,7 @@ from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Ar
 from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.guardrails.limits import ACTIVE
-from plusultra_core.models.bundle import Bundle, load_forecaster, make_module
+from plusultra_core.models.bundle import Bundle, load_forecaster, make_module, num_layers
 from plusultra_core.models.policies.acting import Acting, allowed_parts, book_parts
 from plusultra_core.models.policies.build import AnyPolicy, build
 from plusultra_core.models.policies.recipe import RecipeConfig
@@ -203,8 +203,8 @@ def policy_recipe(bundle: Bundle) -> RecipeConfig:
     raw: Any = bundle.config.get("policy")
     try:
         return config.parse(RecipeConfig, raw, "bundle.config.policy")
-    except ConfigError as error:
-        raise ArtifactError(f"{error}; train the policy again") from error
+    except (ConfigError, OverflowError, RecursionError) as error:
+        raise ArtifactError(f"{str(error)[:300]}; train the policy again") from error
 
 
 def load_policy(bundle: Bundle, num_slots: int) -> AnyPolicy:
@@ -219,6 +219,7 @@ def load_policy(bundle: Bundle, num_slots: int) -> AnyPolicy:
     def fresh() -> AnyPolicy:
         return build(recipe, forecaster, bundle.temperature, len(OWN_STATE), num_slots, 0)
 
-    policy = make_module(fresh, tensors)
+    own = num_layers(forecaster.cfg) if recipe.kind == "backbone" else 0
+    policy = make_module(fresh, tensors, 2 * recipe.size.num_layers + own)
     policy.eval()
     return policy

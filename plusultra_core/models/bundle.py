@@ -5,6 +5,7 @@ Loading refuses whatever is not exactly what the JSON declares; nothing is patch
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,18 @@ from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, Input
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
 HEADER = "bundle.json"
+HEADER_BYTES = 4 << 20
+"""Most of a header: it names features, symbols and tensors. Everything that it holds is read before anything of it is known."""
+LONGEST = {"features": 1 << 16, "tokens": 256, "symbols": 1 << 17, "horizons": 256, "temperature": 256}
+"""Most entries of its lists."""
+MOST_BARS = 1 << 20
+"""Of a window."""
+MOST_PAIRS = 1 << 26
+"""Of places that attention compares, in all blocks: what is kept for each pair stands in no tensor of the file."""
+_SENTENCE = 300
 Kind = Literal["pretrained", "supervised", "policy"]
 Module = TypeVar("Module", bound=nn.Module)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
 _KEYS = (
     "config",
     "features",
@@ -118,11 +129,15 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     if verify and artifacts.sha256_bytes(content) != header["weights"]:
         raise ArtifactError(f"{path / WEIGHTS}: sha256 is not the one in {HEADER}; train again")
     declared = header["tensors"]
+    if not isinstance(declared, dict):
+        raise ArtifactError(f"{path / HEADER}: tensors: expected a mapping, found {type(declared).__name__}; train again")
     found = _declare(tensors)
     for name in sorted(set(declared) | set(found)):
         if declared.get(name) != found.get(name):
-            raise ArtifactError(f"{path}: tensor {name}: expected {declared.get(name)}, found {found.get(name)}; train again")
+            told = str(declared.get(name))[:_SENTENCE]
+            raise ArtifactError(f"{path}: tensor {name[:_SENTENCE]}: expected {told}, found {found.get(name)}; train again")
     _check_finite(path, tensors)
+    _check_lists(path, header)
     try:
         bundle = Bundle(
             kind=header["kind"],
@@ -137,8 +152,8 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
             lineage=dict(header["lineage"]),
             tensors=tensors,
         )
-    except (ConfigError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path / HEADER}: {error}; train again") from error
+    except (ConfigError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ArtifactError(f"{path / HEADER}: {str(error)[:_SENTENCE]}; train again") from error
     _check_parts(path, bundle)
     return bundle
 
@@ -150,7 +165,7 @@ def load_forecaster(bundle: Bundle, prefix: str = "") -> Forecaster:
     """
     cfg = forecaster_config(bundle)
     tensors = {name[len(prefix) :]: tensor for name, tensor in bundle.tensors.items() if name.startswith(prefix)}
-    return make_module(lambda: build_forecaster(cfg, bundle.shape), tensors).eval()
+    return make_module(lambda: build_forecaster(cfg, bundle.shape), tensors, num_layers(cfg)).eval()
 
 
 def forecaster_config(bundle: Bundle) -> ForecasterConfig:
@@ -159,22 +174,36 @@ def forecaster_config(bundle: Bundle) -> ForecasterConfig:
     Raises  ArtifactError when it is not one.
     """
     try:
-        return config.parse(ForecasterConfig, bundle.config.get("forecaster"), "bundle.config.forecaster")
-    except ConfigError as error:
-        raise ArtifactError(f"{error}; train again") from error
+        cfg = config.parse(ForecasterConfig, bundle.config.get("forecaster"), "bundle.config.forecaster")
+    except (ConfigError, OverflowError, RecursionError) as error:
+        raise ArtifactError(f"{str(error)[:_SENTENCE]}; train again") from error
+    if cfg.hybrid is not None:
+        patches = math.ceil(bundle.shape.lookback / cfg.hybrid.patch_bars)
+        pairs = cfg.hybrid.num_blocks * patches * patches
+        if pairs > MOST_PAIRS:
+            raise ArtifactError(f"bundle.config.forecaster: attention may compare {MOST_PAIRS} pairs of patches, found more; train again")
+    return cfg
 
 
-def make_module(build: Callable[[], Module], tensors: dict[str, Tensor]) -> Module:
+def num_layers(cfg: ForecasterConfig) -> int:
+    """Layers that a config asks for by number; each of them has weights of its own."""
+    return 0 if cfg.hybrid is None else cfg.hybrid.num_blocks + len(cfg.hybrid.dilations)
+
+
+def make_module(build: Callable[[], Module], tensors: dict[str, Tensor], num_layers: int) -> Module:
     """The module that `build` makes, filled. It is declared without memory first: a config that asks for other weights than there
-    are, or for more than fits, is refused before it takes any.
+    are, or for more than fits, is refused before it takes any; and before that, one that asks for more layers than there are tensors.
 
     Raises  ArtifactError as `fill_module` does, and for sizes that no machine has.
     """
+    if num_layers > len(tensors):
+        raise ArtifactError(f"bundle.config: asks for more layers than the {len(tensors)} tensors can fill; train again")
     try:
         with torch.device("meta"):
             declared = _declare(build().state_dict())
-    except (RuntimeError, OverflowError) as error:
-        raise ArtifactError(f"bundle.config: asks for weights of impossible sizes ({str(error).splitlines()[0]}); train again") from error
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+        told = str(error).split("\n")[0][:_SENTENCE]
+        raise ArtifactError(f"bundle.config: asks for weights of impossible sizes ({told}); train again") from error
     _compare(declared, _declare(tensors))
     module = build()
     module.load_state_dict(tensors)
@@ -202,6 +231,8 @@ def _declare(tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name in sorted(tensors):
+        if tensors[name].dtype not in _DTYPES:
+            raise ArtifactError(f"{path}: tensor {name}: expected plain numbers, found {tensors[name].dtype}; train again")
         if not bool(torch.isfinite(tensors[name]).all()):
             raise ArtifactError(f"{path}: tensor {name}: expected finite weights, found NaN or infinity; train again")
 
@@ -214,23 +245,41 @@ def _check_parts(path: Path, bundle: Bundle) -> None:
         ("tokens", len(bundle.tokens) == len(shape.num_states)),
         ("horizons", len(bundle.horizons) == shape.num_horizons),
         ("temperature", len(bundle.temperature) == shape.num_horizons and all(0 < value < float("inf") for value in bundle.temperature)),
-        ("scaler.center", len(bundle.scaler.center) == shape.num_features),
-        ("scaler.scale", len(bundle.scaler.scale) == shape.num_features and all(value > 0 for value in bundle.scaler.scale)),
-        ("scaler.clip", bundle.scaler.clip > 0),
+        ("lookback", 1 <= shape.lookback <= MOST_BARS),
+        ("num_states", all(1 <= size < 1 << 31 for size in shape.num_states)),
+        ("scaler.center", len(bundle.scaler.center) == shape.num_features and all(map(math.isfinite, bundle.scaler.center))),
+        ("scaler.scale", len(bundle.scaler.scale) == shape.num_features and all(0 < value < math.inf for value in bundle.scaler.scale)),
+        ("scaler.clip", 0 < bundle.scaler.clip < math.inf),
     )
     for name, holds in checks:
         if not holds:
-            raise ArtifactError(f"{path}: {name} does not fit the bundle's shape {config.to_dict(shape)}; train again")
+            told = str(config.to_dict(shape))[:_SENTENCE]
+            raise ArtifactError(f"{path}: {name} does not fit the bundle's shape {told}; train again")
+
+
+def _check_lists(path: Path, header: dict[str, Any]) -> None:
+    """Raises  ArtifactError for lists that are none, too long, or of something else."""
+    for name, most in LONGEST.items():
+        values = header[name]
+        kinds: Any = int if name == "horizons" else (int, float) if name == "temperature" else str
+        if not isinstance(values, list) or len(values) > most or any(not isinstance(v, kinds) or isinstance(v, bool) for v in values):
+            raise ArtifactError(f"{path / HEADER}: {name}: expected a list of at most {most} plain values; train again")
+    if any(not 1 <= horizon <= MOST_BARS for horizon in header["horizons"]):
+        raise ArtifactError(f"{path / HEADER}: horizons: expected bars in [1, {MOST_BARS}]; train again")
 
 
 def _read_header(path: Path) -> dict[str, Any]:
     try:
+        size = (path / HEADER).stat().st_size
+        if size > HEADER_BYTES:
+            raise ArtifactError(f"{path / HEADER}: expected at most {HEADER_BYTES} bytes, found {size}; train again")
         header = json.loads((path / HEADER).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path / HEADER}: cannot be read ({error}); train again") from error
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        found = header.get("schema") if isinstance(header, dict) else type(header).__name__
+        found = str(header.get("schema"))[:_SENTENCE] if isinstance(header, dict) else type(header).__name__
         raise ArtifactError(f"{path / HEADER}: expected schema {SCHEMA}, found {found}; train again or migrate it in a named step")
     if sorted(header) != sorted(_KEYS):
-        raise ArtifactError(f"{path / HEADER}: keys {sorted(set(header) ^ set(_KEYS))} are missing or unknown; train again")
+        told = str(sorted(set(header) ^ set(_KEYS)))[:_SENTENCE]
+        raise ArtifactError(f"{path / HEADER}: keys {told} are missing or unknown; train again")
     return header
