@@ -23,7 +23,7 @@ from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "f6e9d4e400c1f584"
+COMPILED_WITH = "64e20e0aef56c0e7"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
@@ -91,6 +91,8 @@ def run_tile(
                 went = True
                 if told:
                     sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, True)
+                elif n == 1:
+                    sound = step_together(tile, whole, desk, asked, 1, bar, draw, rules, limits, False)
                 else:
                     sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, False)
         if not went:
@@ -107,6 +109,27 @@ def run_tile(
             else:
                 at.store_step(scratch, (step * size if every else 0) + first * num_slots, n, num_slots, out)
     at.store_tile(block, first, n, num_slots, scratch)
+
+
+@njit(error_model="numpy", _nrt=False)
+def run_group(
+    world: World, rows: Rows, block: Block, scratch: Scratch, request: Float64Array, low: int, above: int, high: int, num_slots: int,
+    begin: int, end: int, rules: Rules, limits: Limits, form: int, out: Step, every: bool, books: Float64Array, far: bool,
+) -> None:  # fmt: skip
+    """Carry accounts low to above through steps begin to end: bars that are calm in one go, the others tile by tile."""
+    wait = 1
+    while begin < end:
+        went = 0
+        if form == CALM:
+            went = step_calm(world, rows, block, request, low, above - low, begin, end, rules, limits, scratch.calm, out, every, books, far)
+        begin += went
+        wait = 1 if went > 0 else min(2 * wait, MOST_WAIT)
+        stop = min(begin + wait, end) if form == CALM else end
+        for first in range(low, above if begin < stop else low, at.LANES):
+            n = min(at.LANES, above - first)
+            ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
+            run_tile(world, block, scratch, request, first, n, num_slots, begin, stop, rules, limits, form, out, every, books, far)
+        begin = stop
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, nogil=True)
@@ -128,16 +151,18 @@ def step_accounts(
         above, begin, wait = min(group + at.WIDE, high), 0, 1
         while begin < num_steps:
             went = 0
-            if form == CALM:
+            if (form == CALM) & (above - group > at.NARROW):
                 went = step_calm(
-                    world, rows, block, request, group, above - group, begin, num_steps, rules, limits, scratch.calm, out, every, books, far
-                )
+                    world, rows, block, request, group, above - group, begin, num_steps, rules, limits, scratch.calm, out, every, books,
+                    far,
+                )  # fmt: skip
             begin += went
             wait = 1 if went > 0 else min(2 * wait, MOST_WAIT)
-            end = min(begin + wait, num_steps) if form == CALM else num_steps
-            for first in range(group, above if begin < end else group, at.LANES):
-                n = min(at.LANES, above - first)
-                ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
-                run_tile(world, block, scratch, request, first, n, num_slots, begin, end, rules, limits, form, out, every, books, far)
+            end = min(begin + wait, num_steps) if (form == CALM) & (above - group > at.NARROW) else num_steps
+            for first in range(group, above if begin < end else group, at.NARROW):
+                run_group(
+                    world, rows, block, scratch, request, first, min(first + at.NARROW, above), high, num_slots, begin, end, rules, limits,
+                    form, out, every, books, far,
+                )  # fmt: skip
             begin = end
     settle_lines()

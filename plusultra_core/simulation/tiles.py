@@ -14,7 +14,7 @@ from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step
 
-LANES, WIDE = 64, 256
+LANES, NARROW, WIDE = 64, 256, 1024
 
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (

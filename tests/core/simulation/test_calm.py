@@ -107,14 +107,15 @@ def test_calm_bars_are_the_reference(world: Any, reference: Any, num_accounts: i
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_chunks_and_threads_change_nothing_of_calm_bars(world: Any, threads: int) -> None:
-    market = world.market(30, 301, seed=8, half_spread_bps=4.0)
-    request = asked(np.random.default_rng(1), 300, 1.5, 0.1, 0.001)
-    one, _ = paired(world, 300, market, {})
+@pytest.mark.parametrize(("num_accounts", "wild"), [(300, 0.001), (1300, 0.0), (1300, 1e-5)])
+def test_chunks_and_threads_change_nothing_of_calm_bars(world: Any, threads: int, num_accounts: int, wild: float) -> None:
+    market = world.market(30, num_accounts + 1, seed=8, half_spread_bps=4.0)
+    request = asked(np.random.default_rng(1), num_accounts, 1.5, 0.1, wild)
+    one, _ = paired(world, num_accounts, market, {})
     one.run(request, None, None)
-    cut = Environment(market, 300, 1, NS_PER_DAY, one.cfg, replace(world.free, fee_bps=5.0, fee_min_ccy=1.0), world.wide, threads)
-    rows = np.arange(300)
-    cut.reset(rows, np.full(300, 1), rows[:, None] + 1, rows)
+    cut = Environment(market, num_accounts, 1, NS_PER_DAY, one.cfg, replace(world.free, fee_bps=5.0, fee_min_ccy=1.0), world.wide, threads)
+    rows = np.arange(num_accounts)
+    cut.reset(rows, np.full(num_accounts, 1), rows[:, None] + 1, rows)
     for part in np.split(request, [1, 2, 11]):
         cut.run(part, None, None)
     for name, expected in one.accounts._asdict().items():
