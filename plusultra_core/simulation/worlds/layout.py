@@ -96,7 +96,7 @@ def lay_worlds(ground: Ground, worlds: tuple[World, ...], bars: dict[str, Any]) 
     """
     market, num_assets = ground.past.market, ground.mark_N.size
     width = len(worlds) * num_assets
-    if bars["close"].shape[1] != width:
+    if bars["close"].shape != (ground.num_rows, width):
         bars = {name: array.reshape(-1)[: ground.num_rows * width].reshape(ground.num_rows, width) for name, array in bars.items()}
     rows_WK = np.stack([source_rows(world, ground.past) for world in worlds])
     factors_WF = np.array([world.factors for world in worlds], dtype=np.float64)

@@ -15,7 +15,7 @@ from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.engine import Environment, SimulationConfig
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
-from plusultra_core.simulation.tiles import LANES
+from plusultra_core.simulation.tiles import LANES, NUM_SLOT, NUM_WHOLE
 from plusultra_core.simulation.worlds.layout import Ground, apart, empty_bars, lay_worlds, open_ground
 from plusultra_core.simulation.worlds.specs import Factors, Past, World, stressed_costs, stressed_execution
 from plusultra_core.simulation.worlds.tally import NUMBERS, TERMS, Tally
@@ -23,6 +23,8 @@ from plusultra_core.simulation.worlds.tally import NUMBERS, TERMS, Tally
 _BLOCK_STEPS = 64
 """Bars of a call: their requests and books lie in the cache."""
 _LEDGER_STEPS = 16
+_SCRATCH_BYTES = 8 * (NUM_SLOT + NUM_WHOLE)
+"""Of the tile of a thread, for each asset."""
 
 
 class Seat(NamedTuple):
@@ -155,16 +157,23 @@ class Sweep:
             groups = [((p,), True) for p in range(len(players)) if p not in fixed]
             by_guard = groupby(sorted(fixed, key=lambda p: repr(players[p].guard)), key=lambda p: repr(players[p].guard))
             for group, looped in [*groups, *((tuple(found), False) for _, found in by_guard)]:
-                room = (chunk_mib << 20) // self._grounds[looped].bytes_per_world
-                width = max(1, min(room, LANES // len(group)))
+                num_assets = players[0].target_KA.shape[1]
+                room = (chunk_mib << 20) - num_assets * _SCRATCH_BYTES
+                each = self._grounds[looped].bytes_per_world + len(group) * num_assets * self._bytes_per_slot(looped)
+                width = max(1, min(room // each, LANES // len(group)))
                 for first in range(0, len(same), width):
                     yield Chunk(same[first : first + width], group, looped)
+
+    def _bytes_per_slot(self, looped: bool) -> int:
+        """Memory of an asset of an account: its state, and what a call of some steps is asked and writes."""
+        steps = 1 if looped else _LEDGER_STEPS if self._with_costs else _BLOCK_STEPS
+        return 8 * (len(Accounts._fields) + len(Step._fields) + steps * (1 + 2 * self._with_costs * len(Step._fields)))
 
     def carry(self, chunk: Chunk) -> None:
         """Lay the worlds of a chunk, carry its accounts through them, keep their numbers."""
         ground = self._grounds[chunk.looped]
         worlds = tuple(self._found.worlds[w] for w in chunk.rows_W)
-        market = lay_worlds(ground, worlds, self._bars(ground, chunk, len(worlds)))
+        market = lay_worlds(ground, worlds, self._bars(ground, len(worlds)))
         players = [self._players[p] for p in chunk.players_P]
         env = self._environment(ground, market, worlds[0].factors, players[0].guard, len(worlds), len(players))
         tally = Tally(env.cfg.initial_capital_ccy, len(worlds) * len(players), self._found.path_steps_K)
@@ -225,13 +234,14 @@ class Sweep:
             if self._with_costs:
                 tally.add_step(Step._make(field[None] for field in last), given_back(env, 1, self._past.num_steps - tally.steps))
 
-    def _bars(self, ground: Ground, chunk: Chunk, num_worlds: int) -> dict[str, Any]:
-        """This thread's memory for worlds on this ground, made anew only where it is too small."""
-        held = getattr(self._memory, "bars", {})
-        if chunk.looped not in held or held[chunk.looped]["close"].shape[1] < num_worlds * ground.mark_N.size:
-            held[chunk.looped] = empty_bars(ground, num_worlds)
+    def _bars(self, ground: Ground, num_worlds: int) -> dict[str, Any]:
+        """This thread's memory for worlds on any ground, made anew only where it is too small."""
+        held: dict[str, Any] = getattr(self._memory, "bars", {})
+        if not held or held["close"].size < num_worlds * ground.num_rows * ground.mark_N.size:
+            held.clear()  # what is too small is let go before there is more
+            held.update(empty_bars(ground, num_worlds))
             self._memory.bars = held
-        return dict(held[chunk.looped])
+        return dict(held)
 
 
 def given_back(env: Environment, num_steps: int, num_left: int) -> Float64Array | None:

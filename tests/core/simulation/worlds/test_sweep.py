@@ -199,6 +199,28 @@ def test_memory_does_not_grow_with_the_number_of_worlds(world: Any, stress: Any,
     assert many < 3 * (4 << 20)
 
 
+@pytest.mark.parametrize(("num_bars", "start", "num_assets", "num_players"), [(40, 10, 200, 8), (120, 60, 20, 8), (1500, 1000, 20, 2)])
+@pytest.mark.parametrize("closed", [False, True])
+def test_memory_is_that_of_the_chunk_with_many_assets_policies_and_bars_and_in_closed_loops(
+    world: Any, terms: Terms, num_bars: int, start: int, num_assets: int, num_players: int, closed: bool
+) -> None:
+    past = open_past(world.market(num_bars, num_assets), start, num_bars - 1, 0.5, 7)
+    target = np.full((past.num_steps, num_assets), 0.5 / num_assets)
+
+    def opens(num_accounts: int) -> Any:
+        return lambda t, view, last: np.full((num_accounts, num_assets), 0.5 / num_assets)
+
+    players = [Player(f"p{k}", world.wide, target, opens if closed and k else None) for k in range(num_players)]
+    drawn = [World("s", f"s/{k}", UNCHANGED._replace(sigma=2.0)) for k in range(24)]
+    run(past, drawn[:1], players, terms)
+    given = 12 * 8 * num_bars * num_assets  # the market once more, for what every world is laid on
+    tracemalloc.start()
+    run(past, drawn, players, terms, chunk_mib=16)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (16 << 20) + given
+
+
 def test_targets_that_do_not_fit_the_span_are_refused(past: Past, players: list[Player], terms: Terms) -> None:
     short = players[0]._replace(target_KA=players[0].target_KA[:-1])
     with pytest.raises(ContractError, match="p0: expected targets of"):
