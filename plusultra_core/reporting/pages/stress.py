@@ -186,7 +186,7 @@ def _facts(summary: Mapping[str, Any], names: list[str]) -> list[tuple[str, str,
 def _overview(stress: Stress, names: list[str]) -> Section:
     summary, traded = stress.summary, [name for name in names if name != _SILENT]
     found, maps = summary["families"], []
-    for key, title in (("median", "Median net return"), ("q05", "Net return of the 5 % worst worlds")):
+    for key, title in (("median", "Median net return"), ("q05", "Net return that 5 % of the worlds fall short of")):
         values = {family: _f32([found[family]["strategies"][name][key] for name in traded]) for family in summary["order"]}
         series = tuple(Series(plain(family), tuple(map(plain, traded)), y, COLOURS["total"]) for family, y in values.items())
         maps.append(Chart(f"map-{key}", title, "diverging", series, percent=True))
@@ -201,7 +201,7 @@ def _overview(stress: Stress, names: list[str]) -> Section:
         worst = (percent(found[family]["strategies"][name]["q05"]) for name in traded)
         rows.append((plain(family), count(found[family]["num_worlds"]), described(family, found[family]), *worst))
     tables = (
-        Table("Net return of the 5 % worst worlds", columns, tuple(rows), text_columns=3),
+        Table("Net return that 5 % of the worlds fall short of", columns, tuple(rows), text_columns=3),
         _capacity(summary, traded),
         _crises(summary),
     )
