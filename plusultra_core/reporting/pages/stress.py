@@ -98,7 +98,9 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         lines.append("No account was closed by force in any world.")
     for name, curve in summary["capacity"].items():
         if name in ("policy", "sized_hybrid") and (end := capacity_end(curve)) is not None:
-            lines.append(f"The net Sharpe of {plain(name)} is no longer positive at a capital of {money(end)}.")
+            idles = any(point["capital_ccy"] == end and not point["turnover"] for point in curve)
+            why = ": nothing is traded there" if idles else ""
+            lines.append(f"The net Sharpe of {plain(name)} is no longer positive at a capital of {money(end)}{why}.")
     if summary["left_out"]:
         left = ", ".join(map(plain, summary["left_out"]))
         lines.append(f"Left out, for this market charges no funding or has too little history: {left}.")

@@ -112,6 +112,13 @@ def test_it_says_who_decided_how_and_what_was_left_out(artifact: Path, tmp_path:
     assert headline(summary_of(artifact)).startswith("In the worst of 31 worlds: policy ")
 
 
+def test_who_no_longer_trades_at_a_capital_is_not_said_to_lose_there(artifact: Path) -> None:
+    summary = summary_of(artifact)
+    for point in summary["capacity"]["policy"][2:]:
+        point |= {"sharpe": 0.0, "turnover": 0.0}
+    assert "positive at a capital of 10,000,000: nothing is traded there." in " ".join(sentences(summary))
+
+
 def test_a_family_is_told_by_what_it_is_made_of(artifact: Path) -> None:
     entry = summary_of(artifact)["families"]["crash"]
     assert (
