@@ -159,7 +159,7 @@ def _trace(metrics: Metrics) -> dict[str, Any]:
 
 
 def _stress(metrics: Metrics) -> dict[str, Any]:
-    """Median and 5 % worst return by family and strategy, what capital does to the policy, and of each strategy the worst world."""
+    """Median and 5 % quantile of the return by family and strategy, what capital does to the policy, and of each strategy the worst world."""
     found = {tuple(name.rsplit(".", 2)): value for name, value in metrics.items() if not name.startswith("capacity.")}
     families, strategies = dict.fromkeys(key[0] for key in found), sorted({key[1] for key in found})
 
@@ -170,7 +170,7 @@ def _stress(metrics: Metrics) -> dict[str, Any]:
     worst = {f"worst.{name}.return": min(v for k, v in found.items() if k[1:] == (name, "worst")) for name in strategies}
     closed = {f"worst.{name}.liquidated": max(v for k, v in found.items() if k[1:] == (name, "liquidated")) for name in strategies}
     line = {"net Sharpe of the policy by capital": sparkline([curve[factor] for factor in sorted(curve)])} if curve else {}
-    return {"median returns": grid("median"), "returns of the 5 % worst worlds": grid("q05"), **line, **finite(worst | closed)}
+    return {"median returns": grid("median"), "5 % quantile of returns": grid("q05"), **line, **finite(worst | closed)}
 
 
 def _forecasts(metrics: Metrics) -> dict[str, Any]:

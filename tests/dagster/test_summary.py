@@ -67,7 +67,7 @@ def test_stress_is_a_table_of_families_and_the_worst_of_each_strategy() -> None:
     }  # fmt: skip
     found = summary.station("stress", metrics, [])
     assert cells(found["median returns"]) == [{"family": "calm", "policy": "0.1"}, {"family": "crash", "policy": "-0.1"}]
-    assert cells(found["returns of the 5 % worst worlds"])[1] == {"family": "crash", "policy": "-0.2"}
+    assert cells(found["5 % quantile of returns"])[1] == {"family": "crash", "policy": "-0.2"}
     assert "net Sharpe of the policy by capital" in found
     assert plotted(found) == {"worst.policy.return": -0.3, "worst.policy.liquidated": 0.5}
 
