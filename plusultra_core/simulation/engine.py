@@ -232,7 +232,8 @@ class Environment:
         flat = self._nothing if out is None else self._wired(out)
         rows = self._no_books if books is None else books.reshape(-1)
         request = request_SEA.reshape(-1)
-        form = CALM if self._form == SPARE and (out is None or tells_little(out)) else self._form
+        little = out is None or (tells_little(out) and out.fill.size > accounts.asset_EA.size)  # calm bars write whole ledgers alone
+        form = CALM if self._form == SPARE and little else self._form
 
         def carry(low: int, high: int, scratch: Int64Array) -> None:
             wires = (self._wires[0], self._wires[1], scratch, flat, self._wires[2])

@@ -1,6 +1,7 @@
 """Calm bars: what goes through them without the tile is the whole step and the reference, bit for bit, and nothing goes that must not."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,15 @@ def test_chunks_and_threads_change_nothing_of_calm_bars(world: Any, threads: int
     market = world.market(30, num_accounts + 1, seed=8, half_spread_bps=4.0)
     request = asked(np.random.default_rng(1), num_accounts, 1.5, 0.1, wild)
     one, _ = paired(world, num_accounts, market, {})
-    one.run(request, None, None)
+    whole, parts = empty_step(request.shape, COLUMNS), empty_step(request.shape, COLUMNS)
+    one.run(request, whole, None)
     cut = Environment(market, num_accounts, 1, NS_PER_DAY, one.cfg, replace(world.free, fee_bps=5.0, fee_min_ccy=1.0), world.wide, threads)
     rows = np.arange(num_accounts)
     cut.reset(rows, np.full(num_accounts, 1), rows[:, None] + 1, rows)
-    for part in np.split(request, [1, 2, 11]):
-        cut.run(part, None, None)
+    for first, end in pairwise([0, 1, 2, 11, STEPS]):
+        cut.run(request[first:end], type(parts)._make(column[first:end] for column in parts), None)
+    for name in COLUMNS:
+        assert np.array_equal(getattr(parts, name), getattr(whole, name)), name
     for name, expected in one.accounts._asdict().items():
         assert np.array_equal(getattr(cut.accounts, name), expected, equal_nan=True), name
 
