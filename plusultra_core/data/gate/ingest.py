@@ -37,7 +37,8 @@ MOST_OWNERS = 20_000
 """Owners of a table beyond which no versions are kept."""
 _QUARANTINED = {"table": pl.String, "symbol": pl.String, "code": pl.String, "column": pl.String, "row": pl.Int64}
 _QUARANTINED |= dict.fromkeys(("timestamp", "value", "reason"), pl.String)
-_REMEDY = {"error": "fix the dump or exclude the symbol", "warning": "kept as it is"}
+_REMEDY = {"error": "fix the dump", "warning": "kept as it is"}
+_ASIDE = ", or set validation.mode to quarantine, which leaves the symbols out"
 PLACE, OWNER = "_place", "_owner"
 """Columns of rows on their way: the place in the dump's table, and the number of the owner's name."""
 
@@ -264,11 +265,12 @@ def tell(db: sqlite3.Connection, reader: Reader, told: Sequence[Broken], cfg: Va
     for rule in told:
         names = list(dict.fromkeys([*filter(None, (shape.time, shape.symbol)), *shape.keys, rule.column]))
         shown = tuple({name: plain(cells[at][name]) for name in names} for at in rule.tally.places[: cfg.sample_rows].tolist())
-        message = describe(f"{shape.table}.{rule.column}", rule.tally.count, shown, rule.expected, _REMEDY[rule.level])
+        symbols = rule.tally.told() if rule.by_symbol else None
+        remedy = _REMEDY[rule.level] + (_ASIDE if rule.level == "error" and symbols and cfg.mode == "strict" else "")
+        message = describe(f"{shape.table}.{rule.column}", rule.tally.count, shown, rule.expected, remedy)
         if rule.code == "offset_converted":
             message = f"{shape.table}.{rule.column}: {rule.expected}"
         message += " (the text is read as numbers)" if rule.code == "numeric_text" else ""
-        symbols = rule.tally.told() if rule.by_symbol else None
         findings.append(Finding(rule.level, rule.code, shape.table, rule.column, message, shown, symbols))
     return findings, [quarantine(shape, rule.code, rule.column, rule.expected, rule.tally, cells) for rule in aside]
 

@@ -311,6 +311,14 @@ def test_a_dividend_is_held_against_the_price_that_it_is_taken_from(
     assert check(make_dump(dividend), mode="quarantine").quarantined == ("AAA",)
 
 
+@pytest.mark.parametrize(("name", "helps"), [("zero price", True), ("null symbol", False)])
+def test_a_refusal_advises_quarantine_where_it_helps(name: str, helps: bool, make_dump: MakeDump, check: Check) -> None:
+    refused = check(make_dump(REFUSED[name][0])).errors
+    assert refused and all("; fix the dump" in finding.message for finding in refused)
+    advised = [finding.message.endswith("or set validation.mode to quarantine, which leaves the symbols out") for finding in refused]
+    assert all(advised) == helps == check(make_dump(REFUSED[name][0]), mode="quarantine").accepted
+
+
 def test_quarantine_still_refuses_what_no_symbol_answers_for(make_dump: MakeDump, check: Check) -> None:
     report = check(make_dump(REFUSED["null symbol"][0]), mode="quarantine")
     assert not report.accepted and report.quarantined == ()
