@@ -214,7 +214,12 @@ def test_bars_say_who_is_gone(home: Places, tiny_dump: Path, run: Run, symbols: 
 @pytest.mark.parametrize(
     ("earlier", "later", "rows_new", "warned"),
     [
-        ("market_2017_a", "market_2017_b", 14_133, {"missing_table", "unknown_table", "long_gap", "missing_bars", "zero_volume"}),
+        (
+            "market_2017_a",
+            "market_2017_b",
+            14_133,
+            {"missing_table", "unknown_table", "long_gap", "missing_bars", "stray_print", "zero_volume"},
+        ),
         ("crypto_2026_a", "crypto_2026_b", 28_663, {"missing_table"}),
     ],
 )

@@ -204,6 +204,22 @@ def _warnings(frame: pl.DataFrame, sample_rows: int) -> list[Finding]:
     return findings
 
 
+def check_frequency(assets: pl.DataFrame, markets: Mapping[str, MarketConfig]) -> list[Finding]:
+    """A warning for each class with symbols whose bars are coarser than the class's grid: they are left out of bars."""
+    findings = []
+    for (asset_class,), members in assets.sort("symbol").group_by("asset_class", maintain_order=True):
+        market = markets.get(str(asset_class))
+        if market is None:
+            continue
+        coarse = tuple(s for s, bar in members.select("symbol", "bar").iter_rows() if bar is not None and bar_ns(bar) > bar_ns(market.bar))
+        if coarse:
+            message = (
+                f"assets.bar: {', '.join(coarse)} have bars coarser than {market.bar}, the grid of {asset_class}; they are left out of bars"
+            )
+            findings.append(Finding("warning", "coarse_bars", "assets", "metadata", message, (), coarse))
+    return findings
+
+
 def _lookalikes(symbols: pl.Series) -> pl.DataFrame:
     """Symbols that a person takes for another (`like`) or for themselves without their outer spaces.
 

@@ -151,6 +151,11 @@ _HISTORY = _warnings(
     ("missing_bars", "bars that the calendar of the class has and the symbol lacks", "fill them from the source, if the market was open"),
     ("constant_price", "many equal closes in a row", "see whether the feed was stuck"),
     ("price_jump", "a jump of the close without a corporate action", "add the action, or mend the price"),
+    (
+        "stray_print",
+        "a low far below, or a high far above, the open and close of its bar and the closes beside it",
+        "mend the low or high if nobody could trade there: the simulator fills orders there and closes accounts in debt",
+    ),
     ("unit_flip", "prices or volumes that change their unit, as pence and pounds do, and may come back", "write one unit"),
     ("zero_volume", "bars without volume in which the price moved", "write NULL where the volume is not known"),
     ("misaligned_indicators", "indicators at times where the symbol has no bar", "stamp them with the bar's close"),

@@ -1,4 +1,4 @@
-"""Warnings on the history of each symbol: stale, holes, stuck or jumping prices, units that flip, volume that is missing.
+"""Warnings on the history of each symbol: stale, holes, stuck, jumping or stray prices, units that flip, volume that is missing.
 
 A group of whole symbols is surveyed at a time (`survey`), the surveys are put together (`gather`) and judged (`judge`),
 so that a dump of any size goes through in pieces and is told of as one.
@@ -13,13 +13,13 @@ import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, bar_ns, iso
 from plusultra_core.data.calendars import audit_gaps, window_keys, windows
-from plusultra_core.data.gate.findings import Finding, describe, plain
+from plusultra_core.data.gate.findings import CODES, Finding, describe, plain
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
 _UNITS = (2, 3)  # powers of ten between units in use: cents and pence, thousands and thousandths
 _CANDIDATES = 65_536  # volume flips looked at together, so that memory has a bound
-_OPTIONAL = ("high", "low", "volume")
+_OPTIONAL = ("open", "high", "low", "volume")
 _DAYS = 3  # missing bars that are named, of each symbol
 Markets = Mapping[str, MarketConfig]
 
@@ -38,6 +38,8 @@ class HistoryConfig:
     """So many equal closes in a row are suspicious."""
     jump_ratio: float
     """Change of the close from bar to bar that wants a corporate action."""
+    wick_ratio: float
+    """A low so many times below, or a high so many times above, its bar's open and close and the closes beside it is a stray print."""
     unit_tolerance_frac: float
     """A close that changes by 100 or 1,000, give or take this part, has changed its unit."""
     unit_volume_bars: int
@@ -51,8 +53,9 @@ class HistoryConfig:
         for name in ("stale_days", "long_gap_days", "long_gap_bars", "constant_bars", "unit_volume_bars"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected >= 1, found {getattr(self, name)}")
-        if self.jump_ratio <= 1:
-            raise ConfigError(f"jump_ratio: expected > 1, found {self.jump_ratio}")
+        for name in ("jump_ratio", "wick_ratio"):
+            if getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: expected > 1, found {getattr(self, name)}")
         for name in ("unit_tolerance_frac", "bar_tolerance_frac", "aligned_frac"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected above 0 and below 1, found {getattr(self, name)}")
@@ -65,28 +68,12 @@ class Survey(NamedTuple):
     odd: dict[str, pl.DataFrame]
 
 
-def check_frequency(assets: pl.DataFrame, markets: Markets) -> list[Finding]:
-    """A warning for each class with symbols whose bars are coarser than the class's grid: they are left out of bars."""
-    findings = []
-    for (asset_class,), members in assets.sort("symbol").group_by("asset_class", maintain_order=True):
-        market = markets.get(str(asset_class))
-        if market is None:
-            continue
-        coarse = tuple(s for s, bar in members.select("symbol", "bar").iter_rows() if bar is not None and bar_ns(bar) > bar_ns(market.bar))
-        if coarse:
-            message = (
-                f"assets.bar: {', '.join(coarse)} have bars coarser than {market.bar}, the grid of {asset_class}; they are left out of bars"
-            )
-            findings.append(Finding("warning", "coarse_bars", "assets", "metadata", message, (), coarse))
-    return findings
-
-
 def check_history(
     bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, markets: Markets, cfg: HistoryConfig, sample_rows: int
 ) -> list[Finding]:
     """Every warning on the histories of a whole dump, in one go.
 
-    `bars` has symbol, ts_ns, close and, where there are, high, low, volume; `actions` has symbol, ts_ns of known corporate actions;
+    `bars` has symbol, ts_ns, close and, where there are, open, high, low, volume; `actions` has symbol, ts_ns of known corporate actions;
     `assets` has symbol, asset_class, bar.
     """
     known = bars.join(assets.select("symbol"), on="symbol", how="semi").sort("symbol", "ts_ns", nulls_last=True)
@@ -116,6 +103,7 @@ def survey(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, mark
         "missing_bars": _missing(ordered, symbols, assets, markets, cfg),
         "constant_price": stuck,
         "price_jump": jumps.filter(_unit(cfg.unit_tolerance_frac).is_null()).select("symbol", "close", at=_iso(pl.col("ts_ns"))),
+        "stray_print": _stray(ordered, cfg.wick_ratio),
         "unit_flip": pl.concat([flips, _volume_flips(ordered, actions, cfg)]),
         "zero_volume": _silent(ordered),
     }
@@ -160,6 +148,7 @@ def judge(found: Survey, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: 
         ("single_bar", "timestamp", single, "more than one bar"),
         ("constant_price", "close", odd.get("constant_price", nothing), f"fewer than {cfg.constant_bars} equal closes in a row"),
         ("price_jump", "close", odd.get("price_jump", nothing), f"no {cfg.jump_ratio:g} x change without a corporate action"),
+        ("stray_print", "low, high", odd.get("stray_print", nothing), f"within {cfg.wick_ratio:g} x of an open or close beside it"),
         ("unit_flip", "close", odd.get("unit_flip", nothing), f"one unit all along, found a change by {units}"),
         ("zero_volume", "volume", odd.get("zero_volume", nothing), "volume where the price moved, NULL where it is not known"),
     )
@@ -314,6 +303,24 @@ def _volume_flips(ordered: pl.DataFrame, actions: pl.DataFrame, cfg: HistoryConf
     return flips.select("symbol", column=pl.lit("volume"), at=_iso(pl.col("ts_ns")), factor=_power(pl.col("power")), until=nothing)
 
 
+def _stray(ordered: pl.DataFrame, ratio: float) -> pl.DataFrame:
+    """Lows far below, and highs far above, the open and close of their bar and the closes beside it; a crash that stays is none."""
+    close, nothing = pl.col("close"), pl.lit(None, pl.Float64)
+    opened, low, high = (pl.col(name) if name in ordered.columns else nothing for name in ("open", "low", "high"))
+    far = ordered.select(((low * ratio < close) | (high > ratio * close)).fill_null(False)).to_series()
+    few = ordered.filter(far | far.shift(1, fill_value=False) | far.shift(-1, fill_value=False))  # with the bars beside them
+    beside = (opened, close, close.shift().over("symbol"), close.shift(-1).over("symbol"))
+    least, most = pl.min_horizontal(beside), pl.max_horizontal(beside)
+    told = few.select("symbol", low=low, high=high, least=least, most=most, at=_iso(pl.col("ts_ns")))
+    lows = told.filter((pl.col("low") > 0) & (pl.col("low") * ratio < pl.col("least"))).with_columns(column=pl.lit("low"))
+    highs = told.filter(pl.col("high") > ratio * pl.col("most")).with_columns(column=pl.lit("high"))
+    sides = (
+        lows.select("symbol", "column", "at", price="low", nearest="least"),
+        highs.select("symbol", "column", "at", price="high", nearest="most"),
+    )
+    return pl.concat(sides).sort("symbol", "at", maintain_order=True)
+
+
 def _silent(ordered: pl.DataFrame) -> pl.DataFrame:
     """Bars without volume in which the price moved, of symbols that have volume: the volume is missing, not nought."""
     if "volume" not in ordered.columns:
@@ -338,5 +345,5 @@ def _iso(time_ns: pl.Expr) -> pl.Expr:
 
 def _warn(code: str, table: str, column: str, found: pl.DataFrame, expected: str, sample_rows: int) -> Finding:
     shown = tuple({name: plain(value) for name, value in row.items()} for row in found.head(sample_rows).to_dicts())
-    message = describe(f"{table}.{column}", found.height, shown, expected, "kept as it is")
+    message = describe(f"{table}.{column}", found.height, shown, expected, f"kept as it is; {CODES[code].remedy}")
     return Finding("warning", code, table, column, message, shown, tuple(found["symbol"].unique().sort().to_list()))

@@ -15,10 +15,10 @@ import polars as pl
 from plusultra_core.artifacts import canonical_json
 from plusultra_core.clock import NS_PER_S, iso
 from plusultra_core.data.corporate_actions import ActionsAudit
-from plusultra_core.data.gate.assets import check_assets, read_assets
+from plusultra_core.data.gate.assets import check_assets, check_frequency, read_assets
 from plusultra_core.data.gate.connection import sqlite_finding
 from plusultra_core.data.gate.findings import DumpReport, Finding, Level
-from plusultra_core.data.gate.history import Survey, check_frequency, check_indicators, gather, judge, meetings, survey, without
+from plusultra_core.data.gate.history import Survey, check_indicators, gather, judge, meetings, survey, without
 from plusultra_core.data.gate.ingest import (
     FOLDER,
     OWNER,

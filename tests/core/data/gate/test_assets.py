@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from plusultra_core.data.gate.assets import classify, read_assets
+from plusultra_core.data.gate.assets import check_frequency, classify, read_assets
 from plusultra_core.data.gate.connection import connect
 from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.gate.findings import DumpReport
@@ -139,3 +139,9 @@ def test_words_about_an_asset_are_no_novels(make_dump: MakeDump, data_cfg: DataC
     report = check_dump(make_dump("UPDATE assets SET sector = printf('%.*c', 257, 'x') WHERE symbol = 'AAA'"), data_cfg, markets)
     assert [(finding.code, finding.column) for finding in report.errors] == [("huge_cell", "sector")]
     assert check_dump(make_dump("UPDATE assets SET sector = printf('%.*c', 256, 'x')"), data_cfg, markets).findings == ()
+
+
+def test_coarser_bars_are_named(markets: dict[str, MarketConfig]) -> None:
+    assets = pl.DataFrame({"symbol": ["A", "B", "C"], "bar": ["1d", "1w", None], "asset_class": ["crypto", "crypto", "crypto"]})
+    (finding,) = check_frequency(assets, markets)
+    assert finding.code == "coarse_bars" and finding.symbols == ("B",)

@@ -16,7 +16,6 @@ from plusultra_core.data.gate.dump import check_dump
 from plusultra_core.data.gate.findings import Finding
 from plusultra_core.data.gate.history import (
     HistoryConfig,
-    check_frequency,
     check_history,
     check_indicators,
     gather,
@@ -311,14 +310,9 @@ def test_meetings_agree_with_sets(seed: int) -> None:
         assert found["num_bars"] == sum(1 for bar in own if inside and min(inside) <= bar <= max(inside))
 
 
-def test_coarser_bars_are_named(markets: dict[str, MarketConfig]) -> None:
-    assets = pl.DataFrame({"symbol": ["A", "B", "C"], "bar": ["1d", "1w", None], "asset_class": ["crypto", "crypto", "crypto"]})
-    (finding,) = check_frequency(assets, markets)
-    assert finding.code == "coarse_bars" and finding.symbols == ("B",)
-
-
 def test_thresholds_must_make_sense(cfg: HistoryConfig) -> None:
-    for name, bad in (("stale_days", 0), ("jump_ratio", 1.0), ("aligned_frac", 0.0), ("unit_tolerance_frac", 1.0), ("unit_volume_bars", 0)):
+    below = (("stale_days", 0), ("jump_ratio", 1.0), ("wick_ratio", 1.0))
+    for name, bad in (*below, ("aligned_frac", 0.0), ("unit_tolerance_frac", 1.0), ("unit_volume_bars", 0)):
         with pytest.raises(ConfigError, match=name):
             config.parse(HistoryConfig, {**asdict(cfg), name: bad}, "history")
 
