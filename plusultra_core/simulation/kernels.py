@@ -13,17 +13,18 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.kernel.bars import bar_of, draw_of, is_known, is_whole
 from plusultra_core.simulation.kernel.calm import ROOM, Rows, run_path, run_rows, stand_beside, stand_calm
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.lines import lay_books, lay_step, num_written, settle_lines
 from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
-from plusultra_core.simulation.kernel.together import bar_of, draw_of, is_known, is_whole, stand_sound, step_together
+from plusultra_core.simulation.kernel.together import stand_sound, step_together
 from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of, rows_of, rules_of, scratch_of, step_of, world_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "64e20e0aef56c0e7"
+COMPILED_WITH = "bead2e8c094be6f2"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4

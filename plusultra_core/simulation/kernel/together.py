@@ -8,7 +8,6 @@ depend on its neighbours: they are those of `kernel/single.py`, bit for bit.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,99 +18,14 @@ from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel import lanes
+from plusultra_core.simulation.kernel.bars import Bar, Draw
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.single import tell
-from plusultra_core.simulation.tiles import World
 
-MOST_BUCKETS = 4
-"""Latencies that the loops know; accounts with more go through the whole step."""
 _NEAR = 1.0 + 1e-9
 """How near to a bound a lane is looked at again: far beyond what rounding does."""
 PART, LEFT = at.BEFORE, at.TAKES
 """Of a tile: the part of the bar that is over when an order arrives; what is left of it after the bar."""
-
-
-class Bar(NamedTuple):
-    """A bar and the times around it, as numbers; spread, volatility and average notional are those of the decision."""
-
-    first: float
-    high: float
-    low: float
-    last: float
-    volume: float
-    spread: float
-    sigma: float
-    adv: float
-    rate: float
-    years: float
-    over: bool
-    now: int
-    after: int
-    start: int
-    """From when on it trades."""
-    t: int
-
-
-class Draw(NamedTuple):
-    """The law of the latency over a bar: from which uniform number on which arrival and which part of the bar."""
-
-    bound_1: float
-    bound_2: float
-    bound_3: float
-    arrival_0: int
-    arrival_1: int
-    arrival_2: int
-    arrival_3: int
-    part_0: float
-    part_1: float
-    part_2: float
-    part_3: float
-    name: np.uint64
-
-
-@njit(error_model="numpy", _nrt=False, forceinline=True)
-def bar_of(world: World, asset: int, t: int, rules: Rules) -> Bar:
-    """The bar after t of an asset."""
-    place = asset * world.ts_ns.size + t + 1
-    row = world.bars[place * at.NUM_BAR : (place + 1) * at.NUM_BAR]
-    rate = world.funding[place] if world.funding.size else 0.0
-    now, after = world.ts_ns[t], world.ts_ns[t + 1]
-    start = max(now, after - rules.bar_ns)
-    over, years = world.session_end[t + 1] != 0.0, world.years[t + 1]
-    return Bar(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], rate, years, over, now, after, start, t)
-
-
-@njit(error_model="numpy", _nrt=False, forceinline=True)
-def draw_of(world: World, bar: Bar) -> Draw:
-    """What `draw_latencies` and `quote` make of the buckets over this bar."""
-    count, length = world.latency_ns.size, np.float64(bar.after - bar.start)
-    ns_0 = world.latency_ns[0]
-    ns_1 = world.latency_ns[1] if count > 1 else ns_0
-    ns_2 = world.latency_ns[2] if count > 2 else ns_1
-    ns_3 = world.latency_ns[3] if count > 3 else ns_2
-    late = bar.now - bar.start
-    return Draw(
-        world.cumulative[0] if count > 1 else np.inf, world.cumulative[1] if count > 2 else np.inf,
-        world.cumulative[2] if count > 3 else np.inf, bar.now + ns_0, bar.now + ns_1, bar.now + ns_2, bar.now + ns_3,
-        max(np.float64(late + ns_0), 0.0) / length, max(np.float64(late + ns_1), 0.0) / length,
-        max(np.float64(late + ns_2), 0.0) / length, max(np.float64(late + ns_3), 0.0) / length,
-        np.uint64(world.first_bar + bar.t),
-    )  # fmt: skip
-
-
-@njit(error_model="numpy", _nrt=False, forceinline=True)
-def is_whole(bar: Bar, draw: Draw) -> bool:
-    """Whether the bar has all that the loops take for granted, and whatever is sent now arrives in it."""
-    priced = (bar.first > 0.0) & (bar.high > 0.0) & (bar.low > 0.0) & (bar.last > 0.0) & (bar.adv > 0.0) & (bar.spread >= 0.0)
-    total = bar.first + bar.high + bar.low + bar.last + bar.volume + bar.spread + bar.sigma + bar.adv + bar.rate + bar.years
-    latest = max(max(draw.arrival_0, draw.arrival_1), max(draw.arrival_2, draw.arrival_3))
-    return priced & math.isfinite(total) & (bar.volume >= 0.0) & (latest <= bar.after) & (bar.start < bar.after)
-
-
-@njit(error_model="numpy", _nrt=False, forceinline=True)
-def is_known(world: World, rules: Rules) -> bool:
-    """Whether the loops can do what the config says."""
-    return (world.latency_ns.size <= MOST_BUCKETS) & (rules.fee_frac >= 0.0)
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
@@ -126,8 +40,9 @@ def stand_sound(s: Float64Array, desk: Float64Array, n: int) -> bool:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def judge(desk: Float64Array, n: int, limits: Limits) -> None:
-    """States of the accounts, as `next_state` says them."""
+def judge(desk: Float64Array, n: int, limits: Limits) -> int:
+    """States of the accounts, as `next_state` says them; how many are not active."""
+    worse = 0
     for i in range(n):
         old = desk[at.STATE + i]
         fall = 1.0 - desk[at.EQUITY + i] / desk[at.PEAK + i]
@@ -136,14 +51,22 @@ def judge(desk: Float64Array, n: int, limits: Limits) -> None:
         state = float(REDUCING) if reducing else float(ACTIVE)
         halted = (old == HALTED) | (fallen & (fall >= limits.halt_drawdown))
         desk[at.STATE + i] = float(HALTED) if halted else state
+        worse += halted | reducing
+    return worse
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar: Bar, limits: Limits, told: bool) -> int:
-    """The rulebook on what is asked; the number of requests that are missing or not finite."""
+def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar: Bar, active: bool, limits: Limits, told: bool) -> int:
+    """The rulebook on what is asked; the number of requests that are missing or not finite. `active`: all accounts are."""
     near, odd = 0, 0
     most, tightest = limits.max_participation * bar.adv, min(limits.max_gross, limits.max_net)
-    for i in range(n):
+    for i in range(n if active else 0):
+        x, weight = asked[i], s[at.WEIGHT + i]
+        base = weight if weight * x > 0.0 else 0.0
+        near += (abs(x - base) * desk[at.EQUITY + i] * _NEAR > most) | (abs(x) > min(limits.max_weight, tightest))
+        odd += not (abs(x) < np.inf)
+        s[at.TARGET + i] = x
+    for i in range(0 if active else n):
         x, weight, equity, state = asked[i], s[at.WEIGHT + i], desk[at.EQUITY + i], desk[at.STATE + i]
         reduced = min(max(x, min(weight, 0.0)), max(weight, 0.0))
         target = math.copysign(min(abs(x), limits.max_weight), x)
@@ -193,9 +116,9 @@ def decide(
         fresh = new & large
         flying += busy & (arrival > bar.start)
         lands, part = draw.arrival_0, draw.part_0
-        lands, part = (draw.arrival_1 if number >= draw.bound_1 else lands), (draw.part_1 if number >= draw.bound_1 else part)
-        lands, part = (draw.arrival_2 if number >= draw.bound_2 else lands), (draw.part_2 if number >= draw.bound_2 else part)
-        lands, part = (draw.arrival_3 if number >= draw.bound_3 else lands), (draw.part_3 if number >= draw.bound_3 else part)
+        lands, part = (draw.arrival_1, draw.part_1) if number >= draw.bound_1 else (lands, part)
+        lands, part = (draw.arrival_2, draw.part_2) if number >= draw.bound_2 else (lands, part)
+        lands, part = (draw.arrival_3, draw.part_3) if number >= draw.bound_3 else (lands, part)
         s[at.WORKING + i] = (desired if large else 0.0) if new else working
         w[at.ARRIVAL + i] = lands if fresh else arrival
         w[at.DECISION + i] = (np.int64(bar.t) if large else np.int64(-1)) if new else w[at.DECISION + i]
@@ -327,8 +250,8 @@ def step_together(
     told: bool,
 ) -> bool:  # fmt: skip
     """Carry the accounts of a tile over a whole bar, in place; whether all are still sound. `told`: write the ledger's columns too."""
-    judge(desk, n, limits)
-    odd = guard(s, asked, desk, n, bar, limits, told) > 0
+    active = judge(desk, n, limits) == 0
+    odd = guard(s, asked, desk, n, bar, active, limits, told) > 0
     if told:
         flying = decide(s, w, desk, n, bar, draw, rules, True, True)
         tell_orders(s, w, desk, n, bar, rules)

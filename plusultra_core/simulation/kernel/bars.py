@@ -1,0 +1,100 @@
+"""A bar that all accounts of a tile stand before, and the law of the latency over it, as numbers instead of lanes."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from plusultra_core.simulation import tiles as at
+from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.tiles import World
+
+MOST_BUCKETS = 4
+"""Latencies that a law has room for; accounts with more go through the whole step."""
+
+
+class Bar(NamedTuple):
+    """A bar and the times around it, as numbers; spread, volatility and average notional are those of the decision."""
+
+    first: float
+    high: float
+    low: float
+    last: float
+    volume: float
+    spread: float
+    sigma: float
+    adv: float
+    rate: float
+    years: float
+    over: bool
+    now: int
+    after: int
+    start: int
+    """From when on it trades."""
+    t: int
+
+
+class Draw(NamedTuple):
+    """The law of the latency over a bar: from which uniform number on which arrival and which part of the bar."""
+
+    bound_1: float
+    bound_2: float
+    bound_3: float
+    arrival_0: int
+    arrival_1: int
+    arrival_2: int
+    arrival_3: int
+    part_0: float
+    part_1: float
+    part_2: float
+    part_3: float
+    name: np.uint64
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def bar_of(world: World, asset: int, t: int, rules: Rules) -> Bar:
+    """The bar after t of an asset."""
+    place = asset * world.ts_ns.size + t + 1
+    row = world.bars[place * at.NUM_BAR : (place + 1) * at.NUM_BAR]
+    rate = world.funding[place] if world.funding.size else 0.0
+    now, after = world.ts_ns[t], world.ts_ns[t + 1]
+    start = max(now, after - rules.bar_ns)
+    over, years = world.session_end[t + 1] != 0.0, world.years[t + 1]
+    return Bar(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], rate, years, over, now, after, start, t)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def draw_of(world: World, bar: Bar) -> Draw:
+    """What `draw_latencies` and `quote` make of the buckets over this bar."""
+    count, length, late = world.latency_ns.size, np.float64(bar.after - bar.start), bar.now - bar.start
+    ns_0 = world.latency_ns[0]
+    part_0 = max(np.float64(late + ns_0), 0.0) / length
+    ns_1, ns_2, ns_3, part_1, part_2, part_3 = ns_0, ns_0, ns_0, part_0, part_0, part_0
+    bound_1, bound_2, bound_3 = np.inf, np.inf, np.inf
+    if count > 1:
+        bound_1, ns_1 = world.cumulative[0], world.latency_ns[1]
+        part_1 = max(np.float64(late + ns_1), 0.0) / length
+    if count > 2:
+        bound_2, ns_2 = world.cumulative[1], world.latency_ns[2]
+        part_2 = max(np.float64(late + ns_2), 0.0) / length
+    if count > 3:
+        bound_3, ns_3 = world.cumulative[2], world.latency_ns[3]
+        part_3 = max(np.float64(late + ns_3), 0.0) / length
+    now, name = bar.now, np.uint64(world.first_bar + bar.t)
+    return Draw(bound_1, bound_2, bound_3, now + ns_0, now + ns_1, now + ns_2, now + ns_3, part_0, part_1, part_2, part_3, name)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def is_whole(bar: Bar, draw: Draw) -> bool:
+    """Whether the bar has all that the loops take for granted, and whatever is sent now arrives in it."""
+    priced = (bar.first > 0.0) & (bar.high > 0.0) & (bar.low > 0.0) & (bar.last > 0.0) & (bar.adv > 0.0) & (bar.spread >= 0.0)
+    total = bar.first + bar.high + bar.low + bar.last + bar.volume + bar.spread + bar.sigma + bar.adv + bar.rate + bar.years
+    latest = max(max(draw.arrival_0, draw.arrival_1), max(draw.arrival_2, draw.arrival_3))
+    return priced & math.isfinite(total) & (bar.volume >= 0.0) & (latest <= bar.after) & (bar.start < bar.after)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def is_known(world: World, rules: Rules) -> bool:
+    """Whether the loops can do what the config says."""
+    return (world.latency_ns.size <= MOST_BUCKETS) & (rules.fee_frac >= 0.0)
