@@ -15,8 +15,9 @@ HEAD = """# Scorecards
 
 What the whole graph found on the real dumps, profile `base`, after all costs. Every strategy runs through the same
 execution kernel over the same locked window, the test span of the last walk-forward fold; brackets are 95 % intervals of
-a stationary block bootstrap of dates. Of the policy that seed of three is judged which validated best, of `random` one draw: no interval
-knows of seeds, [baselines](baselines.md) has five of each. Forecasts are scored on the test spans of all folds, not on the locked window alone.
+a stationary block bootstrap of dates. Of the policy that seed of three is judged which validated best, of `random` one draw:
+no interval knows of seeds, [baselines](baselines.md) has five of each. Forecasts are scored on the test spans of all folds, not
+on the locked window alone.
 Written by `python benchmarks/scorecards.py data/artifacts/scorecard/*/scorecard.json` after `plusultra run` of each dump; the dumps
 hold prices of others and are not shipped. `make demo` makes a scorecard of prices that are.
 """

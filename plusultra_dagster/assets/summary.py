@@ -159,7 +159,7 @@ def _trace(metrics: Metrics) -> dict[str, Any]:
 
 
 def _stress(metrics: Metrics) -> dict[str, Any]:
-    """Median and 5 % quantile of the return by family and strategy, what capital does to the policy, and of each strategy the worst world."""
+    """Median and 5 % quantile of returns by family and strategy, what capital does to the policy, and of each strategy the worst world."""
     found = {tuple(name.rsplit(".", 2)): value for name, value in metrics.items() if not name.startswith("capacity.")}
     families, strategies = dict.fromkeys(key[0] for key in found), sorted({key[1] for key in found})
 
