@@ -7,13 +7,14 @@ once (`kernel/calm.py`), with the same numbers. Lanes do not see one another and
 depends on batch, chunks or threads. `_nrt=False`: nothing allocates.
 """
 
+import numpy as np
 from numba import njit
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
-from plusultra_core.simulation.kernel.bars import bar_of, draw_of, is_known, is_whole
+from plusultra_core.simulation.kernel.bars import bar_of, is_known, is_law, is_whole, law_of
 from plusultra_core.simulation.kernel.calm import ROOM, Rows, run_path, run_rows, stand_beside, stand_calm
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.lines import lay_books, lay_step, num_written, settle_lines
@@ -24,7 +25,7 @@ from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "bead2e8c094be6f2"
+COMPILED_WITH = "36d628315753e1b8"
 """Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
@@ -83,19 +84,21 @@ def run_tile(
     alike = at.stand_together(block, first, n, num_slots)
     quick = alike & (form >= USUAL) & is_known(world, rules)
     sound, asset, t = quick and stand_sound(tile, desk, n), block.asset[first * num_slots], block.t[first]
+    law = law_of(world, 0, 1)
     for step in range(begin, end):
         asked, went = request[step * size + first * num_slots :], False
         if sound:
             bar = bar_of(world, asset, t + step - begin, rules)
-            draw = draw_of(world, bar)
-            if is_whole(bar, draw):
+            law = law if is_law(law, bar) else law_of(world, bar.now - bar.start, bar.after - bar.start)
+            name = np.uint64(world.first_bar + bar.t)
+            if is_whole(bar, law.longest_ns):
                 went = True
                 if told:
-                    sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, True)
+                    sound = step_together(tile, whole, desk, asked, n, bar, law, name, rules, limits, True)
                 elif n == 1:
-                    sound = step_together(tile, whole, desk, asked, 1, bar, draw, rules, limits, False)
+                    sound = step_together(tile, whole, desk, asked, 1, bar, law, name, rules, limits, False)
                 else:
-                    sound = step_together(tile, whole, desk, asked, n, bar, draw, rules, limits, False)
+                    sound = step_together(tile, whole, desk, asked, n, bar, law, name, rules, limits, False)
         if not went:
             at.read_tile(world, block, request[step * size :], first, n, num_slots, alike, scratch)
             step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)

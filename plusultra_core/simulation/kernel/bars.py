@@ -35,21 +35,24 @@ class Bar(NamedTuple):
     t: int
 
 
-class Draw(NamedTuple):
-    """The law of the latency over a bar: from which uniform number on which arrival and which part of the bar."""
+class Law(NamedTuple):
+    """The law of the latency over bars of one length: from which uniform number on which latency, and the part of the bar over then."""
 
+    late_ns: int
+    """From when the bar trades to its decision: not above 0."""
+    length_ns: int
+    ns_0: int
+    ns_1: int
+    ns_2: int
+    ns_3: int
+    longest_ns: int
     bound_1: float
     bound_2: float
     bound_3: float
-    arrival_0: int
-    arrival_1: int
-    arrival_2: int
-    arrival_3: int
     part_0: float
     part_1: float
     part_2: float
     part_3: float
-    name: np.uint64
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
@@ -65,33 +68,39 @@ def bar_of(world: World, asset: int, t: int, rules: Rules) -> Bar:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def draw_of(world: World, bar: Bar) -> Draw:
-    """What `draw_latencies` and `quote` make of the buckets over this bar."""
-    count, length, late = world.latency_ns.size, np.float64(bar.after - bar.start), bar.now - bar.start
+def law_of(world: World, late_ns: int, length_ns: int) -> Law:
+    """What `draw_latencies` and `quote` make of the buckets over a bar."""
+    count, length = world.latency_ns.size, np.float64(length_ns)
     ns_0 = world.latency_ns[0]
-    part_0 = max(np.float64(late + ns_0), 0.0) / length
+    part_0 = max(np.float64(late_ns + ns_0), 0.0) / length
     ns_1, ns_2, ns_3, part_1, part_2, part_3 = ns_0, ns_0, ns_0, part_0, part_0, part_0
     bound_1, bound_2, bound_3 = np.inf, np.inf, np.inf
     if count > 1:
         bound_1, ns_1 = world.cumulative[0], world.latency_ns[1]
-        part_1 = max(np.float64(late + ns_1), 0.0) / length
+        part_1 = max(np.float64(late_ns + ns_1), 0.0) / length
     if count > 2:
         bound_2, ns_2 = world.cumulative[1], world.latency_ns[2]
-        part_2 = max(np.float64(late + ns_2), 0.0) / length
+        part_2 = max(np.float64(late_ns + ns_2), 0.0) / length
     if count > 3:
         bound_3, ns_3 = world.cumulative[2], world.latency_ns[3]
-        part_3 = max(np.float64(late + ns_3), 0.0) / length
-    now, name = bar.now, np.uint64(world.first_bar + bar.t)
-    return Draw(bound_1, bound_2, bound_3, now + ns_0, now + ns_1, now + ns_2, now + ns_3, part_0, part_1, part_2, part_3, name)
+        part_3 = max(np.float64(late_ns + ns_3), 0.0) / length
+    longest = max(max(ns_0, ns_1), max(ns_2, ns_3))
+    return Law(late_ns, length_ns, ns_0, ns_1, ns_2, ns_3, longest, bound_1, bound_2, bound_3, part_0, part_1, part_2, part_3)
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def is_whole(bar: Bar, draw: Draw) -> bool:
+def is_law(law: Law, bar: Bar) -> bool:
+    """Whether a law is that of this bar."""
+    return (law.late_ns == bar.now - bar.start) & (law.length_ns == bar.after - bar.start)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def is_whole(bar: Bar, longest_ns: int) -> bool:
     """Whether the bar has all that the loops take for granted, and whatever is sent now arrives in it."""
     priced = (bar.first > 0.0) & (bar.high > 0.0) & (bar.low > 0.0) & (bar.last > 0.0) & (bar.adv > 0.0) & (bar.spread >= 0.0)
     total = bar.first + bar.high + bar.low + bar.last + bar.volume + bar.spread + bar.sigma + bar.adv + bar.rate + bar.years
-    latest = max(max(draw.arrival_0, draw.arrival_1), max(draw.arrival_2, draw.arrival_3))
-    return priced & math.isfinite(total) & (bar.volume >= 0.0) & (latest <= bar.after) & (bar.start < bar.after)
+    in_time = (bar.now + longest_ns <= bar.after) & (bar.start < bar.after)
+    return priced & math.isfinite(total) & (bar.volume >= 0.0) & in_time
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)

@@ -18,7 +18,7 @@ from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel import lanes
-from plusultra_core.simulation.kernel.bars import Bar, Draw
+from plusultra_core.simulation.kernel.bars import Bar, Law
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.single import tell
 
@@ -92,16 +92,17 @@ def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar:
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def decide(
-    s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, draw: Draw, rules: Rules, odd: bool, told: bool
+    s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, law: Law, name: np.uint64, rules: Rules, odd: bool,
+    told: bool,
 ) -> int:  # fmt: skip
     """The working orders that follow from the targets; how many are still on their way from an earlier bar.
 
-    `place` of `lanes.py` for a market order of an account that lives. `odd`: targets may be missing.
+    `name`: of the bar, for the draws. `place` of `lanes.py` for a market order of an account that lives. `odd`: targets may be missing.
     """
-    flying = 0
+    flying, at_0, at_1, at_2, at_3 = 0, bar.now + law.ns_0, bar.now + law.ns_1, bar.now + law.ns_2, bar.now + law.ns_3
     for i in range(n):
         held, mark, working, arrival = s[at.HELD + i], s[at.MARK + i], s[at.WORKING + i], w[at.ARRIVAL + i]
-        key = at.mix((np.uint64(w[at.KEY + i]) ^ draw.name) + at.GAMMA)
+        key = at.mix((np.uint64(w[at.KEY + i]) ^ name) + at.GAMMA)
         number = np.float64(key >> at.S11) * at.TO_UNIT
         desired = s[at.TARGET + i] * desk[at.EQUITY + i] / mark - held
         if odd:
@@ -115,10 +116,10 @@ def decide(
             new = new & (not math.isnan(desired))
         fresh = new & large
         flying += busy & (arrival > bar.start)
-        lands, part = draw.arrival_0, draw.part_0
-        lands, part = (draw.arrival_1, draw.part_1) if number >= draw.bound_1 else (lands, part)
-        lands, part = (draw.arrival_2, draw.part_2) if number >= draw.bound_2 else (lands, part)
-        lands, part = (draw.arrival_3, draw.part_3) if number >= draw.bound_3 else (lands, part)
+        lands, part = at_0, law.part_0
+        lands, part = (at_1 if number >= law.bound_1 else lands), (law.part_1 if number >= law.bound_1 else part)
+        lands, part = (at_2 if number >= law.bound_2 else lands), (law.part_2 if number >= law.bound_2 else part)
+        lands, part = (at_3 if number >= law.bound_3 else lands), (law.part_3 if number >= law.bound_3 else part)
         s[at.WORKING + i] = (desired if large else 0.0) if new else working
         w[at.ARRIVAL + i] = lands if fresh else arrival
         w[at.DECISION + i] = (np.int64(bar.t) if large else np.int64(-1)) if new else w[at.DECISION + i]
@@ -246,19 +247,19 @@ def book(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, r
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def step_together(
-    s: Float64Array, w: Int64Array, desk: Float64Array, asked: Float64Array, n: int, bar: Bar, draw: Draw, rules: Rules, limits: Limits,
-    told: bool,
+    s: Float64Array, w: Int64Array, desk: Float64Array, asked: Float64Array, n: int, bar: Bar, law: Law, name: np.uint64, rules: Rules,
+    limits: Limits, told: bool,
 ) -> bool:  # fmt: skip
     """Carry the accounts of a tile over a whole bar, in place; whether all are still sound. `told`: write the ledger's columns too."""
     active = judge(desk, n, limits) == 0
     odd = guard(s, asked, desk, n, bar, active, limits, told) > 0
     if told:
-        flying = decide(s, w, desk, n, bar, draw, rules, True, True)
+        flying = decide(s, w, desk, n, bar, law, name, rules, True, True)
         tell_orders(s, w, desk, n, bar, rules)
     elif odd:
-        flying = decide(s, w, desk, n, bar, draw, rules, True, False)
+        flying = decide(s, w, desk, n, bar, law, name, rules, True, False)
     else:
-        flying = decide(s, w, desk, n, bar, draw, rules, False, False)
+        flying = decide(s, w, desk, n, bar, law, name, rules, False, False)
     trade(s, w, desk, n, bar, flying > 0, rules, told)
     worse: int = book(s, w, desk, n, bar, rules, told)
     return worse == 0
