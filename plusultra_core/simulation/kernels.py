@@ -26,7 +26,7 @@ from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
 COMPILED_WITH = "36d628315753e1b8"
-"""Digest of costs, tiles, records and the rulebook, which are compiled into this file: its cache on disk sees this file alone."""
+"""Digest of costs, tiles, records, the rulebook and `kernel/`, which are compiled into this file: its cache on disk sees this alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
 """What is compiled: accounts of several slots; of one with everything; without limits, terms and lasting impact; without
