@@ -12,6 +12,7 @@ from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.job import Job, Progress
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle, load_forecaster
+from plusultra_core.models.heads import level_digits
 from plusultra_core.models.policy import FORECASTER
 from plusultra_core.windows.panel import Fold, Panel, anchors_in, load_panel
 from plusultra_core.windows.tensors import input_tensors
@@ -165,8 +166,8 @@ def _columns(
 
 
 def quantile_column(level: float) -> str:
-    """Column of a quantile level: 0.05 -> q_05."""
-    return f"q_{round(100 * level):02d}"
+    """Column of a quantile level: 0.05 -> q_05, 0.975 -> q_975."""
+    return f"q_{level_digits(level)}"
 
 
 def _write_parquet(path: Path, parts: list[dict[str, Any]]) -> None:

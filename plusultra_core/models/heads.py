@@ -12,9 +12,17 @@ MEDIAN = 0.5
 
 
 def check_levels(levels: tuple[float, ...]) -> None:
-    """Raises  ConfigError unless the levels rise inside (0, 1) and hold the median."""
+    """Raises  ConfigError unless the levels rise inside (0, 1), hold the median and have three decimals at most: their names."""
     if MEDIAN not in levels or any(not 0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)):
         raise ConfigError(f"quantile_levels: expected rising numbers in (0, 1) that hold 0.5, found {list(levels)}")
+    if any(abs(1e3 * level - round(1e3 * level)) > 1e-6 for level in levels):
+        raise ConfigError(f"quantile_levels: expected at most three decimals, found {list(levels)}; columns are named by them")
+
+
+def level_digits(level: float) -> str:
+    """Decimals of a level, two at least, as columns are named: 0.05 -> 05, 0.5 -> 50, 0.975 -> 975."""
+    digits = f"{level:.3f}"[2:]
+    return digits[:2] if digits[2] == "0" else digits
 
 
 class QuantileHead(nn.Module):

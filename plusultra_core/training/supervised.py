@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.models.forecaster import Forecaster
+from plusultra_core.models.heads import level_digits
 from plusultra_core.training.loop import FitConfig, Row
 from plusultra_core.training.losses import forecast_loss
 from plusultra_core.windows.panel import Fold, Panel, anchors_in
@@ -160,7 +161,7 @@ def diagnose(predictions: Predictions, samples: Samples, levels: tuple[float, ..
     for k, horizon in enumerate(horizons):
         known = np.isfinite(y_BK[:, k])
         below_Q = (y_BK[known, k, None] <= quantiles_BKQ[known, k]).mean(axis=0)
-        scores |= {f"below_{round(100 * level):02d}_h{horizon}": float(below_Q[q]) for q, level in enumerate(levels)}
+        scores |= {f"below_{level_digits(level)}_h{horizon}": float(below_Q[q]) for q, level in enumerate(levels)}
         scores[f"ic_h{horizon}"] = information_coefficient(quantiles_BKQ[known, k, levels.index(0.5)], y_BK[known, k])
     return scores
 

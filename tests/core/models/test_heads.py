@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plusultra_core.errors import ConfigError
-from plusultra_core.models.heads import DirectionHead, QuantileHead, check_levels
+from plusultra_core.models.heads import DirectionHead, QuantileHead, check_levels, level_digits
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -52,6 +52,17 @@ def test_direction_scores_have_their_shape() -> None:
 def test_levels_without_median_or_order_are_refused(levels: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="quantile_levels: expected rising numbers"):
         check_levels(levels)
+
+
+def test_no_two_levels_have_one_name() -> None:
+    assert [level_digits(level) for level in (0.005, 0.025, 0.05, 0.1, 0.5, 0.975, 0.995)] == ["005", "025", "05", "10", "50", "975", "995"]
+    assert len({level_digits(level / 1_000) for level in range(1, 1_000)}) == 999
+    assert all(float(f"0.{level_digits(level / 1_000)}") == level / 1_000 for level in range(1, 1_000))
+
+
+def test_a_level_that_has_no_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="quantile_levels: expected at most three decimals"):
+        check_levels((1 / 6, 0.5, 5 / 6))
 
 
 def test_heads_can_start_from_the_climate() -> None:
