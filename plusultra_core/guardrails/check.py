@@ -1,5 +1,6 @@
 """The rulebook for one account of the live desk: the same kernel, with names."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from plusultra_core.errors import GuardrailBreach
 from plusultra_core.guardrails.kernels import clamp_targets
-from plusultra_core.guardrails.limits import GUARD_REASONS, NOT_FINITE, STATES, GuardrailsConfig
+from plusultra_core.guardrails.limits import GUARD_REASONS, HALTED, NOT_FINITE, STATES, GuardrailsConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ def check_targets(
     """Targets of the desk through the rulebook of the simulator.
 
     Units   targets and weights are signed fractions of equity; money in account currency.
-    NaN     None or NaN anywhere fails closed: nothing new passes, what reduces does.
+    NaN     None or NaN anywhere fails closed: nothing new passes, what reduces does. Equity that is known and all gone is a drawdown of
+            everything, not a missing number: the account is halted.
     Raises  GuardrailBreach for an unknown state, or a target of a symbol that has no holding row.
     """
     codes = {name: code for code, name in STATES.items()}
@@ -55,11 +57,12 @@ def check_targets(
     weight[unknown] = 0.0
     fresh = np.array([[holdings[name].fresh for name in symbols]], dtype=np.bool_)
     adv = np.array([[_number(holdings[name].adv_ccy) for name in symbols]], dtype=np.float64)
-    state_E = np.array([codes[state]], dtype=np.int8)
+    equity, peak = _number(equity_ccy), _number(peak_ccy)
+    is_lost = -math.inf < equity <= 0.0 < peak < math.inf
+    state_E = np.array([HALTED if is_lost else codes[state]], dtype=np.int8)
     allowed = np.full_like(request, np.nan)
     reason = np.zeros(request.shape, dtype=np.int8)
-    equity_E = np.array([_number(equity_ccy)], dtype=np.float64)
-    peak_E = np.array([_number(peak_ccy)], dtype=np.float64)
+    equity_E, peak_E = np.array([equity], dtype=np.float64), np.array([peak], dtype=np.float64)
     clamp_targets(request, weight, fresh, adv, equity_E, peak_E, cfg.limits(), state_E, allowed, reason)
     reason[unknown] = NOT_FINITE
     allowed[unknown] = np.nan

@@ -40,6 +40,22 @@ def test_what_is_missing_lets_nothing_new_pass(holding: Holding, equity: float |
     assert checked.reasons == {"A": reason}
 
 
+@pytest.mark.parametrize("equity", [-5.0, 0.0])
+def test_an_account_that_has_lost_everything_is_halted_and_flattened(equity: float) -> None:
+    held = Holding(weight=-0.2, fresh=True, adv_ccy=1e9)
+    checked = check_targets({"A": 0.2}, {"A": held, "B": held}, equity, 1e6, "active", CFG)
+    assert checked.state == "halted"
+    assert checked.targets == {"A": 0.0, "B": 0.0}
+    assert checked.reasons == {"A": "state_halted", "B": "state_halted"}
+
+
+@pytest.mark.parametrize(("equity", "peak"), [(0.0, 0.0), (0.0, None), (None, 1e6), (float("-inf"), 1e6)])
+def test_an_account_that_was_never_funded_or_is_not_known_is_not_halted(equity: float | None, peak: float | None) -> None:
+    checked = check_targets({"A": 0.2}, {"A": FLAT}, equity, peak, "active", CFG)
+    assert checked.state == "active"
+    assert checked.reasons == {"A": "no_equity"}
+
+
 def test_an_unknown_holding_is_left_alone() -> None:
     checked = check_targets({"A": 0.2}, {"A": Holding(weight=None, fresh=True, adv_ccy=1e9)}, 1e6, 1e6, "active", CFG)
     assert checked.targets == {"A": None}
