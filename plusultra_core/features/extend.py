@@ -5,6 +5,7 @@ new rows are computed from a start a little way back, where sliding sums are mad
 the state that the earlier build left. Symbols whose history changed, and new ones, are built whole.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +14,11 @@ import polars as pl
 from plusultra_core.arrays import BoolArray, Float32Array, Int64Array
 from plusultra_core.data.increments.unchanged import mark_changed_bits, same_until
 from plusultra_core.errors import ContractError
-from plusultra_core.features.arrays import runs, short_columns_of
+from plusultra_core.features.arrays import numbers, runs, short_columns_of
 from plusultra_core.features.build import ACROSS, FeaturesConfig, Span, WindowsConfig, chosen_specs, compute, span_of
 from plusultra_core.features.kernels import BLOCK
 from plusultra_core.features.recursions import State, Trace
-from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame, numbers
+from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame
 from plusultra_core.market import MarketConfig
 
 
@@ -190,14 +191,23 @@ def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str
     new = short_columns_of(made)
     there = previous.features.columns[len(KEYS) :] == new.columns
     old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
-    pieces = []
-    for old_first, taken, end, num in zip(
-        plan.old_starts[plan.old_place].tolist(), plan.taken.tolist(), ends.tolist(), num_new.tolist(), strict=True
-    ):
-        pieces += [old.slice(old_first, taken)] if taken else []
-        pieces += [new.slice(end - num, num)] if num else []
-    columns = pl.concat(pieces) if len(pieces) > 2 else pieces[0].vstack(pieces[-1]) if len(pieces) == 2 else pieces[0]
+    columns = old.clear()
+    for frame, first, num in _runs_of_pieces(plan.old_starts[plan.old_place], plan.taken, ends - num_new, num_new):
+        piece = (new if frame else old).slice(first, num)
+        columns = columns.vstack(piece, in_place=True) if columns.height else piece
     return keys.hstack(columns)
+
+
+def _runs_of_pieces(old_first: Int64Array, taken: Int64Array, new_first: Int64Array, num_new: Int64Array) -> Iterator[tuple[int, int, int]]:
+    """Where rows of each symbol come from, old ones (0) then new ones (1), those that lie side by side as one piece."""
+    pieces = np.stack([old_first, taken, new_first, num_new], axis=1).reshape(-1, 2)
+    frames = np.arange(len(pieces)) % 2
+    there = pieces[:, 1] > 0
+    pieces, frames = pieces[there], frames[there]
+    follows = (frames[1:] == frames[:-1]) & (pieces[1:, 0] == pieces[:-1].sum(axis=1))
+    begin = np.flatnonzero(np.append(True, ~follows)[: len(pieces)])
+    lengths = np.add.reduceat(pieces[:, 1], begin) if begin.size else begin
+    yield from zip(frames[begin].tolist(), pieces[begin, 0].tolist(), lengths.tolist(), strict=True)
 
 
 def _state(plan: _Plan, previous: Previous | None, rows: Bars, traces: dict[str, Trace], windows: WindowsConfig) -> State:
