@@ -81,9 +81,9 @@ class Ledger:
         """One row a close and asset that is held, asked for, or cost something."""
         steps = self.steps
         equity = self.equity[1:, None]
-        active = (
-            (steps.position != 0) | (steps.price_pnl != 0) | (steps.fill != 0) | (steps.fees != 0) | (np.nan_to_num(steps.request) != 0)
-        )
+        active = (steps.position != 0) | (steps.fill != 0) | (np.nan_to_num(steps.request) != 0)
+        for name in ("price_pnl", *COSTS):  # what was delisted at its last price still owes the loan of its last bar
+            active |= getattr(steps, name) != 0
         row, slot = np.nonzero(active)
         weight = np.where(equity > 0, steps.position * np.nan_to_num(steps.mark) / np.where(equity > 0, equity, 1.0), 0.0)
         columns: Columns = {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plusultra_core.errors import ContractError
 from plusultra_core.evaluation.execution.money import PARTS, shortfall, waterfall
 from plusultra_core.evaluation.execution.sheet import Tape, load_tape
+from plusultra_core.simulation.market import with_delisting
 
 COSTS = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
 NAN = float("nan")
@@ -55,6 +56,15 @@ def test_costs_and_shortfall_of_random_ledgers_leave_nothing_over(
             (whole["spread"], whole["impact"], whole["fees"] - whole["liquidation"]), abs=1e-9 * 1e6
         )
         assert charged >= 0.0
+
+
+def test_a_loan_of_a_short_that_was_delisted_at_its_last_price_is_no_money_without_a_symbol(worlds: Any) -> None:
+    own = worlds.simulated
+    ends, last = np.array([3], dtype=np.int64), np.zeros(1)
+    tape = load_tape(worlds.trace({"policy": [[-0.5], [NAN], [NAN], [NAN]]}, with_delisting(own.flat_market(5), ends, last)))
+    found = waterfall(tape.trace)
+    assert found["borrow"].min() > 0.0
+    assert found["borrow"][0] == found["borrow"][1]
 
 
 @pytest.mark.parametrize("settlement", ["cash", "margin"])
