@@ -11,6 +11,8 @@ REFUSED = "rejected"
 """Status of an order that the rulebook or the market let nothing of through: it was never sent."""
 _TOLERANCE = 1e-9
 _MONEY = ("price_pnl", *COSTS)
+_NUMBERS = ("arrival_ns", "decision_price", "end_price", "translated", "translation", *PARTS)
+_LIVED = ("qty_filled", *(part for part in PARTS if part != "opportunity"))
 SHARES = ("liquidation", "currency_pnl", "conversion")
 """Parts of other terms: of fees, of price_pnl, of spread."""
 
@@ -46,10 +48,14 @@ def shortfall(trace: Trace) -> pl.DataFrame:
 
     Columns strategy, symbol, num_orders, asked_ccy (at the price of the decision), filled_ccy (as paid), the PARTS, shortfall, bps (of what
             was asked).
-    Raises  ContractError when an order's parts are not its paper result less its real one, or its costs are not those of the account.
+    Raises  ContractError when a number of an order is missing, its parts are not its paper result less its real one, or its costs are
+            not those of the account.
     Source  Perold 1988, The Implementation Shortfall: Paper versus Reality.
     """
     sent = priced(trace.orders).filter(pl.col("status") != REFUSED)
+    for name in _NUMBERS:
+        if missing := sent[name].null_count():
+            raise ContractError(f"orders.{name}: {missing} of the orders that were sent have none; allowed 0; run the trace task again")
     _require_paper_less_real(sent)
     by_symbol = sent.group_by("strategy", "symbol").agg(*_sums())
     whole = sent.group_by("strategy").agg(*_sums())
@@ -111,8 +117,25 @@ def _require_paper_less_real(sent: pl.DataFrame) -> None:
     end = pl.col("end_price") - pl.col("translated")
     paper = side * pl.col("qty_ordered") * (end - pl.col("decision_price"))
     real = side * (pl.col("qty_filled") * end - pl.col("filled_ccy")) + pl.col("translation") - pl.col("fees")
-    rest = sent.with_columns((total() - (paper - real)).fill_null(0.0).alias("rest"), (pl.col("asked_ccy") + 1e-9).alias("size"))
+    rest = sent.with_columns((total() - (paper - real)).alias("rest"), (pl.col("asked_ccy") + 1e-9).alias("size"))
     _refuse(rest, "orders", "the parts of an order's shortfall leave {rest:.6g} of paper less real")
+
+
+def require_bars_of_orders(orders: pl.DataFrame, executions: pl.DataFrame) -> None:
+    """What orders got and paid is the sum of the bars in which they lived.
+
+    Raises  ContractError for the first order of which it is not.
+    """
+    key = ["strategy", "order_id"]
+    lived = executions.group_by(key).agg(pl.col(name).sum() for name in _LIVED)
+    both = priced(orders).join(lived, on=key, how="full", coalesce=True, suffix="_bars").sort(key)
+    for name in _LIVED:
+        rest = both.select(
+            "strategy",
+            (pl.col(f"{name}_bars").fill_null(0.0) - pl.col(name).fill_null(0.0)).alias("rest"),
+            (pl.col("qty_ordered" if name == "qty_filled" else "asked_ccy").fill_null(0.0) + 1e-9).alias("size"),
+        )
+        _refuse(rest, f"executions.{name}", "its bars leave {rest:.6g} of the order unexplained")
 
 
 def _require_the_costs_of_the_account(trace: Trace, whole: pl.DataFrame, size: pl.DataFrame) -> None:

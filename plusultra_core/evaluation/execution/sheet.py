@@ -9,14 +9,17 @@ import polars as pl
 
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.evaluation.backtests import Trace, load_trace
-from plusultra_core.evaluation.execution.money import PARTS, REFUSED, SHARES, priced, shortfall, waterfall
+from plusultra_core.evaluation.execution.money import PARTS, REFUSED, SHARES, priced, require_bars_of_orders, shortfall, waterfall
 from plusultra_core.evaluation.execution.orders import endings, filled_bars, latencies, sizes, worst_fills
 
 EXECUTIONS = "executions"
 MARKET = "market.parquet"
 TABLES = ("strategies", "waterfall", "shortfall", "latencies", "endings", "sizes", "worst")
 _ORDERS = ("order_id", "symbol", "side", "decision_price", "arrival_price", "end_price", "translated", "translation", *PARTS)
-_EXECUTIONS = ("order_id", "symbol", "ts_ns", "side", "qty_filled", "price", "reference", "participation", "status", "reason", "proxy")
+_EXECUTIONS = (
+    "order_id", "symbol", "ts_ns", "side", "qty_filled", "price", "reference", "participation", "delay", "waiting", "spread", "impact",
+    "fees", "status", "reason", "proxy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ def load_tape(directory: Path) -> Tape:
 def build_execution(tape: Tape, num_worst: int) -> ExecutionSheet:
     """The sheet of a tape.
 
-    Raises  ContractError when costs or shortfall leave more than 1e-9 of an account unexplained.
+    Raises  ContractError when costs or shortfall leave more than 1e-9 of an account unexplained, or the bars of an order are not the order.
     """
     trace, orders = tape.trace, tape.trace.orders
+    require_bars_of_orders(orders, tape.executions)
     money, lost = waterfall(trace), shortfall(trace)
     found = latencies(orders, tape.rules["latency_ms"], tape.rules["latency_prob"])
     return ExecutionSheet(

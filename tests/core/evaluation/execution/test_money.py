@@ -125,6 +125,17 @@ def test_a_cost_of_an_order_that_was_touched_is_found(tape: Tape, edited: Any, t
         shortfall(edited(tape, orders=touched).trace)
 
 
+@pytest.mark.parametrize("name", ["end_price", "decision_price", "arrival_ns", "translated", "delay"])
+def test_an_order_of_which_a_number_is_missing_is_refused(tape: Tape, edited: Any, name: str) -> None:
+    first = pl.int_range(pl.len()) == tape.trace.orders["qty_filled"].arg_max()
+    touched = tape.trace.orders.with_columns(
+        pl.when(first).then(None).otherwise(pl.col(name)).alias(name),
+        *([] if name == "delay" else [pl.when(first).then(pl.col("delay") + 1e6).otherwise(pl.col("delay")).alias("delay")]),
+    )
+    with pytest.raises(ContractError, match=f"orders.{name}: 1 of the orders that were sent have none"):
+        shortfall(edited(tape, orders=touched).trace)
+
+
 def test_a_fee_that_was_touched_is_found_by_the_account(tape: Tape, edited: Any) -> None:
     touched = tape.trace.orders.with_columns(pl.col("fees") + 1e-3)
     with pytest.raises(ContractError, match=r"orders.fees .*of the account's cost unexplained"):

@@ -1,5 +1,6 @@
 """The sheet: one row a strategy, and no tape that lacks what it needs."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,18 @@ def test_a_trace_of_an_older_kind_is_refused(worlds: Any, tmp_path: Path) -> Non
     pl.read_parquet(path).drop("waiting").write_parquet(path)
     with pytest.raises(ContractError, match="orders: missing column 'waiting'; run the trace task again"):
         load_tape(tmp_path / "trace")
+
+
+@pytest.mark.parametrize("name", ["qty_filled", "delay", "waiting", "spread", "impact", "fees"])
+def test_bars_that_do_not_add_up_to_their_orders_are_refused(tape: Tape, name: str) -> None:
+    first = pl.int_range(pl.len()) == tape.executions["qty_filled"].arg_max()
+    touched = tape.executions.with_columns(pl.when(first).then(pl.col(name) + 1.0).otherwise(pl.col(name)).alias(name))
+    with pytest.raises(ContractError, match=rf"executions.{name} \w+: its bars leave 1 of the order unexplained"):
+        build_execution(dataclasses.replace(tape, executions=touched), 5)
+
+
+def test_bars_of_no_order_and_orders_without_bars_are_refused(tape: Tape) -> None:
+    filled = tape.executions.filter(pl.col("qty_filled") > 0)
+    for touched in (tape.executions.filter(pl.col("order_id") != filled["order_id"][0]), pl.concat([tape.executions, filled.head(1)])):
+        with pytest.raises(ContractError, match=r"executions\.\w+ \w+: its bars leave"):
+            build_execution(dataclasses.replace(tape, executions=touched), 5)
