@@ -1,12 +1,13 @@
 """What a feature reads: the bars of a class as arrays, symbols end to end; and a frame of what features say."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.features import ranks
@@ -14,6 +15,7 @@ from plusultra_core.features.recursions import Recursions
 
 T = TypeVar("T")
 GROUP_ROWS = 8_192
+_PIECE_ROWS = 65_536
 
 
 class Waiting(NamedTuple):
@@ -45,7 +47,7 @@ class BarArrays:
     close: Float64Array
     volume: Float64Array
     gap_bars: Float64Array
-    side: Mapping[str, Float64Array]
+    side: dict[str, Float64Array]
     short: int
     medium: int
     long: int
@@ -129,8 +131,46 @@ def runs(column: pl.Series) -> tuple[pl.Series, Int64Array]:
     """The values that a column runs through, and where each run begins; at the end its length."""
     if not len(column):
         return column, np.zeros(1, dtype=np.int64)
-    found = column.rle().struct.unnest()
+    found = column.rle().struct.unnest() if len(column) <= _PIECE_ROWS else _runs_of_pieces(column)
     return found.get_column("value"), np.append(0, np.cumsum(found.get_column("len").to_numpy())).astype(np.int64)
+
+
+def _runs_of_pieces(column: pl.Series) -> pl.DataFrame:
+    """Values and lengths of the runs of a long column, some rows at a time: the engine asks for several times their memory."""
+    pieces = [column.slice(start, _PIECE_ROWS).rle().struct.unnest() for start in range(0, len(column), _PIECE_ROWS)]
+    found = pl.concat(pieces, rechunk=True)
+    value = found.get_column("value")
+    begins = value.ne_missing(value.shift())
+    begins[0] = True
+    number = begins.cum_sum().to_numpy() - 1
+    lengths = np.bincount(number, found.get_column("len").to_numpy()).astype(np.int64)
+    return pl.DataFrame([value.filter(begins), pl.Series("len", lengths)])
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """Columns of a frame as `numbers`, each made when it is asked for: a frame of several chunks is never there twice."""
+
+    def __init__(self, frame: pl.DataFrame, names: Sequence[str]) -> None:
+        self._columns = {name: frame.get_column(name) for name in names}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return numbers(self._columns[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def some(self, name: str, rows: slice) -> Float64Array:
+        """Some rows of a column, in double."""
+        return self._columns[name].slice(rows.start, rows.stop - rows.start).cast(pl.Float64).to_numpy(writable=True)
+
+
+def numbers(column: pl.Series) -> NDArray[Any]:
+    """Values of a column in double or, all there, as the whole numbers that they are; NaN where missing."""
+    whole = column.dtype.is_integer() and not column.null_count()
+    return column.to_numpy() if whole else column.cast(pl.Float64).to_numpy()
 
 
 def kept(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
@@ -139,20 +179,27 @@ def kept(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
 
 
 def columns_of(columns: Mapping[str, Float32Array]) -> pl.DataFrame:
-    """Columns as a frame, each in the memory where it is, NaN as null."""
-    return pl.DataFrame(pa.RecordBatch.from_arrays([_array(value) for value in columns.values()], names=list(columns)))
+    """Columns as a frame, each in the memory where it is, NaN as null; equal patterns of nulls, and columns that are one array, are one."""
+    masks, made = dict[bytes, bytes](), dict[int, pa.Array]()
+    for value in columns.values():
+        if id(value) not in made:
+            made[id(value)] = _array(value, masks)
+    return pl.DataFrame(pa.RecordBatch.from_arrays([made[id(value)] for value in columns.values()], names=list(columns)))
 
 
 def short_columns_of(columns: Mapping[str, Float32Array]) -> pl.DataFrame:
     """Few rows of many columns as a frame, NaN as null: in one piece of memory, which costs less than one each."""
     if not columns:
         return pl.DataFrame()
-    flat = pl.Series(_array(np.concatenate(list(columns.values()))))
+    flat = pl.Series(_array(np.concatenate(list(columns.values())), {}))
     num_rows = len(flat) // len(columns)
     return pl.DataFrame([flat.slice(i * num_rows, num_rows).alias(name) for i, name in enumerate(columns)])
 
 
-def _array(value: Float32Array) -> pa.Array:
+def _array(value: Float32Array, masks: dict[bytes, bytes]) -> pa.Array:
     missing = np.isnan(value)
-    present = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    present = None
+    if missing.any():
+        bits = np.packbits(np.logical_not(missing, out=missing), bitorder="little").tobytes()
+        present = pa.py_buffer(masks.setdefault(bits, bits))
     return pa.Array.from_buffers(pa.from_numpy_dtype(value.dtype), value.size, [present, pa.py_buffer(value)])

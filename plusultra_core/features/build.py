@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import ranks, sides
-from plusultra_core.features.arrays import BarArrays, Waiting, groups
-from plusultra_core.features.beside.joins import MONEY
+from plusultra_core.features.arrays import BarArrays, Columns, Waiting, groups
+from plusultra_core.features.beside.columns import Sides
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
 from plusultra_core.features.kernels import store
 from plusultra_core.features.recursions import Recursions, Trace, join_traces, part_of_traces, rows_from
-from plusultra_core.features.rows import KEYS, Bars, bars_of, check, frame_of, keys_frame
+from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame
 from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 
@@ -173,8 +173,9 @@ def arrays_of(
 ) -> BarArrays:
     """What the feature functions read, of all bars at once: to ask one feature in double precision."""
     span = span_of(bars_of(bars))
-    whole = _bar_arrays(span, indicators, side_tables, sides.names_of(indicators), market, cfg)
-    return _part(whole, slice(0, span.num_done.size), slice(0, bars.height), cfg.windows)
+    whole = _bar_arrays(span, market, cfg)
+    beside = _sides(whole, span, side_tables, indicators, sides.names_of(indicators), cfg)
+    return _part(whole, span, beside, slice(0, span.num_done.size), slice(0, bars.height), cfg.windows)
 
 
 def span_of(bars: Bars) -> Span:
@@ -187,65 +188,69 @@ def compute(
 ) -> Made:
     """Columns of the new rows of a span, some symbols at a time: what they share stays in the cache, and little else in memory.
 
-    What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, then what reads side columns.
+    What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, and the dump's indicators.
     """
     names = sides.names_of(indicators)
-    whole = _bar_arrays(span, indicators, side_tables, names, market, cfg)
+    keys, whole = span.bars.keys, _bar_arrays(span, market, cfg)
+    more = chain(
+        sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators),
+        sides.indicator_columns(keys, indicators, names, cfg.indicators),
+    )
+    columns = {name: _single(span.new(value)) for name, value in more}
+    beside = _sides(whole, span, side_tables, indicators, names, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
-    with_sides = {spec.name for spec in alone if spec.sides}
-    keys = span.bars.keys
-    more = sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators)
-    more |= sides.indicator_columns(keys, indicators, names, cfg.indicators)
-    beside = {name: _single(span.new(more.pop(name))) for name in [*more]}
-    ranked, traces = _ranked(whole, span, across, cfg.windows)
-    columns, others = _by_groups(whole, span, [spec for spec in alone if spec.name in with_sides], cfg.windows, None)
-    whole = replace(whole, side={MONEY: whole.side[MONEY]})
-    plain, rest = _by_groups(whole, span, [spec for spec in alone if spec.name not in with_sides], cfg.windows, None)
-    columns |= plain | ranked
-    return Made({spec.name: columns[spec.name] for spec in specs} | beside, rest | others | traces)
+    ranked, traces = _ranked(whole, beside, span, across, cfg.windows)
+    plain, others = _by_groups(whole, beside, span, alone, cfg.windows, None)
+    return Made({spec.name: (ranked if ACROSS in spec.tags else plain)[spec.name] for spec in specs} | columns, others | traces)
 
 
 def _ranked(
-    whole: BarArrays, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig
+    whole: BarArrays, beside: Sides, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig
 ) -> tuple[dict[str, Float32Array], dict[str, Trace]]:
     """Features that see all symbols of a moment: what is ranked is made a group at a time, ranks of all."""
     if not specs:
         return {}, {}
     queue = list[Waiting]()
-    values, traces = _by_groups(whole, span, specs, windows, queue)
+    values, traces = _by_groups(whole, beside, span, specs, windows, queue)
     at = ranks.moments(span.new(whole.ts_ns), span.new(whole.known_ns), span.new_starts, whole.times_ns)
     least = [waiting.min_count for waiting in queue] or [0] * len(specs)
     return {spec.name: _single(ranks.cross_rank(values.pop(spec.name), at, k)) for spec, k in zip(specs, least, strict=True)}, traces
 
 
 def _by_groups(
-    whole: BarArrays, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig, queue: list[Waiting] | None
+    whole: BarArrays, beside: Sides, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig, queue: list[Waiting] | None
 ) -> tuple[dict[str, Any], dict[str, Trace]]:
     """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind.
 
     Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
+    Features of side tables that are not there share one column without values.
     """
     dtype, places = _STORED if queue is None else np.float64, span.new_starts
-    columns: dict[str, Any] = {spec.name: np.empty(int(places[-1]), dtype=dtype) for spec in specs}
+    silent = {spec.name for spec in specs if spec.sides and not any(beside.parts[name] for name in spec.sides)}
+    nothing = np.full(int(places[-1]) if silent else 0, np.nan, dtype=dtype)
+    columns: dict[str, Any] = {spec.name: nothing if spec.name in silent else np.empty(int(places[-1]), dtype=dtype) for spec in specs}
     traces = []
     for first, last in groups(whole.starts):
         rows = slice(int(whole.starts[first]), int(whole.starts[last]))
-        arrays = replace(_part(whole, slice(first, last), rows, windows), waiting=queue)
+        arrays = replace(_part(whole, span, beside, slice(first, last), rows, windows), waiting=queue)
         num_done = span.num_done[first:last]
         fresh = rows_from(arrays.starts, num_done) if num_done.any() else None
         kept = None if span.keep is None else rows_from(arrays.starts, span.keep[first:last])
         left, made = dict[str, Trace](), arrays.recursions.made
         for _, family in groupby(specs, key=lambda spec: spec.tags[0]):
             for spec in family:
+                if kept is None and spec.name in silent:
+                    continue
                 value, out = spec.function(arrays), columns[spec.name][places[first] : places[last]]
-                if queue is None:
-                    store(value, arrays.starts, num_done, out)
-                else:
+                if queue is not None:
                     out[:] = value if fresh is None else value[fresh]
+                elif spec.name not in silent:
+                    store(value, arrays.starts, num_done, out)
                 if kept is not None:
                     left |= {name: Trace(trace.values[kept], trace.state) for name, trace in made.items()}
                 made.clear()
             arrays.shared.clear()
+            arrays.side.clear()
         del (queue or [])[len(specs) :]  # each group asks for the same
         traces.append(left)
     return columns, join_traces(traces)
@@ -258,10 +263,15 @@ def _single(value: Float64Array) -> Float32Array:
     return out
 
 
-def _bar_arrays(
-    span: Span, indicators: pl.DataFrame, side: pl.DataFrame, names: Sequence[str], market: MarketConfig, cfg: FeaturesConfig
-) -> BarArrays:
-    """Arrays of a span; returns and sigma are made a part at a time."""
+def _sides(whole: BarArrays, span: Span, side: pl.DataFrame, indicators: pl.DataFrame, names: Sequence[str], cfg: FeaturesConfig) -> Sides:
+    """What the side columns of a span are made of."""
+    known_ns = span.bars.known_ns
+    moments_ns = whole.times_ns if np.array_equal(known_ns, span.bars.ts_ns) else np.unique(known_ns)
+    return sides.find_sides(span.bars.keys, moments_ns, side, indicators, names, cfg.alternative)
+
+
+def _bar_arrays(span: Span, market: MarketConfig, cfg: FeaturesConfig) -> BarArrays:
+    """Arrays of a span: what is made once; prices, side columns, returns and sigma are made a part at a time."""
     windows, bars = cfg.windows, span.bars
     return BarArrays(
         starts=bars.starts,
@@ -271,13 +281,13 @@ def _bar_arrays(
         calendar=market.calendar,
         session_tz=market.session_tz,
         periods_per_year=market.periods_per_year,
-        open=bars.values["open_adj"],
-        high=bars.values["high_adj"],
-        low=bars.values["low_adj"],
-        close=bars.values["close_adj"],
-        volume=bars.values["volume_adj"],
-        gap_bars=bars.values["gap_bars"],
-        side=sides.side_arrays(bars.keys, side, indicators, names, cfg.alternative),
+        open=np.empty(0),
+        high=np.empty(0),
+        low=np.empty(0),
+        close=np.empty(0),
+        volume=np.empty(0),
+        gap_bars=np.empty(0),
+        side={},
         short=windows.short,
         medium=windows.medium,
         long=windows.long,
@@ -288,20 +298,30 @@ def _bar_arrays(
     )
 
 
-def _part(b: BarArrays, symbols: slice, rows: slice, windows: WindowsConfig) -> BarArrays:
-    """Some symbols of arrays, with their returns and sigma."""
+def _values(bars: Bars, name: str, rows: slice) -> Float64Array:
+    """Some rows of a column of bars."""
+    return bars.values.some(name, rows) if isinstance(bars.values, Columns) else bars.values[name][rows].astype(np.float64)
+
+
+def _part(b: BarArrays, span: Span, beside: Sides, symbols: slice, rows: slice, windows: WindowsConfig) -> BarArrays:
+    """Some symbols of arrays, with their prices, side columns, returns and sigma."""
     starts = b.starts[symbols.start : symbols.stop + 1] - b.starts[symbols.start]
     recursions = Recursions(starts, b.recursions.num_done[symbols], part_of_traces(b.recursions.before, symbols, rows))
-    close = b.close[rows]
+    open_, high, low, close, volume, gap_bars = (_values(span.bars, name, rows) for name in READS)
     ret = returns.log_return(close, starts, 1)
     alpha = 1.0 - 0.5 ** (1.0 / windows.sigma_halflife_bars)
     return replace(
         b,
         starts=starts,
-        **{name: getattr(b, name)[rows] for name in ("ts_ns", "known_ns", "open", "high", "low", "volume")},
-        gap_bars=b.gap_bars[rows].astype(np.float64),
+        ts_ns=b.ts_ns[rows],
+        known_ns=b.known_ns[rows],
+        open=open_,
+        high=high,
+        low=low,
         close=close,
-        side={name: np.ascontiguousarray(x[rows]) for name, x in b.side.items()},
+        volume=volume,
+        gap_bars=gap_bars,
+        side=beside.some(symbols, rows),
         ret=ret,
         sigma=np.sqrt(recursions.ewma("sigma", ret * ret, alpha, windows.sigma_min_count)),
         recursions=recursions,

@@ -37,7 +37,7 @@ _KEYWORDS = ("Shapes", "Units", "Looks", "NaN", "Raises", "Source")
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """One feature. `inputs` are columns of bars, or `side:<column>` of sides.side_arrays."""
+    """One feature. `inputs` are columns of bars, or `side:<column>` of sides.find_sides."""
 
     function: Callable[[BarArrays], Float64Array]
     inputs: tuple[str, ...]

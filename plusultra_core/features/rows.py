@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from plusultra_core.arrays import Float32Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.features import sides
-from plusultra_core.features.arrays import columns_of, runs
+from plusultra_core.features.arrays import Columns, columns_of, runs
 from plusultra_core.features.beside.joins import Keys, latest
 from plusultra_core.features.catalog import FeatureSpec
 from plusultra_core.features.sides import AlternativeConfig
@@ -71,13 +71,7 @@ def bars_of(frame: pl.DataFrame) -> Bars:
     num_wrong = (symbols.slice(1) < symbols.slice(0, max(len(symbols) - 1, 0))).sum() + num_not_rising(ts_ns, starts)
     if num_wrong:
         raise ContractError(f"bars: {num_wrong} rows out of order or twice; expected rising symbol, ts_ns; sort them")
-    return Bars(symbols, starts, ts_ns, latest(known_ns, starts), {name: numbers(frame.get_column(name)) for name in READS})
-
-
-def numbers(column: pl.Series) -> NDArray[Any]:
-    """Values of a column in double or, all there, as the whole numbers that they are; NaN where missing."""
-    whole = column.dtype.is_integer() and not column.null_count()
-    return column.to_numpy() if whole else column.cast(pl.Float64).to_numpy()
+    return Bars(symbols, starts, ts_ns, latest(known_ns, starts), Columns(frame, READS))
 
 
 @njit(cache=True)

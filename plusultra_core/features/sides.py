@@ -1,13 +1,13 @@
 """Side tables and the dump's own indicators, as they were known at each bar.
 
 Everything joins backward as-of on `known_ns` and grows no older than the config allows. A table that
-the dump does not have leaves its columns null.
+the dump does not have leaves its columns null. No column is held of all bars: what it is made of is found
+once (`find_sides`), its values are made for some symbols at a time.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import polars as pl
@@ -19,8 +19,9 @@ from plusultra_core.errors import ConfigError
 from plusultra_core.features import kernels
 from plusultra_core.features.arrays import kept, runs
 from plusultra_core.features.beside import events, joins
+from plusultra_core.features.beside.columns import Own, Part, Sides
 from plusultra_core.features.beside.events import MacroConfig
-from plusultra_core.features.beside.joins import MONEY, Beside, Keys, Rows
+from plusultra_core.features.beside.joins import NOBODY, Beside, Keys, Rows
 from plusultra_core.features.kernels import ratio
 
 INDICATORS = "indicators"
@@ -118,20 +119,18 @@ def _limit(source: SourceConfig) -> int:
     return int(source.max_staleness_hours * NS_PER_HOUR)
 
 
-def _first_there(keys: Keys, found: list[Float64Array]) -> Float64Array:
-    nothing = np.broadcast_to(np.nan, keys.known_ns.size)  # takes no memory
-    return reduce(joins.fill, found) if found else nothing
-
-
 @dataclass(frozen=True, slots=True)
 class _Fields:
     """Where the fields that sources name lie: the tables beside the bars, and the rows of each (table, field)."""
 
-    keys: Keys
+    moments: Keys
+    """The moments of the bars, as those of one symbol."""
     rows: dict[tuple[str, str], tuple[Beside, Int64Array]]
 
     @classmethod
-    def find(cls, keys: Keys, frames: Mapping[str | None, pl.DataFrame], named: Sequence[tuple[str, str]], limit_ns: int) -> "_Fields":
+    def find(
+        cls, keys: Keys, moments: Keys, frames: Mapping[str | None, pl.DataFrame], named: Sequence[tuple[str, str]], limit_ns: int
+    ) -> "_Fields":
         """Rows of the fields named that may count at the keys; `indicators` are a table by that name, and never expire."""
         found = {}
         for of, frame in frames.items():
@@ -147,23 +146,32 @@ class _Fields:
                     mark = field == name if inside is None else inside & (field == name)
                     if mark.any():
                         found[table, name] = beside, np.flatnonzero(mark.to_numpy())
-        return cls(keys, found)
+        return cls(moments, found)
 
     def of(self, source: SourceConfig) -> list[tuple[Beside, Int64Array]]:
         """Rows of a source's fields, one after the other, those that are there."""
         return [self.rows[source.table, field] for field in source.fields if (source.table, field) in self.rows]
 
-    def value(self, source: SourceConfig) -> Float64Array:
-        """What counts at each key: the first of the fields that says something."""
-        found = [
-            joins.aligned(beside, rows, joins.picked(beside.value, rows) * source.scale, _limit(source)) for beside, rows in self.of(source)
-        ]
-        return _first_there(self.keys, found)
+    def column(self, source: SourceConfig) -> list[Part]:
+        """What counts: the first of the fields that says something."""
+        scaled = [(beside, rows, joins.picked(beside.value, rows)) for beside, rows in self.of(source)]
+        if source.scale != 1.0:
+            scaled = [(beside, rows, value * source.scale) for beside, rows, value in scaled]
+        return [part for one in scaled for part in self.parts(*one, _limit(source))]
+
+    def parts(self, table: Beside, rows: Int64Array, value: Float64Array, limit_ns: int) -> Iterator[Part]:
+        """Of the values of some rows, which rise, a symbol's own, then those of rows without symbol."""
+        wide = joins.picked(table.owner, rows) == NOBODY
+        if not wide.all():
+            yield Own(joins.own_rows(table, rows, value), limit_ns)
+        if wide.any():
+            some = joins.wide_rows(table, *((rows, value) if wide.all() else (rows[wide], value[wide])))
+            yield joins.take(some.value, joins.newest(self.moments, some, limit_ns))
 
 
-def _funding(fields: _Fields, cfg: AlternativeConfig) -> Float64Array:
+def _funding(fields: _Fields, cfg: AlternativeConfig) -> list[Part]:
     """Funding rate a year: the rate of one payment times the payments in a year."""
-    found = []
+    found: list[Part] = []
     beside, intervals = fields.rows.get((cfg.funding.table, "interval_hours"), (None, np.zeros(0, dtype=np.int64)))
     for table, rows in fields.of(cfg.funding):
         hours = np.full(rows.size, cfg.funding_interval_hours)
@@ -172,8 +180,8 @@ def _funding(fields: _Fields, cfg: AlternativeConfig) -> Float64Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             yearly = joins.picked(table.value, rows) * cfg.funding.scale * _HOURS_PER_YEAR / hours
         paid = hours > 0
-        found.append(joins.aligned(table, *((rows, yearly) if paid.all() else (rows[paid], yearly[paid])), _limit(cfg.funding)))
-    return _first_there(fields.keys, found)
+        found += fields.parts(table, *((rows, yearly) if paid.all() else (rows[paid], yearly[paid])), _limit(cfg.funding))
+    return found
 
 
 def _of_same_row(table: Beside, rows: Int64Array, others: Int64Array, otherwise: Float64Array) -> Float64Array:
@@ -186,22 +194,25 @@ def _of_same_row(table: Beside, rows: Int64Array, others: Int64Array, otherwise:
     return np.where(np.isnan(hours), otherwise, hours)
 
 
-def side_arrays(
-    at: Keys, side: pl.DataFrame, indicators: pl.DataFrame, names: Sequence[str], cfg: AlternativeConfig
-) -> dict[str, Float64Array]:
-    """Every side column that a feature may ask for, one value a bar; `names` are those of the indicators.
+def find_sides(
+    at: Keys, moments_ns: Int64Array, side: pl.DataFrame, indicators: pl.DataFrame, names: Sequence[str], cfg: AlternativeConfig
+) -> Sides:
+    """What every side column that a feature may ask for is made of; `names` are those of the indicators.
 
     Columns of tables that are not there are all NaN.
     """
-    age_days, surprise = events.news(at, side, cfg.macro)
+    moments = Keys(pl.Series(["*"]), np.array([0, moments_ns.size]), moments_ns)
+    news = events.news(moments, side, cfg.macro)  # nobody's own: the same for all that is known at one time
     sources: dict[str, SourceConfig] = {name: getattr(cfg, name) for name in _SOURCES}
     named = [(source.table, field) for source in (cfg.funding, *sources.values()) for field in source.fields]
     limit_ns = max(_limit(source) for source in (cfg.funding, *sources.values()))
     there = any(table == INDICATORS and field in names for table, field in named)
     frames: dict[str | None, pl.DataFrame] = {None: side, INDICATORS: indicators} if there else {None: side}
-    fields = _Fields.find(at, frames, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
-    found = {name: fields.value(source) for name, source in sources.items()}
-    return {"funding": _funding(fields, cfg), **found, "macro_age_days": age_days, "macro_surprise": surprise, MONEY: joins.money(at, side)}
+    fields = _Fields.find(at, moments, frames, [*dict.fromkeys([*named, (cfg.funding.table, "interval_hours")])], limit_ns)
+    parts: dict[str, Sequence[Part]] = {name: fields.column(source) for name, source in sources.items()}
+    for name, value in zip(("macro_age_days", "macro_surprise"), news, strict=True):
+        parts[name] = [] if np.isnan(value).all() else [value]
+    return Sides(at, moments_ns, parts | {"funding": _funding(fields, cfg)}, joins.money(at, side))
 
 
 def absent(column: str, side: pl.DataFrame, indicators: pl.DataFrame, cfg: AlternativeConfig) -> str:
@@ -255,29 +266,30 @@ def column_name(indicator: str) -> str:
     return f"ind_{plain}_{sha256_bytes(indicator.encode())[:8]}"
 
 
-def indicator_columns(at: Keys, indicators: pl.DataFrame, names: Sequence[str], cfg: IndicatorsConfig) -> dict[str, Float64Array]:
-    """Columns of the dump's own indicators, whose names are `names`: `ind_<name>` and `ind_<name>_raw`.
+def indicator_columns(
+    at: Keys, indicators: pl.DataFrame, names: Sequence[str], cfg: IndicatorsConfig
+) -> Iterator[tuple[str, Float64Array]]:
+    """Columns of the dump's own indicators, whose names are `names`, one by one: `ind_<name>` and `ind_<name>_raw`.
 
     `ind_<name>` is the value in deviations from the last z_window observations of that symbol's
     indicator, clipped; `ind_<name>_raw` is asinh(value), which no history scales.
     """
     chosen = [*names[: cfg.max_columns]] if "*" in cfg.names else []
     chosen += [name for name in cfg.names if name != "*" and name not in chosen]
-    columns: dict[str, Float64Array] = {}
     limit = int(cfg.max_staleness_hours * NS_PER_HOUR)
     for name in sorted(chosen):
         alone = len(names) == 1 and name in names
         table = joins.beside(at, indicators if alone else kept(indicators, indicators.get_column("name") == name), None)
         rows = joins.own_rows(table, np.arange(table.owner.size))
         place = joins.newest(at, rows, limit)
-        columns[column_name(name)] = _z_of_found(rows, place, at.starts, cfg)
-        columns[f"{column_name(name)}_raw"] = np.arcsinh(joins.take(rows.value, place))
-    return columns
+        yield column_name(name), _z_of_found(rows, place, at.starts, cfg)
+        yield f"{column_name(name)}_raw", np.arcsinh(joins.take(rows.value, place))
 
 
-def extra_columns(at: Keys, side: pl.DataFrame, extra: Mapping[str, SourceConfig], scaling: IndicatorsConfig) -> dict[str, Float64Array]:
-    """Columns `side_<name>` of the config's extra sources, in deviations from their own past."""
-    columns: dict[str, Float64Array] = {}
+def extra_columns(
+    at: Keys, side: pl.DataFrame, extra: Mapping[str, SourceConfig], scaling: IndicatorsConfig
+) -> Iterator[tuple[str, Float64Array]]:
+    """Columns `side_<name>` of the config's extra sources, one by one, in deviations from their own past."""
     for name, source in sorted(extra.items()):
         out = np.full(at.known_ns.size, np.nan)
         for field in source.fields:
@@ -289,5 +301,4 @@ def extra_columns(at: Keys, side: pl.DataFrame, extra: Mapping[str, SourceConfig
             z = _own_z(value, runs(ordered.get_column("symbol"))[1], scaling)
             table = joins.beside(at, ordered.with_columns(pl.Series("value", z)), None)
             out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), table.value, _limit(source)))
-        columns[f"side_{name}"] = out
-    return columns
+        yield f"side_{name}", out

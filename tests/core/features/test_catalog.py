@@ -121,6 +121,11 @@ def test_a_feature_is_null_without_a_side_table_it_names_and_only_then(panel: pl
         assert full[spec.name].count() > 0 and (built[spec.name].count() == 0) == bool(spec.sides), spec.name
 
 
+def test_a_feature_of_side_tables_computes_nothing_without_them(precise: pl.DataFrame) -> None:
+    names = [spec.name for spec in CATALOG if spec.sides]
+    assert len(names) > 20 and precise.select(pl.col(names).is_finite().sum()).sum_horizontal().item() == 0
+
+
 def test_no_feature_with_all_its_side_tables_knows_its_future(panel: pl.DataFrame, of: Of) -> None:
     late = (pl.col("known_ns") + NS_PER_DAY // 2).alias("known_ns")
     indicators, sides = sides_of(panel)
