@@ -17,22 +17,25 @@ import numpy as np
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.simulation.engine import Environment, SimulationConfig
 from plusultra_core.simulation.market import plain_terms
 from plusultra_core.simulation.observation import write_own_state
 from plusultra_core.simulation.records import MarketArrays, empty_step
 
 COSTS = CostsConfig(
-    fee_bps=5.0, fee_min_ccy=1.0, half_spread_bps=2.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=50.0, funding=True
-)
+    fee_bps=5.0, fee_min_ccy=1.0, half_spread_bps=2.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=50.0, funding=True,
+    margin=MarginConfig(
+        account="margin", max_leverage=2.0, maintenance_margin=0.1, liquidation_penalty_bps=50.0, shorts=True, reserve_frac=0.0
+    ),
+)  # fmt: skip
 GUARD = GuardrailsConfig(
     max_weight=1.0, max_gross=1.0, max_net=1.0, max_participation=0.1, reduce_drawdown=0.5, resume_drawdown=0.2, halt_drawdown=0.9
 )
 CONFIG = SimulationConfig(
     initial_capital_ccy=1e6, latency_ms=(50.0, 250.0, 2000.0), latency_prob=(0.3, 0.6, 0.1), participation=0.05, time_in_force="gtc",
     order_type="market", limit_offset_bps=0.0, maker_fee_factor=1.0, permanent_coef=0.0, permanent_decay_frac=0.0, min_order_ccy=100.0,
-    retarget_frac=0.1, max_leverage=2.0, maintenance_margin=0.1, liquidation_penalty_bps=50.0, adv_bars=20, fallback_sigma=0.02, seed=7,
+    retarget_frac=0.1, adv_bars=20, fallback_sigma=0.02, seed=7,
 )  # fmt: skip
 VECTORBT = """
 import time, numpy as np, vectorbt as vbt

@@ -12,8 +12,45 @@ ASSET_CLASSES = ("equity", "etf", "index", "forex", "crypto", "crypto_perpetual"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MarginConfig:
+    """What a market lends, and when it wants it back."""
+
+    account: Literal["cash", "margin"]
+    """cash: what is bought is paid for, nothing is lent and nobody closes by force; margin: a part is lent."""
+    max_leverage: float
+    """Gross exposure over equity that a fill may reach (initial margin = 1 / this); 1 in cash."""
+    maintenance_margin: float
+    """Equity over gross exposure below which everything is closed; 0 in cash, where nothing is."""
+    liquidation_penalty_bps: float
+    """What a forced close loses on top, basis points of notional; 0 in cash."""
+    shorts: bool
+    """Whether what is not held can be sold; false in cash: a short is a loan."""
+    reserve_frac: float
+    """Part of the equity of a cash account that is not asked for; 0 on margin. Half of it may be filled into when prices rise before the
+    fill, the other half is left for the costs of orders."""
+
+    def __post_init__(self) -> None:
+        if not self.max_leverage > 0 or not self.liquidation_penalty_bps >= 0:
+            found = (self.max_leverage, self.liquidation_penalty_bps)
+            raise ConfigError(f"margin: expected max_leverage > 0 and liquidation_penalty_bps >= 0, found {found}")
+        if not 0 <= self.maintenance_margin < 1 / self.max_leverage:
+            raise ConfigError(f"maintenance_margin: expected in [0, 1 / max_leverage), found {self.maintenance_margin}")
+        if self.account == "margin" and self.reserve_frac != 0:
+            raise ConfigError(f"margin.reserve_frac: expected 0 on margin, which lends the costs, found {self.reserve_frac}")
+        if self.account == "cash":
+            lent = (self.max_leverage, self.maintenance_margin, self.liquidation_penalty_bps)
+            if lent != (1, 0, 0) or self.shorts:
+                raise ConfigError(
+                    "margin: cash lends nothing; expected max_leverage 1, maintenance_margin 0, liquidation_penalty_bps 0, shorts false, "
+                    f"found {lent[0]}, {lent[1]}, {lent[2]}, {self.shorts}; or set account to margin"
+                )
+            if not 0 < self.reserve_frac < 0.5:
+                raise ConfigError(f"margin.reserve_frac: expected in (0, 0.5) in cash, found {self.reserve_frac}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CostsConfig:
-    """What a trade costs in this market."""
+    """What a trade costs in this market, and what the market lends."""
 
     fee_bps: float
     """Commission per side, basis points of traded notional."""
@@ -29,6 +66,7 @@ class CostsConfig:
     """Cost of borrowing what is sold short, basis points of its notional a year."""
     funding: bool
     """Whether funding rates of the dump are paid on the position held."""
+    margin: MarginConfig
 
     def __post_init__(self) -> None:
         for name in ("fee_bps", "fee_min_ccy", "half_spread_bps", "impact_coef", "borrow_bps_year"):
@@ -36,6 +74,10 @@ class CostsConfig:
                 raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
         if not 0 < self.impact_exponent <= 1:
             raise ConfigError(f"impact_exponent: expected in (0, 1], found {self.impact_exponent}")
+        if self.borrow_bps_year > 0 and not self.margin.shorts:
+            raise ConfigError(f"borrow_bps_year: expected 0 where nothing is sold short (margin.shorts), found {self.borrow_bps_year}")
+        if self.funding and self.margin.account == "cash":
+            raise ConfigError("funding: expected false in a cash account, which holds the asset itself; set margin.account to margin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +207,8 @@ class MarketConfig:
             raise ConfigError(f"session_tz: expected a time zone such as America/New_York, found {self.session_tz!r}") from error
         if self.periods_per_year <= 0:
             raise ConfigError(f"periods_per_year: expected > 0, found {self.periods_per_year}")
+        if self.costs.margin.account == "cash" and self.exchange.settlement != "cash":
+            raise ConfigError("exchange.settlement: expected cash where the account is one (costs.margin.account), found margin")
         if self.fallback_adv_ccy <= 0:
             raise ConfigError(f"fallback_adv_ccy: expected > 0, found {self.fallback_adv_ccy}")
         if self.spread.cap_bps < self.costs.half_spread_bps:

@@ -61,6 +61,8 @@ class Book(NamedTuple):
     """NaN where unknown: then nothing grows."""
     rules: Rules
     horizon_bars: int
+    shorts: bool
+    """Whether what is not held can be sold."""
 
 
 def size_forecast(
@@ -68,12 +70,14 @@ def size_forecast(
 ) -> Float64Array:
     """Target weights of A assets from their quantiles: gain x median / risk, at most the limit, scaled into the gross limit.
 
+    Where nothing can be sold short, what should fall is 0 and takes no room.
     Where the median does not pay for the trade the wish only reduces what is held, as the guardrails do.
     Shapes  quantiles (A, Q) of the traded horizon; result (A,).
     Units   weights are signed fractions of equity.
     NaN     in the result: keep what is held, because the wish lies within the no-trade band or there is no forecast.
     """
     part = raw_weight(quantiles, levels, cfg.gain)
+    part = part if book.shorts else np.maximum(part, 0.0)
     gross = limit * float(np.nansum(np.abs(part)))
     part = part * min(1.0, max_gross / gross) if gross > 0 else part
     held = book.weight_A / limit

@@ -87,7 +87,7 @@ def book_of(t: int, env: Environment, horizon_bars: int) -> Book:
     accounts, market = env.accounts, env.market
     return Book(
         accounts.weight_EA[0], working_weights(accounts)[0], market.sigma[t], market.adv_ccy[t], market.half_spread_bps[t],
-        float(accounts.equity_E[0]), env.rules, horizon_bars,
+        float(accounts.equity_E[0]), env.rules, horizon_bars, env.margin.shorts,
     )  # fmt: skip
 
 
@@ -101,16 +101,17 @@ def sized(quantiles_TAQ: Float64Array, first: int, horizon_bars: int, guard: Gua
     return decide
 
 
-def random_like(model: Ledger, present_TA: BoolArray, first: int, seed: int) -> Decide:
+def random_like(model: Ledger, present_TA: BoolArray, first: int, seed: int, shorts: bool) -> Decide:
     """Weights without a view, of the size and the turnover of `model`: drawn at once, redrawn as seldom as
-    that it trades as much."""
+    that it trades as much; none below 0 where nothing can be sold short."""
     account = model.account()
     num_present = max(1.0, float(present_TA.sum(axis=1).mean()))
     size = 2.0 * float(account["gross"][1:].mean() / account["equity"][:-1].mean()) / num_present
-    per_redraw = num_present * size * 2.0 / 3.0
+    low = -size if shorts else 0.0
+    per_redraw = num_present * (size - low) / 3.0
     probability = min(1.0, float(account["turnover"][1:].mean()) / per_redraw) if per_redraw > 0 else 0.0
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    draw_TA = rng.uniform(-size, size, present_TA.shape)
+    draw_TA = rng.uniform(low, size, present_TA.shape)
     redrawn_TA = (rng.uniform(size=present_TA.shape) < probability) & present_TA
     redrawn_TA |= present_TA & (np.cumsum(present_TA, axis=0) == 1)
     request_TA: Float64Array = np.where(redrawn_TA, draw_TA, np.nan)

@@ -132,7 +132,9 @@ def run_locked(stage: Stage) -> dict[str, Ledger]:
     present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
     return {
         "no_trade": run_strategy(unguarded(setting), span, no_trade),
-        "random": run_strategy(setting, span, random_like(rules["sized_hybrid"], present_TA, span[0], stage.cfg.seed)),
+        "random": run_strategy(
+            setting, span, random_like(rules["sized_hybrid"], present_TA, span[0], stage.cfg.seed, setting.costs.margin.shorts)
+        ),
         **rules,
         "policy": run_strategy(setting, span, by_policy(stage.desk, span[0])),
     }

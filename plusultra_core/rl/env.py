@@ -8,6 +8,7 @@ import numpy as np
 from plusultra_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.guardrails.margin import without_shorts
 from plusultra_core.market import CostsConfig
 from plusultra_core.rl.episodes.stepping import STANDS_LAST, Slots, look, prepare, step_episodes
 from plusultra_core.rl.reward import RewardConfig
@@ -101,7 +102,7 @@ class TradingEnv:
     def step(self, action_E: Float64Array, rng: np.random.Generator | None) -> Outcome:
         """One bar of every episode. Without a generator ended episodes are left where they ended."""
         slots = self._slots
-        action_E = np.ascontiguousarray(action_E, dtype=np.float64)
+        action_E = without_shorts(np.ascontiguousarray(action_E, dtype=np.float64), self.env.margin)
         num_ended = step_episodes(action_E, self._prepared.wires, self._prepared.numbers)
         if num_ended == STANDS_LAST:
             self.env.advance(self.request_E[:, None])

@@ -17,6 +17,7 @@ from plusultra_core.artifacts import Artifact, canonical_json, sha256_bytes, sha
 from plusultra_core.errors import ArtifactError
 from plusultra_core.guardrails.check import Holding, check_targets
 from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.guardrails.margin import within_margin
 from plusultra_core.inference.decide import Book, size_forecast
 from plusultra_core.inference.predict import Forecasts, latest
 from plusultra_core.inference.trace import InferenceConfig
@@ -140,7 +141,8 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
     current_B = newest.t_B == len(panel.ts_ns_T) - 1
     quantiles_NQ[newest.n_B[current_B]] = newest.forecasts.quantiles_BKQ[current_B, settings.inference.sizing.horizon_index]
     current = {panel.symbols[n] for n in newest.n_B[current_B]}
-    guard, sizing = settings.guardrails, settings.inference.sizing
+    margin, sizing = settings.market.costs.margin, settings.inference.sizing
+    guard = within_margin(settings.guardrails, margin)
     rules = build_rules(settings.simulation, settings.market.costs, panel.bar_ns)
     nothing_N = np.zeros(len(panel.symbols))
     adv_N = np.array([outlooks[name].adv_ccy if name in outlooks else math.nan for name in panel.symbols])
@@ -150,8 +152,8 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
         weight_N = np.array([held[name].weight or 0.0 if name in held else 0.0 for name in panel.symbols])
         equity_ccy = math.nan if books.equity_ccy is None else books.equity_ccy
         horizon_bars = panel.horizons[sizing.horizon_index]
-        book = Book(weight_N, nothing_N, panel.sigma_NT[:, -1], adv_N, spread_N, equity_ccy, rules, horizon_bars)
-        target_N = size_forecast(quantiles_NQ, levels, book, guard.max_weight, guard.max_gross, sizing)
+        book = Book(weight_N, nothing_N, panel.sigma_NT[:, -1], adv_N, spread_N, equity_ccy, rules, horizon_bars, margin.shorts)
+        target_N = size_forecast(quantiles_NQ, levels, book, guard.max_weight, settings.guardrails.max_gross, sizing)
         wished = dict(zip(panel.symbols, target_N.tolist(), strict=True))
         holdings = {
             name: Holding(

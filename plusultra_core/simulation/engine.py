@@ -12,6 +12,7 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.clock import NS_PER_MS
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.guardrails.margin import within_margin, without_shorts
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.costs import MAX_IMPACT_FRAC, Rules
 from plusultra_core.simulation.kernel.calm import build_rows, no_rows, tells_little
@@ -51,11 +52,6 @@ class SimulationConfig:
     """Smaller changes of a position are not sent; never 0, or the dust of rounding would pay the least fee."""
     retarget_frac: float
     """A working order is kept while the new target asks for the same within this part of it."""
-    max_leverage: float
-    """Gross exposure over equity that a fill may reach (initial margin = 1 / this)."""
-    maintenance_margin: float
-    """Equity over gross exposure below which everything is closed."""
-    liquidation_penalty_bps: float
     adv_bars: int
     """Bars of the causal average of traded notional."""
     fallback_sigma: float
@@ -69,20 +65,20 @@ class SimulationConfig:
             raise ConfigError(f"latency: expected times >= 0 and probabilities that sum to 1, found {self.latency_ms}, {self.latency_prob}")
         if not 0 < self.participation <= 1:
             raise ConfigError(f"participation: expected in (0, 1], found {self.participation}")
-        for name in ("initial_capital_ccy", "min_order_ccy", "max_leverage", "adv_bars", "fallback_sigma"):
+        for name in ("initial_capital_ccy", "min_order_ccy", "adv_bars", "fallback_sigma"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: expected > 0, found {getattr(self, name)}")
-        for name in ("limit_offset_bps", "retarget_frac", "liquidation_penalty_bps", "permanent_coef", "seed"):
+        for name in ("limit_offset_bps", "retarget_frac", "permanent_coef", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected >= 0, found {getattr(self, name)}")
         if not 0 <= self.permanent_decay_frac <= 1 or not -1 <= self.maker_fee_factor <= 1:
             raise ConfigError("simulation: expected permanent_decay_frac in [0, 1] and maker_fee_factor in [-1, 1]")
-        if not 0 <= self.maintenance_margin < 1 / self.max_leverage:
-            raise ConfigError(f"maintenance_margin: expected in [0, 1 / max_leverage), found {self.maintenance_margin}")
 
 
 def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules:
-    """The scalars of the step kernel."""
+    """The scalars of the step kernel. In cash fills leave half of the reserve for their costs, and no price closes an account."""
+    margin = costs.margin
+    cash = margin.account == "cash"
     return Rules(
         bar_ns=int(bar_ns),
         participation=float(cfg.participation),
@@ -90,9 +86,9 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
         limit_offset_frac=cfg.limit_offset_bps / 1e4 if cfg.order_type == "limit" else float("nan"),
         min_order_ccy=float(cfg.min_order_ccy),
         retarget_frac=float(cfg.retarget_frac),
-        max_leverage=float(cfg.max_leverage),
-        maintenance_margin=float(cfg.maintenance_margin),
-        liquidation_penalty_frac=cfg.liquidation_penalty_bps / 1e4,
+        max_leverage=margin.max_leverage - 0.5 * margin.reserve_frac,
+        maintenance_margin=-math.inf if cash else float(margin.maintenance_margin),
+        liquidation_penalty_frac=margin.liquidation_penalty_bps / 1e4,
         fee_frac=costs.fee_bps / 1e4,
         maker_fee_frac=cfg.maker_fee_factor * costs.fee_bps / 1e4,
         fee_min_ccy=float(costs.fee_min_ccy),
@@ -134,7 +130,8 @@ class Environment:
         self.market = market
         self.cfg = cfg
         self.rules = build_rules(cfg, costs, bar_ns)
-        self.limits = guard.limits()
+        self.margin = costs.margin
+        self.limits = within_margin(guard, self.margin).limits()
         latency_ns: Int64Array = np.array([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=np.int64)
         cumulative: Float64Array = np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))
         self._world = build_world(market, cfg.participation, costs.funding, latency_ns, cumulative, first_bar)
@@ -231,7 +228,7 @@ class Environment:
             raise ContractError(f"step: an account stands on bar {accounts.t_E[~accounts.done_E].max()}, the last is {last}; reset it")
         flat = self._nothing if out is None else self._wired(out)
         rows = self._no_books if books is None else books.reshape(-1)
-        request = request_SEA.reshape(-1)
+        request = without_shorts(request_SEA, self.margin).reshape(-1)
         little = out is None or (tells_little(out) and out.fill.size > accounts.asset_EA.size)  # calm bars write whole ledgers alone
         form = CALM if self._form == SPARE and little else self._form
 

@@ -11,7 +11,7 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.inference.portfolios.aim import AimRule, aim_rule
 from plusultra_core.inference.strategies import LEVELS, Setting
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import plain_terms
@@ -107,11 +107,15 @@ def _setting(close_TA: Float64Array, depth_ccy: float) -> Setting:
     simulation = SimulationConfig(
         initial_capital_ccy=_CAPITAL, latency_ms=(0.0,), latency_prob=(1.0,), participation=1.0, time_in_force="gtc", order_type="market",
         limit_offset_bps=0.0, maker_fee_factor=1.0, permanent_coef=0.0, permanent_decay_frac=0.0, min_order_ccy=1.0, retarget_frac=0.0,
-        max_leverage=10.0, maintenance_margin=0.0, liquidation_penalty_bps=0.0, adv_bars=1, fallback_sigma=SIGMA, seed=0,
+        adv_bars=1, fallback_sigma=SIGMA, seed=0,
     )  # fmt: skip
-    costs = CostsConfig(
-        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=1.0, impact_exponent=1.0, borrow_bps_year=0.0, funding=False
+    lent = MarginConfig(
+        account="margin", max_leverage=10.0, maintenance_margin=0.0, liquidation_penalty_bps=0.0, shorts=True, reserve_frac=0.0
     )
+    costs = CostsConfig(
+        fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=1.0, impact_exponent=1.0, borrow_bps_year=0.0, funding=False,
+        margin=lent,
+    )  # fmt: skip
     free = GuardrailsConfig(
         max_weight=1.0, max_gross=10.0, max_net=10.0, max_participation=math.inf,
         reduce_drawdown=1.0, resume_drawdown=1.0, halt_drawdown=1.0,

@@ -19,6 +19,8 @@ from plusultra_core.simulation.liquidity.currency import results_from
 from plusultra_core.simulation.records import MarketArrays, Step
 from plusultra_core.simulation.sizing import request_weights, working_weights
 
+_NO_LOAN = 1e3
+"""What a loan costs that nobody gives: more than any forecast promises."""
 _FLOOR = 1e-12
 """Least variance: prices that stood still have a best weight too."""
 _HALVINGS = 14
@@ -119,7 +121,8 @@ def best_trade(
     rules, num_assets = book.rules, median_A.size
     gain_A = median_A * book.sigma_A * math.sqrt(book.horizon_bars)
     risk_AA = cfg.risk_aversion * book.horizon_bars * covariance_AA + _FLOOR * np.eye(num_assets)
-    loan_A = np.full(num_assets, rules.borrow_frac_year * book.horizon_bars * rules.bar_ns / NS_PER_YEAR)
+    loan = rules.borrow_frac_year * book.horizon_bars * rules.bar_ns / NS_PER_YEAR if book.shorts else _NO_LOAN
+    loan_A = np.full(num_assets, loan)
     room = max(guard.max_gross - gross_elsewhere, 0.0)
     wish_A: Float64Array = np.zeros(num_assets)
 

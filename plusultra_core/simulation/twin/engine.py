@@ -11,6 +11,7 @@ from plusultra_core.arrays import Int64Array
 from plusultra_core.clock import NS_PER_MS
 from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
+from plusultra_core.guardrails.margin import within_margin
 from plusultra_core.market import CostsConfig
 from plusultra_core.simulation.engine import SimulationConfig, build_rules
 from plusultra_core.simulation.market import check_market, check_orders
@@ -42,7 +43,8 @@ class TensorEnvironment:
         """`compiled` fuses the step by torch.compile, which takes minutes the first time and pays on a GPU alone."""
         check_market(market)
         check_orders(market, cfg.order_type)
-        self.cfg, self.rules, self.limits = cfg, build_rules(cfg, costs, bar_ns), guard.limits()
+        self.cfg, self.rules, self.margin = cfg, build_rules(cfg, costs, bar_ns), costs.margin
+        self.limits = within_margin(guard, self.margin).limits()
         self.market = tensor_market(market, device, dtype)
         ns = torch.tensor([round(ms * NS_PER_MS) for ms in cfg.latency_ms], dtype=torch.int64, device=device)
         cumulative = torch.from_numpy(np.cumsum(np.array(cfg.latency_prob, dtype=np.float64))).to(device)
@@ -78,7 +80,8 @@ class TensorEnvironment:
 
     def once(self, accounts: TensorAccounts, request: Tensor) -> tuple[TensorAccounts, Happened]:
         """The step as a function of given accounts, for who compiles it together with what comes before and after."""
-        return step(self.market, accounts, request, self.latency, self.rules, self.limits)
+        asked = request if self.margin.shorts else request.clamp(min=0.0)
+        return step(self.market, accounts, asked, self.latency, self.rules, self.limits)
 
 
 class Path(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.engine import Environment, SimulationConfig
 from plusultra_core.simulation.records import Accounts, MarketArrays, Step, empty_step
@@ -33,6 +33,7 @@ class Seat(NamedTuple):
     accounts: Accounts
     market: MarketArrays
     rules: Rules
+    margin: MarginConfig
 
 
 class View(NamedTuple):
@@ -42,10 +43,11 @@ class View(NamedTuple):
     markets: tuple[MarketArrays, ...]
     """Of each world."""
     rules: Rules
+    margin: MarginConfig
 
     def seat(self, e: int) -> Seat:
         """The world of account e by itself, for rules that know one account."""
-        return Seat(Accounts._make(field[e : e + 1] for field in self.accounts), self.markets[e], self.rules)
+        return Seat(Accounts._make(field[e : e + 1] for field in self.accounts), self.markets[e], self.rules, self.margin)
 
 
 Loop = Callable[[int, View, Step], Float64Array]
@@ -227,7 +229,7 @@ class Sweep:
         markets = apart(env.market, num_worlds)
         books, last = np.empty((1, num_worlds, 4)), empty_step((num_worlds, num_assets))
         for k in range(self._past.num_steps):
-            view = View(env.accounts._replace(asset_EA=names_EA), markets, env.rules)
+            view = View(env.accounts._replace(asset_EA=names_EA), markets, env.rules, env.margin)
             request = np.ascontiguousarray(loop(self._past.start + k, view, last), dtype=np.float64)
             env.run(request[None], last, books)
             tally.add_books(books)

@@ -11,11 +11,14 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation.factors import FactorsConfig, FactorSheet, build_factors
 from plusultra_core.evaluation.scores import newey_west_se
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 
 CFG = FactorsConfig(horizons=(1, 2, 5), primary_horizon=1, min_names=5, quantiles=5, min_dates=40, discovery_rate=0.1)
+LENT = MarginConfig(
+    account="margin", max_leverage=2.0, maintenance_margin=0.25, liquidation_penalty_bps=50.0, shorts=True, reserve_frac=0.0
+)
 COSTS = CostsConfig(
-    fee_bps=1.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    fee_bps=1.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False, margin=LENT
 )
 SIGMA = 0.01
 

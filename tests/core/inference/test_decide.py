@@ -13,7 +13,7 @@ from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ArtifactError, ConfigError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.inference.decide import Book, PolicyDesk, SizingConfig, load_policy, order_hurdle, size_forecast
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.models.bundle import load_bundle
 from plusultra_core.rl.env import TradingEnv, World, sleeve
 from plusultra_core.rl.train import RLConfig
@@ -25,6 +25,14 @@ LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 NORMAL = np.array([-1.645, -1.282, -0.6745, 0.0, 0.6745, 1.282, 1.645])
 CFG = SizingConfig(gain=1.0, horizon_index=0, band=0.0, cost_factor=0.0)
 ROOT = Path(__file__).resolve().parents[3]
+
+
+COSTS = CostsConfig(
+    fee_bps=3.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False,
+    margin=MarginConfig(
+        account="margin", max_leverage=2.0, maintenance_margin=0.25, liquidation_penalty_bps=50.0, shorts=True, reserve_frac=0.0
+    ),
+)  # fmt: skip
 
 
 def quantiles(medians: list[float], risk: float = 1.0) -> np.ndarray:
@@ -40,12 +48,9 @@ def size(
 def book(now: list[float], working: list[float] | None = None, **changes: Any) -> Book:
     """A market of 2 bps half spread and 3 bps fee, no impact, of 1 % a bar, traded over 4 bars."""
     simulation = config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml")
-    costs = CostsConfig(
-        fee_bps=3.0, fee_min_ccy=0.0, half_spread_bps=2.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
-    )
-    rules = build_rules(simulation, replace(costs, **changes), NS_PER_DAY)
+    rules = build_rules(simulation, replace(COSTS, **changes), NS_PER_DAY)
     full = np.ones(len(now))
-    return Book(np.array(now), np.array(working or [0.0] * len(now)), 0.01 * full, 1e9 * full, 2.0 * full, 1e6, rules, 4)
+    return Book(np.array(now), np.array(working or [0.0] * len(now)), 0.01 * full, 1e9 * full, 2.0 * full, 1e6, rules, 4, True)
 
 
 def test_the_weight_is_gain_times_median_over_risk_within_the_limit() -> None:
@@ -90,8 +95,7 @@ def test_the_hurdle_is_what_the_simulator_charges_for_the_order() -> None:
         tradable=np.ones(shape, np.bool_), proxy=np.zeros(shape, np.int8), **plain_terms(np.arange(3) * NS_PER_DAY, 1),
     )  # fmt: skip
     env = Environment(market, 1, 1, NS_PER_DAY, config.load(SimulationConfig, ROOT / "configs" / "base" / "simulation.yaml"),
-                      CostsConfig(fee_bps=3.0, fee_min_ccy=90.0, half_spread_bps=2.0, impact_coef=1.5, impact_exponent=0.5,
-                                  borrow_bps_year=0.0, funding=False),
+                      replace(COSTS, fee_min_ccy=90.0, impact_coef=1.5),
                       config.load(GuardrailsConfig, ROOT / "configs" / "base" / "guardrails.yaml"))  # fmt: skip
     zero = np.zeros(1, np.int64)
     env.reset(zero, zero, zero[None], zero)

@@ -34,16 +34,15 @@ def rough(setting: Setting, seed: int, settlement: str = "home", **changes: Any)
     opened = np.where(rng.random(shape) < 0.1, np.nan, market.open)
     volume = np.where(rng.random(shape) < 0.1, 0.0, market.volume * rng.choice([1e-4, 1e-2, 1.0], shape))
     latency = changes.pop("latency_ms", (0.0,))
-    cfg = replace(
-        setting.simulation, latency_ms=latency, latency_prob=(1.0 / len(latency),) * len(latency), seed=seed, max_leverage=2.5, **changes
-    )
+    cfg = replace(setting.simulation, latency_ms=latency, latency_prob=(1.0 / len(latency),) * len(latency), seed=seed, **changes)
     market = market._replace(open=opened, volume=volume)
     if settlement != "home":
         rate = np.where(market.tradable, np.exp(np.cumsum(rng.normal(0, 0.01, shape), axis=0)), np.nan)
         money = in_account(market.open, market.high, market.low, market.close, rate, settlement == "margin")
         prices = {name: getattr(money, name) for name in ("open", "high", "low", "close")}
         market = market._replace(**prices, **foreign_terms(money.translation, np.zeros(shape[1]), settlement == "margin"))
-    return setting._replace(market=market, simulation=cfg, guard=WIDE)
+    costs = replace(setting.costs, margin=replace(setting.costs.margin, max_leverage=2.5, maintenance_margin=0.1))
+    return setting._replace(market=market, simulation=cfg, costs=costs, guard=WIDE)
 
 
 def traded(setting: Setting, seed: int, num_bars: int = 60) -> Ledger:

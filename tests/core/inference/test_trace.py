@@ -106,7 +106,7 @@ def test_random_trades_about_as_much_as_the_model_it_stands_beside(stage: Stage)
         setting, span, sized(stage.quantiles["hybrid"], stage.first, traded_horizon(stage), setting.guard, stage.cfg.sizing)
     )
     present = np.isfinite(stage.quantiles["hybrid"][:, :, 0])
-    runs = [run_strategy(setting, span, random_like(model, present, span[0], seed)) for seed in range(8)]
+    runs = [run_strategy(setting, span, random_like(model, present, span[0], seed, shorts=True)) for seed in range(8)]
     turnover = np.mean([run.account()["turnover"][1:].mean() for run in runs])
     assert turnover == pytest.approx(model.account()["turnover"][1:].mean(), rel=0.6)
     assert len({float(run.equity[-1]) for run in runs}) == 8

@@ -9,7 +9,7 @@ import torch
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.linear import LinearConfig
 from plusultra_core.models.policies.build import AnyPolicy, build
@@ -71,16 +71,17 @@ def planted_world(num_bars: int = 400, num_assets: int = 4, signal: float = 0.5,
         permanent_decay_frac=0.0,
         min_order_ccy=1.0,
         retarget_frac=0.1,
-        max_leverage=2.0,
-        maintenance_margin=0.1,
-        liquidation_penalty_bps=50.0,
         adv_bars=5,
         fallback_sigma=0.02,
         seed=7,
     )
-    costs = CostsConfig(
-        fee_bps=1.0, fee_min_ccy=0.0, half_spread_bps=1.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    lent = MarginConfig(
+        account="margin", max_leverage=2.0, maintenance_margin=0.1, liquidation_penalty_bps=50.0, shorts=True, reserve_frac=0.0
     )
+    costs = CostsConfig(
+        fee_bps=1.0, fee_min_ccy=0.0, half_spread_bps=1.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False,
+        margin=lent,
+    )  # fmt: skip
     guard = GuardrailsConfig(
         max_weight=1.0, max_gross=1.0, max_net=1.0, max_participation=1.0, reduce_drawdown=1.0, resume_drawdown=1.0, halt_drawdown=1.0
     )

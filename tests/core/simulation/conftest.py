@@ -14,18 +14,22 @@ import pytest
 from plusultra_core.arrays import Float64Array
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.market import CostsConfig
+from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.simulation.engine import SimulationConfig, backtest
 from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import check_market, plain_terms
 from plusultra_core.simulation.records import MarketArrays
 
+LENT = MarginConfig(
+    account="margin", max_leverage=10.0, maintenance_margin=0.01, liquidation_penalty_bps=50.0, shorts=True, reserve_frac=0.0
+)
 FREE = CostsConfig(
-    fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False
+    fee_bps=0.0, fee_min_ccy=0.0, half_spread_bps=0.0, impact_coef=0.0, impact_exponent=0.5, borrow_bps_year=0.0, funding=False, margin=LENT
 )
 COSTLY = CostsConfig(
-    fee_bps=5.0, fee_min_ccy=1.0, half_spread_bps=3.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=100.0, funding=True
-)
+    fee_bps=5.0, fee_min_ccy=1.0, half_spread_bps=3.0, impact_coef=1.0, impact_exponent=0.5, borrow_bps_year=100.0, funding=True,
+    margin=LENT,
+)  # fmt: skip
 WIDE = GuardrailsConfig(
     max_weight=10.0, max_gross=10.0, max_net=10.0, max_participation=1e9, reduce_drawdown=1.0, resume_drawdown=1.0, halt_drawdown=1.0
 )
@@ -42,9 +46,6 @@ PLAIN = SimulationConfig(
     permanent_decay_frac=0.0,
     min_order_ccy=1e-3,
     retarget_frac=0.0,
-    max_leverage=10.0,
-    maintenance_margin=0.01,
-    liquidation_penalty_bps=50.0,
     adv_bars=5,
     fallback_sigma=0.02,
     seed=7,
@@ -110,8 +111,13 @@ class World:
         **changes: Any,
     ) -> Ledger:
         """A backtest with a plain config, but for `changes`."""
-        cfg = replace(PLAIN, **changes)
+        cfg, costs = self.bent(costs, **changes)
         return backtest(market, np.asarray(targets, dtype=np.float64), start, NS_PER_DAY, cfg, costs, guard)
+
+    def bent(self, costs: CostsConfig, **changes: Any) -> tuple[SimulationConfig, CostsConfig]:
+        """The plain config and these costs, but for `changes` of execution and of what the market lends."""
+        lent = {name: changes.pop(name) for name in MarginConfig.__slots__ if name in changes}
+        return replace(PLAIN, **changes), replace(costs, margin=replace(costs.margin, **lent))
 
 
 def load_reference() -> ModuleType:

@@ -21,7 +21,7 @@ STEPS = 28
 def paired(world: Any, num_accounts: int, market: Any, rulebook: dict[str, Any], **changes: Any) -> list[Environment]:
     """Two environments that stand side by side on neighbouring assets."""
     costs = replace(world.free, fee_bps=5.0, fee_min_ccy=changes.pop("fee_min_ccy", 1.0))
-    cfg = replace(world.plain, **changes)
+    cfg, costs = world.bent(costs, **changes)
     made = [Environment(market, num_accounts, 1, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook)) for _ in range(2)]
     rows = np.arange(num_accounts)
     for env in made:

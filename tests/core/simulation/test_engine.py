@@ -269,9 +269,7 @@ def test_the_engine_refuses_what_the_kernel_could_not_survive(world: Any) -> Non
         ("latency_prob", (0.5,)),
         ("latency_ms", (-1.0,)),
         ("participation", 0.0),
-        ("max_leverage", 0.0),
         ("min_order_ccy", 0.0),
-        ("maintenance_margin", 0.5),
         ("seed", -1),
     ],
 )

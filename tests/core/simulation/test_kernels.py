@@ -146,16 +146,12 @@ def test_any_market_gives_what_the_slow_twin_gives_and_balances(
     targets[rng.random((39, 3)) < 0.3] = np.nan
     ledger = world.run(market, targets, costs=world.costly, **changes)
     twin = Twin(market, None, ledger.steps.latency, 1e6)
-    twin.rules = build_rules(world.plain.__class__(**{**_fields(world.plain), **changes}), world.costly, NS_PER_DAY)
+    twin.rules = build_rules(*world.bent(world.costly, **changes), NS_PER_DAY)
     equity = [1e6] + [twin.step(t, ledger.steps.target[t]) for t in range(39)]
     assert np.allclose(ledger.equity, equity, rtol=1e-9, atol=1e-3)
     assert np.abs(ledger.residual()).max() < 1e-9
     assert ledger.liquidated == twin.dead
     _check_orders(market, ledger, changes["participation"])
-
-
-def _fields(cfg: Any) -> dict[str, Any]:
-    return {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
 
 
 def _check_orders(market: Any, ledger: Any, participation: float) -> None:

@@ -76,13 +76,12 @@ def test_the_kernel_is_the_reference_in_everything(
     rulebook: dict[str, Any],
 ) -> None:
     market = bend(world.market(30, num_slots, seed=seed, gaps=gaps, half_spread_bps=4.0), seed, **terms)
-    env = Environment(
-        market, 2, num_slots, NS_PER_DAY, replace(world.plain, **execution), world.costly, replace(world.wide, **rulebook)
-    )  # fmt: skip
+    cfg, costs = world.bent(world.costly, **execution)
+    env = Environment(market, 2, num_slots, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook))
     assets = np.stack([np.arange(num_slots), np.arange(num_slots)[::-1]])
     env.reset(np.arange(2), np.array([0, 4]), assets, np.array([seed, 5]))
     slow = [twin(reference, env, e) for e in range(2)]
-    tensors = TensorEnvironment(market, NS_PER_DAY, env.cfg, world.costly, replace(world.wide, **rulebook), dtype=torch.float64)
+    tensors = TensorEnvironment(market, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook), dtype=torch.float64)
     tensors.reset(np.array([0, 4]), assets, np.array([seed, 5]))
     rng = np.random.default_rng(seed)
     for _ in range(25):
@@ -110,11 +109,11 @@ def test_what_is_compiled_without_all_that_could_happen_is_the_reference_too(
     world: Any, reference: ModuleType, seed: int, gaps: float, form: int, force: Any, participation: float, rulebook: dict[str, Any]
 ) -> None:
     late = ((0.0, 60_000.0, 1.3e8), (0.4, 0.3, 0.3)) if form == USUAL else ((0.0,), (1.0,))
-    cfg = replace(
-        world.plain, time_in_force=force, participation=participation, latency_ms=late[0], latency_prob=late[1], max_leverage=5.0,
-        maintenance_margin=0.15, min_order_ccy=5_000.0,
+    cfg, costs = world.bent(
+        world.costly if form == USUAL else replace(world.free, fee_bps=5.0, fee_min_ccy=1.0), time_in_force=force,
+        participation=participation, latency_ms=late[0], latency_prob=late[1], max_leverage=5.0, maintenance_margin=0.15,
+        min_order_ccy=5_000.0,
     )  # fmt: skip
-    costs = world.costly if form == USUAL else replace(world.free, fee_bps=5.0, fee_min_ccy=1.0)
     market = world.market(30, 3, seed=seed, gaps=gaps, half_spread_bps=4.0)
     told, silent = (Environment(market, 9, 1, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook)) for _ in range(2))
     assert choose_form(told._world, told.rules, 1) == form

@@ -49,12 +49,11 @@ def paired(
 ) -> list[Environment]:  # fmt: skip
     """Accounts on one bar, and the same accounts with one more in their tile that stands elsewhere."""
     names = changes["latency_ms"]
-    cfg = replace(world.plain, **changes, latency_prob=tuple(np.full(len(names), 1.0 / len(names))))
+    probability = tuple(np.full(len(names), 1.0 / len(names)))
+    cfg, lent = world.bent(replace(world.costly, **costs), **changes, latency_prob=probability)
     made = []
     for more in (0, 1):
-        env = Environment(
-            market, num_accounts + more, 1, NS_PER_DAY, cfg, replace(world.costly, **costs), replace(world.wide, **rulebook)
-        )  # fmt: skip
+        env = Environment(market, num_accounts + more, 1, NS_PER_DAY, cfg, lent, replace(world.wide, **rulebook))
         rows = np.arange(num_accounts + more)
         env.reset(rows, np.where(rows < num_accounts, 1, 0), np.zeros((rows.size, 1), np.int64), rows)
         made.append(env)

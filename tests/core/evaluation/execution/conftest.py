@@ -47,9 +47,9 @@ class Worlds:
 
     def trace(self, targets: dict[str, Any], market: Any, costs: Any = None, most: float = 0.6, **changes: Any) -> Path:
         own = _simulated()
-        cfg = replace(own.PLAIN, **changes)
+        cfg, own_costs = own.World().bent(costs or own.COSTLY, **changes)
         guard = replace(own.WIDE, max_weight=most, max_gross=2.5 * most)
-        setting = Setting(market, NS_PER_DAY, cfg, costs or own.COSTLY, guard)
+        setting = Setting(market, NS_PER_DAY, cfg, own_costs, guard)
         ledgers = {
             name: backtest(market, np.asarray(target, dtype=np.float64), 0, NS_PER_DAY, cfg, setting.costs, guard)
             for name, target in targets.items()

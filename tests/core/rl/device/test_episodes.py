@@ -56,7 +56,8 @@ def rough(lab: Any, rng: np.random.Generator) -> Any:
         world,
         market=with_delisting(market, np.array([200, 999, 300, 999]), np.array([-1.0, 0.0, -0.4, 0.0])),
         present_TN=rng.random(shape) > 0.3,
-        simulation=replace(world.simulation, max_leverage=5.0, maintenance_margin=0.15, permanent_coef=0.5, permanent_decay_frac=0.1),
+        simulation=replace(world.simulation, permanent_coef=0.5, permanent_decay_frac=0.1),
+        costs=replace(world.costs, margin=replace(world.costs.margin, max_leverage=5.0, maintenance_margin=0.15)),
         guard=replace(world.guard, max_weight=3.0, max_gross=3.0, max_net=3.0),
     )
 

@@ -32,8 +32,8 @@ HOUR_MS = 3_600_000.0
 
 @pytest.fixture(scope="module")
 def terms(world: Any) -> Terms:
-    cfg = replace(
-        world.plain,
+    cfg, costs = world.bent(
+        world.costly,
         latency_ms=(50.0, 20 * HOUR_MS, 40 * HOUR_MS),
         latency_prob=(0.5, 0.3, 0.2),
         participation=0.05,
@@ -43,7 +43,7 @@ def terms(world: Any) -> Terms:
         permanent_coef=0.2,
         permanent_decay_frac=0.5,
     )
-    return Terms(NS_PER_DAY, cfg, world.costly)
+    return Terms(NS_PER_DAY, cfg, costs)
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,9 @@ def test_the_net_return_is_the_price_gain_less_every_cost(found: Scenarios) -> N
 
 def test_a_wider_spread_a_higher_fee_and_more_impact_never_pay_at_the_same_fills(world: Any, past: Past) -> None:
     market = past.market._replace(depth=np.full(past.market.close.shape, np.inf))
-    calm = replace(world.plain, time_in_force="bar", max_leverage=1e6, maintenance_margin=0.0)
     target = np.full((past.num_steps, 5), np.nan)
     target[0] = (0.2, -0.1, 0.3, 0.1, np.nan)  # one trade an asset, at the same prices in every world
-    costly = replace(world.costly, impact_coef=0.3)
+    calm, costly = world.bent(replace(world.costly, impact_coef=0.3), time_in_force="bar", max_leverage=1e6, maintenance_margin=0.0)
     factors = [UNCHANGED._replace(**{name: k}) for name in ("spread", "fee", "impact") for k in (1.0, 2.0, 4.0, 8.0)]
     ladder = [World("x", f"x/{k}", changed) for k, changed in enumerate(factors)]
     found = run(past._replace(market=market), ladder, [Player("hold", world.wide, target)], Terms(NS_PER_DAY, calm, costly))
@@ -128,11 +127,11 @@ def test_a_wider_spread_a_higher_fee_and_more_impact_never_pay_at_the_same_fills
 
 
 def test_more_capital_earns_less_of_it_where_impact_is_paid(past: Past, world: Any, terms: Terms) -> None:
-    calm = replace(world.plain, max_leverage=1e6, maintenance_margin=0.0)
+    calm, costs = world.bent(world.costly, max_leverage=1e6, maintenance_margin=0.0)
     target = np.full((past.num_steps, 5), np.nan)
     target[0, :4] = 0.2
     ladder = [World("capacity", f"{k:g}", UNCHANGED._replace(capital=k)) for k in (1.0, 10.0, 100.0)]
-    found = run(past, ladder, [Player("hold", world.wide, target)], Terms(NS_PER_DAY, calm, world.costly))
+    found = run(past, ladder, [Player("hold", world.wide, target)], Terms(NS_PER_DAY, calm, costs))
     assert (np.diff(found.numbers["impact"][:, 0]) > 0).all()
 
 
