@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.data.increments.unchanged import text_runs
 from plusultra_core.features import ranks
 from plusultra_core.features.recursions import Recursions
 
@@ -131,6 +132,8 @@ def runs(column: pl.Series) -> tuple[pl.Series, Int64Array]:
     """The values that a column runs through, and where each run begins; at the end its length."""
     if not len(column):
         return column, np.zeros(1, dtype=np.int64)
+    if (texts := text_runs(column)) is not None:
+        return texts[0], np.append(texts[1], len(column))
     found = column.rle().struct.unnest() if len(column) <= _PIECE_ROWS else _runs_of_pieces(column)
     return found.get_column("value"), np.append(0, np.cumsum(found.get_column("len").to_numpy())).astype(np.int64)
 

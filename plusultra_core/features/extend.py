@@ -192,13 +192,13 @@ def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str
     there = previous.features.columns[len(KEYS) :] == new.columns
     old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
     columns = old.clear()
-    for frame, first, num in _runs_of_pieces(plan.old_starts[plan.old_place], plan.taken, ends - num_new, num_new):
+    for frame, first, num in _pieces(plan.old_starts[plan.old_place], plan.taken, ends - num_new, num_new):
         piece = (new if frame else old).slice(first, num)
         columns = columns.vstack(piece, in_place=True) if columns.height else piece
     return keys.hstack(columns)
 
 
-def _runs_of_pieces(old_first: Int64Array, taken: Int64Array, new_first: Int64Array, num_new: Int64Array) -> Iterator[tuple[int, int, int]]:
+def _pieces(old_first: Int64Array, taken: Int64Array, new_first: Int64Array, num_new: Int64Array) -> Iterator[tuple[int, int, int]]:
     """Where rows of each symbol come from, old ones (0) then new ones (1), those that lie side by side as one piece."""
     pieces = np.stack([old_first, taken, new_first, num_new], axis=1).reshape(-1, 2)
     frames = np.arange(len(pieces)) % 2

@@ -18,6 +18,8 @@ else:
 
 _INLINE = 12  # bytes of a text that lie in its view: a longer one has four there, and where all of them are
 _LOW = 0xFFFFFFFF
+_FEW = 16  # rows a run, at least, where texts are looked for by where they lie
+_BLOCK = 512  # numbers compared at a time
 
 
 class _Texts(NamedTuple):
@@ -97,17 +99,52 @@ def _texts(column: pl.Series) -> _Texts:
     return _Texts(np.frombuffer(views, dtype=np.int64)[2 * array.offset :], joined, begin, there)
 
 
+def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
+    """The texts that a column runs through, and where each run begins, from where they lie; None where they hardly run, or one is null."""
+    if column.null_count() or column.dtype != pl.String:
+        return None
+    views = _texts(column).views
+    begin = np.empty(views.size // _FEW, dtype=np.int64)
+    num = moved(views, begin)
+    if num < 0:
+        return None
+    found = column.gather(begin[:num]).rle().struct.unnest()  # equal long texts may lie in several places
+    lengths = found.get_column("len").to_numpy().astype(np.int64)
+    return found.get_column("value"), begin[np.cumsum(lengths) - lengths]
+
+
+@njit(cache=True)
+def moved(views: Int64Array, out: Int64Array) -> int:
+    """Fill `out` with the rows whose view is not that of the row before, and tell how many they are; -1 where it is full before."""
+    if not views.size or not out.size:
+        return -1
+    one, two, num = views[0], views[1], 1
+    out[0] = 0
+    for i in range(1, views.size // 2):
+        if views[2 * i] != one or views[2 * i + 1] != two:
+            if num == out.size:
+                return -1
+            one, two = views[2 * i], views[2 * i + 1]
+            out[num] = i
+            num += 1
+    return num
+
+
 @njit(cache=True)
 def mark_changed_bits(
     old: Int64Array, old_first: Int64Array, new: Int64Array, new_first: Int64Array, num_rows: Int64Array, same: BoolArray
 ) -> None:
     """The kernel of `mark_changed` for numbers."""
     for s in range(num_rows.size):
-        if same[s]:
-            for i in range(num_rows[s]):
-                if old[old_first[s] + i] != new[new_first[s] + i]:
-                    same[s] = False
-                    break
+        for begin in range(0, num_rows[s] if same[s] else 0, _BLOCK):
+            end = min(begin + _BLOCK, num_rows[s])
+            one, two = old[old_first[s] + begin : old_first[s] + end], new[new_first[s] + begin : new_first[s] + end]
+            changed = one[0] ^ two[0]
+            for i in range(1, one.size):
+                changed |= one[i] ^ two[i]
+            if changed:
+                same[s] = False
+                break
 
 
 @njit(cache=True)
@@ -128,22 +165,21 @@ def mark_changed_texts(
     """The kernel of `mark_changed` for texts; of long ones that lie in the same place as those of the row before, nothing is read again."""
     seen, old_seen, new_seen = 0, 0, 0
     for s in range(num_rows.size):
-        i, j = 2 * old_first[s], 2 * new_first[s]
-        end = i + 2 * num_rows[s] if same[s] else i
-        while i < end:
-            if there.size and not there[i // 2]:
-                i, j = i + 2, j + 2
+        before, after = old[2 * old_first[s] :], new[2 * new_first[s] :]
+        for i in range(num_rows[s] if same[s] else 0):
+            if there.size and not there[old_first[s] + i]:
                 continue
-            head, one, two = old[i], old[i + 1], new[j + 1]
+            head, one, two = before[2 * i], before[2 * i + 1], after[2 * i + 1]
+            if head == seen and one == old_seen and two == new_seen and head == after[2 * i]:
+                continue
             num_bytes = head & _LOW
-            if head != new[j] or (num_bytes <= _INLINE and one != two):
+            if head != after[2 * i] or (num_bytes <= _INLINE and one != two):
                 same[s] = False
                 break
-            if num_bytes > _INLINE and (head != seen or one != old_seen or two != new_seen):
+            if num_bytes > _INLINE:
                 old_at, new_at = old_begin[one & _LOW] + (one >> 32), new_begin[two & _LOW] + (two >> 32)
                 for k in range(num_bytes):
                     same[s] &= old_content[old_at + k] == new_content[new_at + k]
                 if not same[s]:
                     break
-                seen, old_seen, new_seen = head, one, two
-            i, j = i + 2, j + 2
+            seen, old_seen, new_seen = head, one, two
