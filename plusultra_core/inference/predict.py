@@ -12,13 +12,13 @@ from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.job import Job, Progress
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle, load_forecaster
+from plusultra_core.models.forecaster import windows_at_once
 from plusultra_core.models.heads import level_digits
 from plusultra_core.models.policy import FORECASTER
 from plusultra_core.windows.panel import Fold, Panel, anchors_in, load_panel
 from plusultra_core.windows.tensors import input_tensors
 
 FILE = "forecasts.parquet"
-BATCH = 2_048
 
 
 class Forecasts(NamedTuple):
@@ -45,9 +45,10 @@ def predict(bundle: Bundle, panel: Panel, n_B: Int64Array, t_B: Int64Array, devi
     temperature_K1 = torch.tensor(bundle.temperature, device=device)[:, None]
     n, t = torch.from_numpy(n_B).to(device), torch.from_numpy(t_B).to(device)
     parts: list[tuple[Float32Array, Float32Array, Float32Array]] = []
+    batch = windows_at_once(model.cfg, model.shape)
     with torch.inference_mode():
-        for first in range(0, max(1, len(n)), BATCH):
-            forecast = model(*inputs.gather(n[first : first + BATCH], t[first : first + BATCH]))
+        for first in range(0, max(1, len(n)), batch):
+            forecast = model(*inputs.gather(n[first : first + batch], t[first : first + batch]))
             probability_BKC = (forecast.logits_BKC / temperature_K1).softmax(dim=-1)
             parts.append((forecast.quantiles_BKQ.cpu().numpy(), probability_BKC.cpu().numpy(), forecast.h_BD.float().cpu().numpy()))
     quantiles_BKQ, probability_BKC, h_BD = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from plusultra_core import artifacts, config
 from plusultra_core.errors import ArtifactError, ConfigError
 from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, InputShape, build_forecaster
+from plusultra_core.models.hybrid import HybridConfig, most_floats
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
@@ -29,6 +30,8 @@ MOST_BARS = 1 << 20
 """Of a window."""
 MOST_PAIRS = 1 << 26
 """Of places that attention compares, in all blocks: what is kept for each pair stands in no tensor of the file."""
+MOST_FLOATS = 1 << 24
+"""Of what one layer holds of one window."""
 _SENTENCE = 300
 Kind = Literal["pretrained", "supervised", "policy"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -178,11 +181,22 @@ def forecaster_config(bundle: Bundle) -> ForecasterConfig:
     except (ConfigError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{str(error)[:_SENTENCE]}; train again") from error
     if cfg.hybrid is not None:
-        patches = math.ceil(bundle.shape.lookback / cfg.hybrid.patch_bars)
-        pairs = cfg.hybrid.num_blocks * patches * patches
-        if pairs > MOST_PAIRS:
-            raise ArtifactError(f"bundle.config.forecaster: attention may compare {MOST_PAIRS} pairs of patches, found more; train again")
+        _check_size(cfg.hybrid, bundle.shape.lookback)
     return cfg
+
+
+def _check_size(cfg: HybridConfig, lookback: int) -> None:
+    """What stands in no tensor of the file but is held while a window is read.
+
+    Raises  ArtifactError for more than any machine should be asked for.
+    """
+    patches = math.ceil(lookback / cfg.patch_bars)
+    if cfg.num_blocks * patches * patches > MOST_PAIRS:
+        raise ArtifactError(f"bundle.config.forecaster: attention may compare {MOST_PAIRS} pairs of patches, found more; train again")
+    if cfg.ssm_states and lookback * max(lookback, cfg.width * cfg.ssm_states) > MOST_PAIRS:
+        raise ArtifactError(f"bundle.config.forecaster: a state space may hold {MOST_PAIRS} numbers, found more; use a shorter lookback")
+    if most_floats(cfg, lookback) > MOST_FLOATS:
+        raise ArtifactError(f"bundle.config.forecaster: a layer may hold {MOST_FLOATS} numbers of a window, found more; train again")
 
 
 def num_layers(cfg: ForecasterConfig) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from plusultra_core.errors import ConfigError
 from plusultra_core.models.heads import DirectionHead, QuantileHead, check_levels
-from plusultra_core.models.hybrid import HybridBackbone, HybridConfig
+from plusultra_core.models.hybrid import HybridBackbone, HybridConfig, most_floats
 from plusultra_core.models.linear import LinearBackbone, LinearConfig
 
 
@@ -44,6 +44,17 @@ class InputShape:
     num_states: tuple[int, ...]
     """Size of the vocabulary of each state token."""
     num_horizons: int
+
+
+MOST_WINDOWS = 2_048
+_MOST_FLOATS = 1 << 28
+
+
+def windows_at_once(cfg: ForecasterConfig, shape: InputShape) -> int:
+    """Windows that are forecast together: so many that no layer holds more than a gigabyte of them, one at least."""
+    widest = shape.lookback * shape.num_features
+    widest = widest if cfg.hybrid is None else max(widest, most_floats(cfg.hybrid, shape.lookback))
+    return min(MOST_WINDOWS, max(1, _MOST_FLOATS // max(1, widest)))
 
 
 class Forecast(NamedTuple):

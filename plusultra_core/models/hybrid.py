@@ -48,6 +48,13 @@ class HybridConfig:
             raise ConfigError(f"hybrid.dropout: expected in [0, 1), found {self.dropout}")
 
 
+def most_floats(cfg: HybridConfig, lookback: int) -> int:
+    """Numbers that the widest layer holds of one window."""
+    patches = math.ceil(lookback / cfg.patch_bars)
+    of_patch = cfg.width * max(3, cfg.feedforward_factor, cfg.patch_bars)
+    return patches * max(of_patch, cfg.num_heads * patches)
+
+
 class AttentionBlock(nn.Module):
     """Pre-norm attention and feed-forward, each on a residual stream."""
 

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MOST_CELLS = 1 << 26
+"""Numbers of the matrices of a state space that are held at once: of long windows they are made by groups of channels."""
+
 
 class RotaryEmbedding(nn.Module):
     """Rotation of query and key pairs by angles proportional to their position, so that scores depend on the lag alone.
@@ -123,8 +126,13 @@ class DiagonalSSM(nn.Module):
         response_DT = self.response(num_times)
         time_T = torch.arange(num_times, device=x_BTD.device)
         lag_TT = time_T[:, None] - time_T
-        matrix_DTT = response_DT[:, lag_TT.clamp(min=0)] * (lag_TT >= 0)
-        result_DTB = matrix_DTT @ x_BTD.permute(2, 1, 0)
+        x_DTB = x_BTD.permute(2, 1, 0)
+        group = max(1, MOST_CELLS // num_times**2)
+        parts = []
+        for first in range(0, len(response_DT), group):
+            matrix_DTT = response_DT[first : first + group, lag_TT.clamp(min=0)] * (lag_TT >= 0)
+            parts.append(matrix_DTT @ x_DTB[first : first + group])
+        result_DTB = parts[0] if len(parts) == 1 else torch.cat(parts)
         return result_DTB.permute(2, 1, 0) + self.skip_D * x_BTD
 
     def forward(self, x_BTD: Tensor) -> Tensor:

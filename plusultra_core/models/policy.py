@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plusultra_core.errors import ConfigError
-from plusultra_core.models.forecaster import Forecaster
+from plusultra_core.models.forecaster import Forecaster, windows_at_once
 from plusultra_core.models.policies.distributions import SquashedGaussian
 
 FORECASTER = "forecaster."
@@ -16,7 +16,6 @@ FORECASTER = "forecaster."
 ACTOR = "policy."
 """Under this name it holds actor, critic and the scaler of market rows."""
 _CLIP = 5.0
-_BATCH = 2_048
 
 Gather = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
@@ -128,9 +127,10 @@ def market_rows(model: Forecaster, temperature: Sequence[float], gather: Gather,
     """
     temperature_K1 = torch.tensor(tuple(temperature), device=n_B.device)[:, None]
     parts = [torch.zeros(0, num_market_columns(model))]
+    batch = windows_at_once(model.cfg, model.shape)
     with torch.inference_mode():
-        for first in range(0, len(n_B), _BATCH):
-            forecast = model(*gather(n_B[first : first + _BATCH], t_B[first : first + _BATCH]))
+        for first in range(0, len(n_B), batch):
+            forecast = model(*gather(n_B[first : first + batch], t_B[first : first + batch]))
             probability_BKC = (forecast.logits_BKC / temperature_K1).softmax(dim=-1)
             row_BF = torch.cat((forecast.h_BD, forecast.quantiles_BKQ.flatten(1), probability_BKC.flatten(1)), dim=1)
             parts.append(row_BF.float().cpu())

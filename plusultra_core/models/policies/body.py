@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.errors import ContractError
-from plusultra_core.models.forecaster import Forecaster
+from plusultra_core.models.forecaster import Forecaster, windows_at_once
 from plusultra_core.models.policies.recipe import MemoryConfig, RecipeConfig
 
 Gather = Callable[[Tensor, Tensor], Sequence[Tensor]]
 _CLIP = 5.0
-_BATCH = 2_048
 _LEAST_STD = 1e-6
 
 
@@ -70,8 +69,9 @@ class WindowRows(nn.Module):
     def whole(self) -> Tensor:
         """Rows of all windows, without a gradient. Shapes  (R, F)."""
         numbers = torch.arange(len(self._n_R), device=self.temperature_K1.device)
+        batch = windows_at_once(self.forecaster.cfg, self.forecaster.shape)
         with torch.no_grad():
-            parts = [self._encode(numbers[first : first + _BATCH]) for first in range(0, len(numbers), _BATCH)]
+            parts = [self._encode(numbers[first : first + batch]) for first in range(0, len(numbers), batch)]
         return torch.cat([torch.zeros(0, self.width, device=numbers.device), *parts])
 
     def forward(self, number_B: Tensor) -> Tensor:

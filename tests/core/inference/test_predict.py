@@ -97,7 +97,7 @@ def test_forecasts_do_not_depend_on_the_batch(planted, monkeypatch: pytest.Monke
     bundle = make_bundle(panel, "hybrid")
     n, t = anchors_in(panel, panel.folds[0].test)
     whole = predict(bundle, panel, n, t)
-    monkeypatch.setattr(station, "BATCH", 7)
+    monkeypatch.setattr(station, "windows_at_once", lambda cfg, shape: 7)
     parts = predict(bundle, panel, n, t)
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(whole, parts, strict=True))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from plusultra_core.models import layers
 from plusultra_core.models.layers import CausalAttention, CausalConv, DiagonalSSM, FeedForward, RotaryEmbedding, StateEmbedding
 
 
@@ -112,6 +113,19 @@ def test_state_space_equals_its_recurrence() -> None:
         state = factor * state + x[:, t, :, None]
         slow.append(2 * (gain * state).sum(-1).real + layer.skip_D * x[:, t])
     assert torch.allclose(layer.convolve(x), torch.stack(slow, dim=1), atol=1e-10)
+
+
+def test_a_state_space_over_long_windows_goes_by_groups_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = DiagonalSSM(7, 4), torch.randn(3, 20, 7)
+    whole = layer.convolve(x)
+    sizes = []
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: (sizes.append(a.numel()), matmul(a, b))[1])
+    for most, groups in ((20 * 20 * 2, 4), (20 * 20, 7), (1, 7)):
+        monkeypatch.setattr(layers, "MOST_CELLS", most)
+        sizes.clear()
+        assert torch.equal(layer.convolve(x), whole)
+        assert len(sizes) == groups and max(sizes) <= max(most, 20 * 20)
 
 
 def test_state_space_is_stable_and_remembers_longer_than_a_convolution() -> None:

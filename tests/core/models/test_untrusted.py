@@ -4,6 +4,7 @@ import copy
 import json
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from hypothesis import strategies as st
 from plusultra_core import config
 from plusultra_core.errors import ArtifactError
 from plusultra_core.inference.decide import load_policy
-from plusultra_core.models.bundle import HEADER, HEADER_BYTES, WEIGHTS, Bundle, Scaler, load_bundle, load_forecaster, save_bundle
-from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
+from plusultra_core.models.bundle import (
+    HEADER,
+    HEADER_BYTES,
+    WEIGHTS,
+    Bundle,
+    Scaler,
+    forecaster_config,
+    load_bundle,
+    load_forecaster,
+    save_bundle,
+)
+from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster, windows_at_once
 from plusultra_core.models.hybrid import HybridConfig
 from plusultra_core.models.policies.build import build
 from plusultra_core.models.policies.recipe import BackboneConfig, MemoryConfig, RecipeConfig
@@ -116,8 +127,8 @@ FORECAST, POLICY = ("config", "forecaster"), ("config", "policy")
         ((*FORECAST, "hybrid", "num_blocks"), 10**9, "more layers than the|pairs of patches"),
         ((*FORECAST, "hybrid", "num_blocks"), 10**400, "."),
         ((*FORECAST, "hybrid", "dilations"), [1] * 1_000_000, "more layers than the"),
-        ((*FORECAST, "hybrid", "patch_bars"), 10**12, "the config asks for|impossible sizes"),
-        ((*FORECAST, "hybrid", "feedforward_factor"), 10**30, "impossible sizes"),
+        ((*FORECAST, "hybrid", "patch_bars"), 10**12, "a layer may hold"),
+        ((*FORECAST, "hybrid", "feedforward_factor"), 10**30, "a layer may hold"),
         ((*FORECAST, "num_classes"), 10**15, "the config asks for|impossible sizes"),
         ((*FORECAST, "quantile_levels"), [0.5] * 500_000, "quantile_levels"),
         ((*POLICY, "size", "num_layers"), 10**9, "more layers than the"),
@@ -143,6 +154,38 @@ def test_numbers_that_would_take_time_or_memory_are_refused(path: Path, tmp_path
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"schema":' + b"[" * 990 + b"]" * 990 + b"}", b"[" + b"[]," * 2_000_000 + b"1]"])
 def test_json_that_is_deep_or_large_is_refused(path: Path, tmp_path: Path, content: bytes) -> None:
     refused(path, tmp_path, content, "at most 4194304 bytes" if len(content) > HEADER_BYTES else "cannot be read|expected schema")
+
+
+def sized(lookback: int = 8, **changes: int) -> Bundle:
+    """A bundle that says of itself how large it is; its tensors are not looked at."""
+    cfg = replace(CFG, hybrid=replace(HYBRID, **changes))
+    return Bundle(
+        kind="supervised", config={"forecaster": config.to_dict(cfg)}, shape=replace(SHAPE, lookback=lookback), features=("a", "b", "c"),
+        tokens=("volatility_state",), symbols=("A",), horizons=(1, 5), scaler=Scaler(center=(0.0,) * 3, scale=(1.0,) * 3, clip=5.0),
+        temperature=(1.0, 1.0), lineage={}, tensors={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lookback", "changes", "match"),
+    [
+        (100_000, {"patch_bars": 100_000}, "a state space may hold"),
+        (9_000, {"patch_bars": 16}, "a state space may hold"),
+        (8, {"ssm_states": 10**7}, "a state space may hold"),
+        (8, {"patch_bars": 1 << 22}, "a layer may hold"),
+        (8, {"feedforward_factor": 1 << 22}, "a layer may hold"),
+        (4_096, {"patch_bars": 1, "ssm_states": 0, "width": 64, "num_heads": 32}, "a layer may hold"),
+    ],
+)
+def test_layers_that_hold_more_of_a_window_than_any_file_says_are_refused(lookback: int, changes: Any, match: str) -> None:
+    with pytest.raises(ArtifactError, match=match):
+        forecaster_config(sized(lookback, **changes))
+
+
+def test_windows_are_read_so_many_at_once_as_fit() -> None:
+    assert windows_at_once(CFG, SHAPE) == 2_048
+    assert windows_at_once(replace(CFG, hybrid=replace(HYBRID, patch_bars=1 << 20)), SHAPE) == 32
+    assert windows_at_once(CFG, replace(SHAPE, num_features=1 << 30)) == 1
 
 
 def test_tensors_of_other_kinds_of_numbers_are_refused(path: Path, tmp_path: Path) -> None:
