@@ -60,16 +60,23 @@ class MeanVarianceConfig:
 
 
 def equal_weight(first: int, cfg: EqualWeightConfig) -> Decide:
-    """Every asset that trades or is held has the same part of the equity, brought back to it every so many bars; nothing is sold short."""
+    """Every asset that trades or is held has the same part of the equity, brought back to it every so many bars; nothing is sold short.
+
+    What traded since the day before but has no bar on the day keeps its part for its next bar: a holiday of most assets is no reason to
+    put everything into the others.
+    """
 
     def decide(t: int, env: Environment, last: Step) -> Float64Array:
-        accounts, traded_A = env.accounts, env.market.tradable[t]
+        accounts, traded_TA = env.accounts, env.market.tradable
         request: Float64Array = np.full(accounts.weight_EA.shape, np.nan)
-        if (t - first) % cfg.rebalance_bars or not traded_A.any():
+        day = t - (t - first) % cfg.rebalance_bars
+        seen_A = traded_TA[max(day + 1 - cfg.rebalance_bars, 0) : day + 1].any(axis=0)
+        due_A = traded_TA[t] & seen_A & ~traded_TA[day:t].any(axis=0)
+        if not due_A.any():
             return request
-        part = 1.0 / int((traded_A | (accounts.weight_EA[0] != 0.0)).sum())
+        part = 1.0 / int((seen_A | (accounts.weight_EA[0] != 0.0)).sum())
         wish_EA = np.ones_like(request)
-        return request_weights(wish_EA, traded_A[None], accounts.weight_EA, working_weights(accounts), part, cfg.band)
+        return request_weights(wish_EA, due_A[None], accounts.weight_EA, working_weights(accounts), part, cfg.band)
 
     return decide
 

@@ -70,6 +70,21 @@ def test_equal_weight_asks_nothing_of_what_does_not_trade_and_nothing_within_its
     assert (lazy.steps.fill != 0).sum() < 0.2 * (often.steps.fill != 0).sum()
 
 
+def test_a_holiday_of_most_does_not_put_everything_into_the_few_that_trade(stage: Stage) -> None:
+    calm, span = unguarded(stage.setting), whole_of(stage)
+    market, num_assets = calm.market, calm.market.close.shape[1]
+    shut = np.zeros_like(market.tradable)
+    shut[span[0], 1:] = True
+    prices = {name: np.where(shut, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    holiday = market._replace(**prices, tradable=market.tradable & ~shut, volume=np.where(shut, 0.0, market.volume))
+    ledger = run_strategy(calm._replace(market=holiday), span, equal_weight(span[0], EqualWeightConfig(rebalance_bars=10, band=0.0)))
+    asked = ledger.steps.request[:10]
+    assert np.isfinite(asked[0]).tolist() == [True] + [False] * (num_assets - 1)
+    assert np.isfinite(asked[1]).tolist() == [False] + [True] * (num_assets - 1)
+    assert not np.isfinite(asked[2:]).any()
+    assert weights(ledger)[1] == pytest.approx(np.full(num_assets, 1 / num_assets), rel=0.05)
+
+
 def test_mean_variance_stays_within_its_limits_and_trades(stage: Stage) -> None:
     guard = stage.setting.guard
     asked = run(stage, best(stage, quantiles=louder(stage, 200.0))).steps.request
