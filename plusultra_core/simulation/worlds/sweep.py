@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
-from plusultra_core.errors import ContractError
+from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.market import CostsConfig, MarginConfig
 from plusultra_core.simulation.costs import Rules
@@ -112,7 +112,7 @@ def run_scenarios(
     a loop, its targets are those of the calm world. All accounts draw their latencies by the same names, so that worlds differ
     by nothing else. No number depends on chunks or threads.
     Shapes  target (K, A) of each policy, K decisions from bar past.start on.
-    Raises  ContractError for targets that do not fit the span.
+    Raises  ContractError for targets that do not fit the span; ConfigError where one world with one account is more than `chunk_mib`.
     """
     worlds, num_steps, num_assets = tuple(worlds), past.num_steps, past.market.close.shape[1]
     for player in players:
@@ -140,13 +140,18 @@ class Sweep:
 
     def __init__(self, past: Past, found: Scenarios, players: Sequence[Player], terms: Terms, with_costs: bool) -> None:
         self._past, self._found, self._players, self._terms, self._with_costs = past, found, players, terms, with_costs
+        self._num_assets = int(past.market.close.shape[1])
         self._grounds = {False: open_ground(past, whole=False)}
         if any(player.open_loop for player in players):
             self._grounds[True] = open_ground(past, whole=True)  # a rule may look back
         self._memory = threading.local()
 
     def chunks(self, chunk_mib: int) -> Iterator[Chunk]:
-        """Worlds with the same rules, as many as memory and the lanes of a tile hold, for the policies of each rulebook."""
+        """Worlds with the same rules, as many as memory and the lanes of a tile hold, for the policies of each rulebook.
+
+        Where one world with all policies of a rulebook is more than a chunk, its policies are carried one part after the other.
+        Raises  ConfigError where it is more with one of them.
+        """
         worlds, players = self._found.worlds, self._players
 
         def law(w: int) -> tuple[tuple[float, ...], bool]:
@@ -158,13 +163,33 @@ class Sweep:
             fixed = [p for p, player in enumerate(players) if replaced or player.open_loop is None]
             groups = [((p,), True) for p in range(len(players)) if p not in fixed]
             by_guard = groupby(sorted(fixed, key=lambda p: repr(players[p].guard)), key=lambda p: repr(players[p].guard))
-            for group, looped in [*groups, *((tuple(found), False) for _, found in by_guard)]:
-                num_assets = players[0].target_KA.shape[1]
-                room = (chunk_mib << 20) - num_assets * _SCRATCH_BYTES
-                each = self._grounds[looped].bytes_per_world + len(group) * num_assets * self._bytes_per_slot(looped)
-                width = max(1, min(room // each, LANES // len(group)))
-                for first in range(0, len(same), width):
-                    yield Chunk(same[first : first + width], group, looped)
+            for whole, looped in [*groups, *((tuple(found), False) for _, found in by_guard)]:
+                most = self._most_players(looped, chunk_mib)
+                for group in (whole[first : first + most] for first in range(0, len(whole), most)):
+                    width = max(1, min(self._room(chunk_mib) // self._bytes(looped, len(group)), LANES // len(group)))
+                    for first in range(0, len(same), width):
+                        yield Chunk(same[first : first + width], group, looped)
+
+    def _most_players(self, looped: bool, chunk_mib: int) -> int:
+        """Policies that one world has room for in a chunk; at least one.
+
+        Raises  ConfigError where it has room for none.
+        """
+        room, ground, num_assets = self._room(chunk_mib), self._grounds[looped], self._num_assets
+        if self._bytes(looped, 1) > room:
+            least_mib = -(-(self._bytes(looped, 1) + num_assets * _SCRATCH_BYTES) >> 20)
+            raise ConfigError(
+                f"stress.chunk_mib: one world of {ground.num_rows} bars x {num_assets} assets takes {least_mib} MiB, found {chunk_mib}; "
+                f"set it to {least_mib} or more (each of num_threads takes as much), or stress fewer assets"
+            )
+        return (room - ground.bytes_per_world) // (self._bytes(looped, 1) - ground.bytes_per_world)
+
+    def _room(self, chunk_mib: int) -> int:
+        return (chunk_mib << 20) - self._num_assets * _SCRATCH_BYTES
+
+    def _bytes(self, looped: bool, num_players: int) -> int:
+        """Memory of a world with the accounts of so many policies."""
+        return self._grounds[looped].bytes_per_world + num_players * self._num_assets * self._bytes_per_slot(looped)
 
     def _bytes_per_slot(self, looped: bool) -> int:
         """Memory of an asset of an account: its state, and what a call of some steps is asked and writes."""

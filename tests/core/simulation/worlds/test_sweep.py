@@ -3,14 +3,16 @@
 import tracemalloc
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.errors import ContractError
+from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.simulation.engine import backtest
 from plusultra_core.simulation.records import COSTS
+from plusultra_core.simulation.worlds import sweep
 from plusultra_core.simulation.worlds.layout import empty_bars, lay_worlds, open_ground
 from plusultra_core.simulation.worlds.specs import (
     CALM,
@@ -218,6 +220,39 @@ def test_memory_is_that_of_the_chunk_with_many_assets_policies_and_bars_and_in_c
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < (16 << 20) + given
+
+
+def test_policies_of_a_world_that_has_no_room_for_all_of_them_are_carried_in_parts(world: Any, terms: Terms) -> None:
+    past = open_past(world.market(40, 60), 10, 39, 0.5, 7)
+    rng = np.random.default_rng(3)
+    players = [Player(f"p{k}", world.wide, rng.uniform(-0.05, 0.05, (past.num_steps, 60))) for k in range(20)]
+    drawn = [CALM, World("s", "s/0", UNCHANGED._replace(sigma=2.0))]
+    run(past, drawn[:1], players[:1], terms)
+    tracemalloc.start()
+    found = run(past, drawn, players, terms, chunk_mib=4)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (4 << 20) + 12 * 8 * 40 * 60  # all 20 of them would take 9
+    assert same(found, run(past, drawn, players, terms, chunk_mib=64))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_world_that_is_larger_than_a_chunk_is_refused_before_it_is_made(
+    world: Any, terms: Terms, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = open_past(world.market(400, 60), 200, 399, 0.5, 7)
+    target = np.zeros((past.num_steps, 60))
+    loops = (lambda num_accounts: lambda t, view, last: np.zeros((num_accounts, 60))) if closed else None
+    players = [Player("p", world.wide, target, loops)]
+    made = Mock(wraps=lay_worlds)
+    monkeypatch.setattr(sweep, "lay_worlds", made)
+    with pytest.raises(ConfigError, match=r"stress.chunk_mib: one world of \d+ bars x 60 assets takes \d+ MiB, found 1; set it to") as told:
+        run(past, (CALM,), players, terms, chunk_mib=1)
+    made.assert_not_called()
+    least = int(str(told.value).split("takes ")[1].split(" ")[0])
+    run(past, (CALM,), players, terms, chunk_mib=least)
+    with pytest.raises(ConfigError, match="set it to"):
+        run(past, (CALM,), players, terms, chunk_mib=least - 1)
 
 
 def test_targets_that_do_not_fit_the_span_are_refused(past: Past, players: list[Player], terms: Terms) -> None:
