@@ -100,7 +100,7 @@ def mean_variance(
         if not known_A.any() or not book.equity_ccy > 0:
             return request
         median_A = quantiles_TAQ[t - first, known_A, LEVELS.index(0.5)]
-        covariance_AA, _ = shrunk_covariance(moves_TA[begin : t + 1][:, known_A])
+        covariance_AA, _ = shrunk_covariance(since_listed(moves_TA[begin : t + 1][:, known_A], traded_TA[begin : t + 1][:, known_A]))
         wish_A = best_trade(median_A, covariance_AA, of_assets(book, known_A), guard, gross_of(book.weight_A[~known_A]), cfg)
         limit = guard.max_weight
         whole_A = np.full(known_A.size, np.nan)
@@ -178,3 +178,13 @@ def log_moves(market: MarketArrays) -> tuple[Float64Array, np.ndarray]:
     ratio_TA = market.close / results_from(market)
     seen_TA = np.isfinite(ratio_TA)
     return np.log(np.where(seen_TA, ratio_TA, 1.0)), seen_TA
+
+
+def since_listed(moves_TA: Float64Array, seen_TA: np.ndarray) -> Float64Array:
+    """Moves whose squares average over all bars to what they do over those since an asset's first: before it nothing is known, not calm.
+
+    Over a halt nothing is missing: the move after it holds all that happened. Shapes  all (T, A).
+    """
+    share_A = 1.0 - seen_TA.argmax(axis=0) / len(seen_TA)
+    scaled_TA: Float64Array = moves_TA / np.sqrt(share_A)
+    return scaled_TA

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from plusultra_core.errors import ConfigError
-from plusultra_core.inference.portfolios.rules import EqualWeightConfig, MeanVarianceConfig, equal_weight, log_moves, mean_variance
+from plusultra_core.inference.portfolios.covariance import shrunk_covariance
+from plusultra_core.inference.portfolios.rules import (
+    EqualWeightConfig,
+    MeanVarianceConfig,
+    equal_weight,
+    log_moves,
+    mean_variance,
+    since_listed,
+)
 from plusultra_core.inference.strategies import Decide, buy_and_hold, run_strategy, unguarded
 from plusultra_core.inference.trace import Stage, open_stage, traded_horizon
 from plusultra_core.job import Job
@@ -147,6 +155,26 @@ def test_an_asset_of_which_too_little_is_known_is_left_alone(stage: Stage) -> No
     )  # fmt: skip
     asked = run(stage, decide).steps.request
     assert not np.isfinite(asked[:15, 2]).any() and np.isfinite(asked[:10, 0]).any() and np.isfinite(asked[20:, 2]).any()
+
+
+def test_a_young_asset_has_the_variance_of_its_own_bars_and_a_halt_changes_none() -> None:
+    rng = np.random.default_rng(0)
+    close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, (4_001, 3)), axis=0))
+    young, halted = close.copy(), close.copy()
+    young[:1_801, 0] = np.nan
+    halted[1_000:1_100, 1] = np.nan
+
+    def variance(values: np.ndarray) -> np.ndarray:
+        class Bars:
+            close, translation, margined = values, np.zeros_like(values), np.zeros(3, np.bool_)
+
+        moves, seen = log_moves(Bars())  # type: ignore[arg-type]
+        return np.diag(shrunk_covariance(since_listed(moves[1:], seen[1:]))[0])
+
+    whole = variance(close)
+    assert whole == pytest.approx(np.full(3, 1e-4), rel=0.1)
+    assert variance(young) == pytest.approx(whole, rel=0.05)
+    assert variance(halted) == pytest.approx(whole, rel=0.03)
 
 
 def test_a_move_over_a_gap_is_that_from_the_last_close() -> None:
