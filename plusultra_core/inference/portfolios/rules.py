@@ -84,7 +84,7 @@ def equal_weight(first: int, cfg: EqualWeightConfig) -> Decide:
 def mean_variance(
     quantiles_TAQ: Float64Array, first: int, horizon_bars: int, seen: MarketArrays, guard: GuardrailsConfig, cfg: MeanVarianceConfig
 ) -> Decide:
-    """The weights with the most median return over the horizon, less risk, the cost of the trade and the loan of shorts, within the limits.
+    """The weights with the most mean return over the horizon, less risk, the cost of the trade and the loan of shorts, within the limits.
 
     Myopic: what is paid now is set against what the next `horizon_bars` bars are to bring; nothing is planned beyond. Row 0 of the
     quantiles is bar `first`; the covariance is that of the closes of `seen`, shrunk. Within the cost of a trade nothing is traded.
@@ -121,12 +121,14 @@ def best_trade(
     """Weights after the best trade of one bar; what is not worth its cost stays as it is held.
 
     An order pays spread and fee, and the more impact the larger it is, no larger than one bar fills: the weights are the best ones at
-    what the last unit of each order costs, and the orders cost that much (found by halving).
+    what the last unit of each order costs, and the orders cost that much (found by halving). The gain of a position is the mean of simple
+    returns, half the variance above the median of logarithms.
     Shapes  (A,), (A, A); result (A,).
     Units   median in volatilities of the horizon; covariance of log returns per bar; weights signed fractions of equity.
     """
     rules, num_assets = book.rules, median_A.size
-    gain_A = median_A * book.sigma_A * math.sqrt(book.horizon_bars)
+    log_A = median_A * book.sigma_A * math.sqrt(book.horizon_bars)
+    gain_A = np.expm1(log_A + 0.5 * book.horizon_bars * np.diag(covariance_AA))  # mean of what a position earns, were returns lognormal
     risk_AA = cfg.risk_aversion * book.horizon_bars * covariance_AA + _FLOOR * np.eye(num_assets)
     loan = rules.borrow_frac_year * book.horizon_bars * rules.bar_ns / NS_PER_YEAR if book.shorts else _NO_LOAN
     loan_A = np.full(num_assets, loan)

@@ -11,14 +11,17 @@ from plusultra_core.inference.portfolios.covariance import shrunk_covariance
 from plusultra_core.inference.portfolios.rules import (
     EqualWeightConfig,
     MeanVarianceConfig,
+    best_trade,
     equal_weight,
     log_moves,
     mean_variance,
+    of_assets,
     since_listed,
 )
-from plusultra_core.inference.strategies import Decide, buy_and_hold, run_strategy, unguarded
+from plusultra_core.inference.strategies import Decide, book_of, buy_and_hold, run_strategy, unguarded
 from plusultra_core.inference.trace import Stage, open_stage, traded_horizon
 from plusultra_core.job import Job
+from plusultra_core.simulation.engine import open_account
 from plusultra_core.simulation.ledger import Ledger
 
 OWN = MeanVarianceConfig(risk_aversion=5.0, lookback_bars=40, cost_factor=1.0, band=0.0)
@@ -130,6 +133,21 @@ def test_two_assets_that_move_together_share_what_one_alone_would_get(stage: Sta
         asked = run(stage, decide).steps.request
         sizes.append(np.nanmean(np.abs(asked[:, :2])))
     assert sizes[0] < 0.85 * sizes[1]
+
+
+@pytest.mark.parametrize("risk_aversion", [1.0, 5.0])
+def test_prices_whose_mean_stays_are_not_held_though_their_median_falls(stage: Stage, risk_aversion: float) -> None:
+    """What is held earns simple returns, not logarithms: those of a price that goes nowhere fall."""
+    setting, bars, sigma = stage.setting, 5, np.array([0.01, 0.03, 0.06])
+    env = open_account(setting.market, stage.first, setting.bar_ns, setting.simulation, setting.costs, setting.guard)
+    book = of_assets(book_of(stage.first, env, bars), np.array([True, True, True, False]))
+    book = book._replace(sigma_A=sigma, weight_A=np.zeros(3), rules=book.rules._replace(borrow_frac_year=0.0), shorts=True)
+    free, guard = replace(OWN, cost_factor=0.0, risk_aversion=risk_aversion), replace(setting.guard, max_weight=1.0, max_gross=3.0)
+    still = -0.5 * sigma * np.sqrt(bars)
+    assert best_trade(still, np.diag(sigma**2), book, guard, 0.0, free) == pytest.approx(np.zeros(3), abs=1e-9)
+    gain = np.array([0.0001, 0.002, -0.004])
+    wish = best_trade(still + np.log1p(gain) / (sigma * np.sqrt(bars)), np.diag(sigma**2), book, guard, 0.0, free)
+    assert wish == pytest.approx(gain / (risk_aversion * bars * sigma**2), rel=1e-6)
 
 
 def test_what_comes_later_does_not_reach_back(stage: Stage) -> None:
