@@ -83,7 +83,7 @@ def market_arrays(
         low=np.ascontiguousarray(money.low),
         close=np.ascontiguousarray(money.close),
         volume=np.ascontiguousarray(volume),
-        funding=np.ascontiguousarray(np.nan_to_num(bars_NT["funding"].T, nan=0.0)),
+        funding=np.ascontiguousarray(np.where(np.isnan(bars_NT["funding"].T), 0.0, bars_NT["funding"].T)),
         sigma=np.ascontiguousarray(sigma),
         adv_ccy=np.ascontiguousarray(adv),
         half_spread_bps=np.ascontiguousarray(quotes.half_spread_bps + exchange_bps),
@@ -216,3 +216,5 @@ def _check(raw: dict[str, Float64Array], tradable: BoolArray) -> None:
         raise ContractError(f"bars.high: below low in {int(np.sum(raw['high'] < raw['low']))} bars; allowed 0; build the bars again")
     if np.any(raw["volume"] < 0):
         raise ContractError(f"bars.volume: negative in {int(np.sum(raw['volume'] < 0))} bars; allowed 0; build the bars again")
+    if endless := int(np.isinf(raw["funding"]).sum()):
+        raise ContractError(f"bars.funding: {endless} rates are not finite; allowed 0; build the bars again")

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plusultra_core import config
 from plusultra_core.errors import ContractError
 from plusultra_core.market import MarketConfig
+from plusultra_core.simulation.liquidity.rolling import rolling_sum
 from plusultra_core.simulation.market import HALF_RANGE_SIGMAS, check_market, last_close, market_arrays
 from plusultra_core.simulation.records import PROXY_DEPTH, PROXY_OPEN, PROXY_RANGE, PROXY_SIGMA, PROXY_SPREAD, PROXY_VOLUME, MarketArrays
 
@@ -105,3 +108,30 @@ def test_bars_that_are_not_tradable_do_not_count(forex: MarketConfig) -> None:
     assert np.isnan(arrays.close[5, 0])
     assert arrays.volume[5, 0] == 0.0
     assert last_close(arrays)[5, 0] == arrays.close[4, 0]
+
+
+def test_one_volume_in_the_wrong_unit_is_forgotten_after_the_bars_of_the_average(forex: MarketConfig) -> None:
+    values = bars()
+    values["volume"][0, 2] = 1e25
+    arrays, plain = build(values, forex), build(bars(), forex)
+    assert arrays.adv_ccy[4, 0] > 1e20
+    assert np.array_equal(arrays.adv_ccy[5:], plain.adv_ccy[5:])
+    assert np.array_equal(arrays.adv_ccy[:, 1], plain.adv_ccy[:, 1])
+
+
+@given(seed=st.integers(0, 1_000), num_rows=st.integers(1, 40), num_bars=st.integers(1, 45), size=st.sampled_from([1.0, 1e200]))
+def test_a_rolling_sum_is_that_of_its_rows_alone_and_of_none_that_come(seed: int, num_rows: int, num_bars: int, size: float) -> None:
+    values = np.random.default_rng(seed).normal(size=(num_rows, 2))
+    values[num_rows // 3] *= size
+    found = rolling_sum(values, num_bars)
+    for t in range(num_rows):
+        assert found[t] == pytest.approx(values[max(t + 1 - num_bars, 0) : t + 1].sum(axis=0), rel=1e-9, abs=1e-12)
+    assert np.array_equal(rolling_sum(values[: num_rows - 1], num_bars), found[:-1])
+
+
+@pytest.mark.parametrize("rate", [np.inf, -np.inf])
+def test_a_rate_of_funding_without_end_is_refused_not_made_a_number(forex: MarketConfig, rate: float) -> None:
+    values = bars()
+    values["funding"][1, 7] = rate
+    with pytest.raises(ContractError, match=r"bars\.funding: 1 rates are not finite"):
+        build(values, forex)
