@@ -159,13 +159,20 @@ def repeated_draws(
     lengths = {name: tuple(fold_ST.shape[1] for fold_ST in runs[name]) for name in names}
     if len(set(lengths.values())) != 1:
         raise ContractError(f"repeated runs: expected the same bars a fold, found {lengths}; run all strategies on one span")
-    parts: dict[str, list[Float64Array]] = {name: [] for name in names}
+    drawn: dict[str, list[Int64Array]] = {name: [] for name in names}
+    dates: list[Int64Array] = []
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, 1))))
     for fold in range(len(runs[names[0]])):
         block = block_length([ret_T for name in names for ret_T in runs[name][fold]])
-        index_RT = resample_indices(lengths[names[0]][fold], block, cfg.reps, seed + fold)
+        dates.append(resample_indices(lengths[names[0]][fold], block, cfg.reps, seed + fold))
         for name in names:
-            fold_ST = runs[name][fold]
-            drawn_RS = rng.integers(0, len(fold_ST), (cfg.reps, len(fold_ST)))
-            parts[name].append(fold_ST[drawn_RS[:, :, None], index_RT[:, None, :]])
-    return {name: metrics.sharpe_or_zero(np.concatenate(parts[name], axis=2), periods_per_year).mean(axis=1) for name in names}
+            num_seeds = len(runs[name][fold])
+            drawn[name].append(rng.integers(0, num_seeds, (cfg.reps, num_seeds)))
+
+    def draws(name: str, rows: slice) -> Float64Array:
+        parts = zip(runs[name], drawn[name], dates, strict=True)
+        ret_RST = np.concatenate([fold[chosen[rows, :, None], index[rows, None, :]] for fold, chosen, index in parts], axis=2)
+        return np.asarray(metrics.sharpe_or_zero(ret_RST, periods_per_year).mean(axis=1))
+
+    chunks = [slice(start, start + _CHUNK) for start in range(0, cfg.reps, _CHUNK)]
+    return {name: np.concatenate([draws(name, rows) for rows in chunks]) for name in names}

@@ -1,5 +1,7 @@
 """Intervals: joint dates, the right block, and the coverage they promise."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from arch.bootstrap import optimal_block_length
@@ -151,3 +153,13 @@ def test_the_interval_of_the_mean_covers_the_truth_on_autocorrelated_returns() -
         low, high = np.quantile(draws, [0.025, 0.975])
         inside += low <= true <= high
     assert 0.93 <= inside / worlds <= 0.97
+
+
+def test_draws_of_many_seeds_are_made_a_part_at_a_time() -> None:
+    runs = {"model": [np.random.default_rng(0).normal(0.0, 0.01, (8, 2_000))]}
+    cfg = BootstrapConfig(reps=1_024, confidence=0.95, min_bars=20)
+    tracemalloc.start()
+    assert repeated_draws(runs, 252.0, cfg, 7)["model"].shape == (1_024,)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1_024 * 8 * 2_000 * 8, "every seed of every resample at once"
