@@ -66,6 +66,11 @@ class BarArrays:
     common: dict[str, Any] = field(default_factory=dict)
     """Work about the moments of the class, which groups of symbols have in common, by name."""
 
+    @property
+    def since(self) -> Int64Array:
+        """Row of each symbol from which answers are new: for kernels whose answers are read at their own row alone."""
+        return self.recursions.num_done
+
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
         return max(2, int(np.ceil(self.min_fraction * window)))

@@ -14,6 +14,7 @@ from plusultra_core.errors import ConfigError
 from plusultra_core.features import ranks, sides
 from plusultra_core.features.arrays import BarArrays, Columns, Waiting, groups
 from plusultra_core.features.beside.columns import Sides
+from plusultra_core.features.beside.joins import Keys
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
 from plusultra_core.features.kernels import store
@@ -155,6 +156,11 @@ class Span:
         """Where the rows of each symbol that are new begin among those of all."""
         return np.append(0, np.cumsum(self.bars.num_rows - self.num_done))
 
+    @property
+    def new_keys(self) -> Keys:
+        """Keys of the new rows."""
+        return Keys(self.bars.symbols, self.new_starts, self.new(self.bars.known_ns))
+
     def new(self, value: NDArray[Any]) -> NDArray[Any]:
         """Of a value a row those of the new rows."""
         return value[rows_from(self.bars.starts, self.num_done)] if self.num_done.any() else value
@@ -191,12 +197,12 @@ def compute(
     What needs doubles of all bars comes first, when other columns are not there yet: what is ranked, and the dump's indicators.
     """
     names = sides.names_of(indicators)
-    keys, whole = span.bars.keys, _bar_arrays(span, market, cfg)
+    keys, whole = span.new_keys, _bar_arrays(span, market, cfg)
     more = chain(
         sides.extra_columns(keys, side_tables, cfg.alternative.extra, cfg.indicators),
         sides.indicator_columns(keys, indicators, names, cfg.indicators),
     )
-    columns = {name: _single(span.new(value)) for name, value in more}
+    columns = {name: _single(value) for name, value in more}
     beside = _sides(whole, span, side_tables, indicators, names, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
     ranked, traces = _ranked(whole, beside, span, across, cfg.windows)

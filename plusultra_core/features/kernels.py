@@ -6,7 +6,8 @@ window crosses that border. NaN is a missing value: a window answers from what i
 
 Sums slide, and are made anew at every row whose number within the symbol is a multiple of BLOCK: rounding
 cannot pile up, and a build that begins at such a row, `window + BLOCK` rows before those it is asked for,
-says the same to the last bit.
+says the same to the last bit. `since` (S,) are rows of each symbol from which answers are asked for, where
+earlier ones are not; what a kernel says before them means nothing.
 """
 
 import math
@@ -43,13 +44,16 @@ def shift(x: Float64Array, starts: Int64Array, num_bars: int) -> Float64Array:
 
 
 @njit(cache=True)
-def rolling_mean_std(x: Float64Array, starts: Int64Array, window: int, min_count: int) -> tuple[Float64Array, Float64Array]:
+def rolling_mean_std(
+    x: Float64Array, starts: Int64Array, window: int, min_count: int, since: Int64Array | None = None
+) -> tuple[Float64Array, Float64Array]:
     """Mean and population standard deviation of the last `window` rows; sums are taken around a value of the window."""
     mean = np.full(x.size, np.nan)
     std = np.full(x.size, np.nan)
     for s in range(starts.size - 1):
         first = starts[s]
-        for block in range(first, starts[s + 1], BLOCK):
+        begin = first if since is None else first + since[s] // BLOCK * BLOCK
+        for block in range(begin, starts[s + 1], BLOCK):
             origin, count, total, squares = 0.0, 0, 0.0, 0.0
             for j in range(max(first, block - window + 1), block + 1):
                 if not math.isnan(x[j]):
@@ -82,12 +86,13 @@ def rolling_mean_std(x: Float64Array, starts: Int64Array, window: int, min_count
 
 
 @njit(cache=True)
-def rolling_mean(x: Float64Array, starts: Int64Array, window: int, min_count: int) -> Float64Array:
+def rolling_mean(x: Float64Array, starts: Int64Array, window: int, min_count: int, since: Int64Array | None = None) -> Float64Array:
     """Mean of the last `window` rows; 0, and no residue of what has left, where nothing else is there."""
     out = np.full(x.size, np.nan)
     for s in range(starts.size - 1):
         first = starts[s]
-        for block in range(first, starts[s + 1], BLOCK):
+        begin = first if since is None else first + since[s] // BLOCK * BLOCK
+        for block in range(begin, starts[s + 1], BLOCK):
             count, total = 0, 0.0
             for j in range(max(first, block - window + 1), block):
                 if not math.isnan(x[j]):
@@ -108,12 +113,14 @@ def rolling_mean(x: Float64Array, starts: Int64Array, window: int, min_count: in
 
 
 @njit(cache=True)
-def rolling_max(x: Float64Array, starts: Int64Array, window: int, min_count: int) -> Float64Array:
+def rolling_max(x: Float64Array, starts: Int64Array, window: int, min_count: int, since: Int64Array | None = None) -> Float64Array:
     """Largest value of the last `window` rows, from a queue of falling candidates."""
     out = np.full(x.size, np.nan)
     queue = np.empty(window, dtype=np.int64)
     for s in range(starts.size - 1):
         first, head, length, count = starts[s], 0, 0, 0
+        if since is not None:
+            first += max(0, since[s] - window + 1)
         for i in range(first, starts[s + 1]):
             if i - window >= first and not math.isnan(x[i - window]):
                 count -= 1
@@ -149,13 +156,16 @@ def rolling_mean_abs_dev(x: Float64Array, starts: Int64Array, window: int, min_c
 
 
 @njit(cache=True)
-def rolling_shape(x: Float64Array, starts: Int64Array, window: int, min_count: int) -> tuple[Float64Array, Float64Array]:
+def rolling_shape(
+    x: Float64Array, starts: Int64Array, window: int, min_count: int, since: Int64Array | None = None
+) -> tuple[Float64Array, Float64Array]:
     """Population skewness and excess kurtosis of the last `window` rows; NaN where they do not vary."""
     skew = np.full(x.size, np.nan)
     kurtosis = np.full(x.size, np.nan)
     for s in range(starts.size - 1):
         first = starts[s]
-        for block in range(first, starts[s + 1], BLOCK):
+        begin = first if since is None else first + since[s] // BLOCK * BLOCK
+        for block in range(begin, starts[s + 1], BLOCK):
             count, origin, s1, s2, s3, s4 = 0, 0.0, 0.0, 0.0, 0.0, 0.0
             for j in range(max(first, block - window + 1), block + 1):
                 if not math.isnan(x[j]):
@@ -228,7 +238,9 @@ def rolling_slope(x: Float64Array, starts: Int64Array, window: int) -> tuple[Flo
 
 
 @njit(cache=True)
-def band_energy(x: Float64Array, starts: Int64Array, window: int, low_bins: int, high_bin: int) -> Float64Array:
+def band_energy(
+    x: Float64Array, starts: Int64Array, window: int, low_bins: int, high_bin: int, since: Int64Array | None = None
+) -> Float64Array:
     """Shares of the variance of the last `window` rows by frequency, from a sliding Fourier transform.
 
     Returns (3, N): share of bins 1..low_bins, share of bins high_bin..window // 2, entropy of the shares
@@ -244,9 +256,10 @@ def band_energy(x: Float64Array, starts: Int64Array, window: int, low_bins: int,
             cosine[j, k], sine[j, k] = math.cos(angle), math.sin(angle)
     for s in range(starts.size - 1):
         run = 0
+        begin = starts[s] if since is None else starts[s] + since[s] // BLOCK * BLOCK
         for i in range(starts[s], starts[s + 1]):
             run = 0 if math.isnan(x[i]) else run + 1
-            if run < window:
+            if run < window or i < begin:
                 continue
             if run == window or (i - starts[s]) % BLOCK == 0:
                 real[:], imag[:] = 0.0, 0.0

@@ -1,8 +1,8 @@
 """Bars as arrays, and what of the tables is refused before anything is computed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,17 +12,9 @@ from plusultra_core.arrays import Float32Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.features import sides
 from plusultra_core.features.arrays import Columns, columns_of, runs
-from plusultra_core.features.beside.joins import Keys, latest
+from plusultra_core.features.beside.joins import Keys, latest, num_not_rising
 from plusultra_core.features.catalog import FeatureSpec
 from plusultra_core.features.sides import AlternativeConfig
-
-if TYPE_CHECKING:
-    F = TypeVar("F", bound=Callable[..., object])
-
-    def njit(*, cache: bool) -> Callable[[F], F]:
-        """numba.njit, as a type checker should see it."""
-else:
-    from numba import njit
 
 KEYS = ("symbol", "ts_ns", "known_ns")
 READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars")
@@ -68,20 +60,10 @@ def bars_of(frame: pl.DataFrame) -> Bars:
     """
     symbols, starts = runs(frame.get_column("symbol"))
     ts_ns, known_ns = (frame.get_column(name).to_numpy() for name in KEYS[1:])
-    num_wrong = (symbols.slice(1) < symbols.slice(0, max(len(symbols) - 1, 0))).sum() + num_not_rising(ts_ns, starts)
+    num_wrong = (symbols.slice(1) < symbols.slice(0, max(len(symbols) - 1, 0))).sum() + num_not_rising(ts_ns, starts, True)
     if num_wrong:
         raise ContractError(f"bars: {num_wrong} rows out of order or twice; expected rising symbol, ts_ns; sort them")
     return Bars(symbols, starts, ts_ns, latest(known_ns, starts), Columns(frame, READS))
-
-
-@njit(cache=True)
-def num_not_rising(ts_ns: Int64Array, starts: Int64Array) -> int:
-    """Rows whose time is not after that of the symbol's row before."""
-    num = 0
-    for s in range(starts.size - 1):
-        for i in range(starts[s] + 1, starts[s + 1]):
-            num += ts_ns[i] <= ts_ns[i - 1]
-    return num
 
 
 def keys_frame(bars: pl.DataFrame, known_ns: Int64Array) -> pl.DataFrame:

@@ -15,6 +15,7 @@ import polars as pl
 from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import NS_PER_HOUR
+from plusultra_core.data.increments.unchanged import text_runs
 from plusultra_core.errors import ConfigError
 from plusultra_core.features import kernels
 from plusultra_core.features.arrays import kept, runs
@@ -234,25 +235,26 @@ def _z_of_found(rows: Rows, place: Int64Array, starts: Int64Array, cfg: Indicato
     """Deviations of the rows that were found, from sums that begin where those of all rows are made anew."""
     first = rows.starts[:-1]
     reach = -(-cfg.z_window // kernels.BLOCK) * kernels.BLOCK
-    begin = first + np.maximum((joins.lowest(place, starts, rows.starts) - first) // kernels.BLOCK * kernels.BLOCK - reach, 0)
+    lowest = joins.lowest(place, starts, rows.starts)
+    begin = first + np.maximum((lowest - first) // kernels.BLOCK * kernels.BLOCK - reach, 0)
     lengths = rows.starts[1:] - begin
     part = np.append(0, np.cumsum(lengths))
     skipped = begin - part[:-1]
-    z = _own_z(rows.value[np.arange(part[-1]) + np.repeat(skipped, lengths)], part, cfg)
+    z = _own_z(rows.value[np.arange(part[-1]) + np.repeat(skipped, lengths)], part, cfg, lowest - begin)
     return joins.take(z, np.where(place < 0, -1, place - np.repeat(skipped, np.diff(starts))))
 
 
-def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig) -> Float64Array:
+def _own_z(value: Float64Array, starts: Int64Array, cfg: IndicatorsConfig, since: Int64Array) -> Float64Array:
     """Each value in deviations from the last z_window values of its own series, itself among them."""
-    mean, std = kernels.rolling_mean_std(value, starts, cfg.z_window, cfg.z_min_count)
+    mean, std = kernels.rolling_mean_std(value, starts, cfg.z_window, cfg.z_min_count, since)
     return np.clip(ratio(value - mean, std), -cfg.clip, cfg.clip)
 
 
 def names_of(indicators: pl.DataFrame) -> list[str]:
     """Names of the dump's indicators, sorted."""
     column = indicators.get_column("name")
-    alone = column.head(1).to_list()
-    return alone if not alone or (column == alone[0]).all() else sorted(column.unique().to_list())
+    found = text_runs(column)
+    return sorted(set((column.unique() if found is None else found[0]).to_list()))
 
 
 def column_name(indicator: str) -> str:
@@ -298,7 +300,8 @@ def extra_columns(
             if ordered.is_empty():
                 continue
             value = ordered["value"].to_numpy().astype(np.float64) * source.scale
-            z = _own_z(value, runs(ordered.get_column("symbol"))[1], scaling)
+            starts = runs(ordered.get_column("symbol"))[1]
+            z = _own_z(value, starts, scaling, np.zeros(starts.size - 1, dtype=np.int64))
             table = joins.beside(at, ordered.with_columns(pl.Series("value", z)), None)
             out = joins.fill(out, joins.aligned(table, np.arange(ordered.height), table.value, _limit(source)))
         yield f"side_{name}", out

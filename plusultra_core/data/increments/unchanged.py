@@ -18,7 +18,8 @@ else:
 
 _INLINE = 12  # bytes of a text that lie in its view: a longer one has four there, and where all of them are
 _LOW = 0xFFFFFFFF
-_FEW = 16  # rows a run, at least, where texts are looked for by where they lie
+_FEW = 8  # rows a run, at least, where texts are looked for by where they lie
+_SEEN = 64  # places of long texts that are remembered
 _BLOCK = 512  # numbers compared at a time
 
 
@@ -100,12 +101,12 @@ def _texts(column: pl.Series) -> _Texts:
 
 
 def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
-    """The texts that a column runs through, and where each run begins, from where they lie; None where they hardly run, or one is null."""
-    if column.null_count() or column.dtype != pl.String:
+    """The texts that a column runs through, and where each run begins, from where they lie; None where they hardly run."""
+    if column.dtype != pl.String:
         return None
-    views = _texts(column).views
-    begin = np.empty(views.size // _FEW, dtype=np.int64)
-    num = moved(views, begin)
+    texts = _texts(column)
+    begin = np.empty(column.len() // _FEW, dtype=np.int64)
+    num = moved(texts.views, texts.there, begin)
     if num < 0:
         return None
     found = column.gather(begin[:num]).rle().struct.unnest()  # equal long texts may lie in several places
@@ -114,19 +115,22 @@ def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
 
 
 @njit(cache=True)
-def moved(views: Int64Array, out: Int64Array) -> int:
+def moved(views: Int64Array, there: BoolArray, out: Int64Array) -> int:
     """Fill `out` with the rows whose view is not that of the row before, and tell how many they are; -1 where it is full before."""
     if not views.size or not out.size:
         return -1
-    one, two, num = views[0], views[1], 1
+    one, two, is_there, num = views[0], views[1], not there.size or there[0], 1
     out[0] = 0
     for i in range(1, views.size // 2):
-        if views[2 * i] != one or views[2 * i + 1] != two:
-            if num == out.size:
-                return -1
-            one, two = views[2 * i], views[2 * i + 1]
-            out[num] = i
-            num += 1
+        if there.size and there[i] != is_there:
+            is_there = there[i]
+        elif not is_there or (views[2 * i] == one and views[2 * i + 1] == two):
+            continue
+        if num == out.size:
+            return -1
+        one, two = views[2 * i], views[2 * i + 1]
+        out[num] = i
+        num += 1
     return num
 
 
@@ -162,24 +166,23 @@ def mark_changed_texts(
     num_rows: Int64Array,
     same: BoolArray,
 ) -> None:
-    """The kernel of `mark_changed` for texts; of long ones that lie in the same place as those of the row before, nothing is read again."""
-    seen, old_seen, new_seen = 0, 0, 0
+    """The kernel of `mark_changed` for texts; of long ones that lie where some before them lay, nothing is read again."""
+    seen = np.zeros((_SEEN, 3), dtype=np.int64)
     for s in range(num_rows.size):
         before, after = old[2 * old_first[s] :], new[2 * new_first[s] :]
         for i in range(num_rows[s] if same[s] else 0):
             if there.size and not there[old_first[s] + i]:
                 continue
             head, one, two = before[2 * i], before[2 * i + 1], after[2 * i + 1]
-            if head == seen and one == old_seen and two == new_seen and head == after[2 * i]:
-                continue
             num_bytes = head & _LOW
             if head != after[2 * i] or (num_bytes <= _INLINE and one != two):
                 same[s] = False
                 break
-            if num_bytes > _INLINE:
+            place = (one >> 32) & (_SEEN - 1)
+            if num_bytes > _INLINE and (seen[place, 0] != head or seen[place, 1] != one or seen[place, 2] != two):
                 old_at, new_at = old_begin[one & _LOW] + (one >> 32), new_begin[two & _LOW] + (two >> 32)
                 for k in range(num_bytes):
                     same[s] &= old_content[old_at + k] == new_content[new_at + k]
                 if not same[s]:
                     break
-            seen, old_seen, new_seen = head, one, two
+                seen[place, 0], seen[place, 1], seen[place, 2] = head, one, two

@@ -73,9 +73,8 @@ def news(keys: Keys, side: pl.DataFrame, cfg: MacroConfig) -> tuple[Float64Array
 
 def events_of(side: pl.DataFrame, cfg: MacroConfig) -> tuple[pl.DataFrame, Int64Array, NDArray[np.object_]]:
     """Rows of the events that count, the place of each one's event among their names, its part; a symbol's own are nobody else's news."""
-    rows = kept(side, side.get_column("table") == cfg.table)
-    if rows.get_column("symbol").null_count() < rows.height:
-        rows = kept(rows, rows.get_column("symbol").is_null())
+    rows = _of_nobody(side)
+    rows = kept(rows, rows.get_column("table") == cfg.table)
     if rows.get_column("value").null_count():
         rows = kept(rows, rows.get_column("value").is_not_null())
     fields = sorted(set(rows.get_column("field").to_list()))
@@ -88,6 +87,13 @@ def events_of(side: pl.DataFrame, cfg: MacroConfig) -> tuple[pl.DataFrame, Int64
         rows, code = kept(rows, pl.Series(wanted[code])), code[wanted[code]]
     events, parts = np.array([number[event] for event, _ in split], dtype=np.int64), np.array([part for _, part in split], dtype=np.object_)
     return rows, events[code], parts[code]
+
+
+def _of_nobody(side: pl.DataFrame) -> pl.DataFrame:
+    """Rows without symbol, which mostly come first."""
+    num = side.get_column("symbol").null_count()
+    first = side.head(num)
+    return first if first.get_column("symbol").null_count() == num else kept(side, side.get_column("symbol").is_null())
 
 
 @njit(cache=True)

@@ -97,19 +97,26 @@ def _owners(keys: Keys, column: pl.Series) -> Int64Array:
 def _counting(keys: Keys, frame: pl.DataFrame, max_staleness_ns: int) -> BoolArray:
     """Rows but for those that count at no key: too old for the first one, and of earlier times than all known since.
 
-    A row that goes could only have been displaced by those that stay, rows with a symbol by such rows and those without
-    by those without, so that `newest` finds the same without it.
+    A row that goes could only have been displaced by those that stay, rows with a symbol by such rows and those without,
+    where they come first, by those without, so that `newest` finds the same without it.
     """
-    late: BoolArray = frame.get_column("known_ns").to_numpy() >= int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
-    if late.all():
-        return late
-    ts_ns, symbol = frame.get_column("ts_ns").to_numpy(), frame.get_column("symbol")
-    if symbol.null_count() in (0, frame.height):
-        recent: BoolArray = ts_ns >= ts_ns[late].min(initial=NEVER_NS)
-    else:
-        own: BoolArray = symbol.is_not_null().to_numpy()
-        recent = ts_ns >= np.where(own, *(ts_ns[late & one].min(initial=NEVER_NS) for one in (own, ~own)))
-    return late | recent
+    symbol, since_ns = frame.get_column("symbol"), int(keys.known_ns.min(initial=NEVER_NS)) - max_staleness_ns
+    ts_ns, known_ns = (frame.get_column(name).to_numpy() for name in ("ts_ns", "known_ns"))
+    num = symbol.null_count() if symbol.head(symbol.null_count()).null_count() == symbol.null_count() else 0
+    out = np.empty(ts_ns.size, dtype=np.bool_)
+    for part in (slice(0, num), slice(num, None)):
+        mark_counting(ts_ns[part], known_ns[part], since_ns, out[part])
+    return out
+
+
+@njit(cache=True)
+def mark_counting(ts_ns: Int64Array, known_ns: Int64Array, since_ns: int, out: BoolArray) -> None:
+    """Mark rows that were known since, and those of times no earlier than the first of such rows."""
+    first_ns = NEVER_NS
+    for i in range(ts_ns.size):
+        first_ns = min(first_ns, ts_ns[i] if known_ns[i] >= since_ns else NEVER_NS)
+    for i in range(ts_ns.size):
+        out[i] = (known_ns[i] >= since_ns) | (ts_ns[i] >= first_ns)
 
 
 def own_rows(table: Beside, rows: Int64Array, value: Float64Array | None = None) -> Rows:
@@ -237,14 +244,30 @@ def lowest(place: Int64Array, starts: Int64Array, row_starts: Int64Array) -> Int
     return out
 
 
-@njit(cache=True)
 def latest(known_ns: Int64Array, starts: Int64Array) -> Int64Array:
-    """The latest of each symbol's values so far."""
+    """The latest of each symbol's values so far; the values themselves where none is before the one before it."""
+    return latest_on(known_ns, starts) if num_not_rising(known_ns, starts, False) else known_ns
+
+
+@njit(cache=True)
+def latest_on(known_ns: Int64Array, starts: Int64Array) -> Int64Array:
+    """The kernel of `latest`."""
     out = known_ns.copy()
     for s in range(starts.size - 1):
         for i in range(starts[s] + 1, starts[s + 1]):
             out[i] = max(out[i], out[i - 1])
     return out
+
+
+@njit(cache=True)
+def num_not_rising(x: Int64Array, starts: Int64Array, strictly: bool) -> int:
+    """Rows whose value is below that of the symbol's row before or, where they have to rise strictly, the same."""
+    num = 0
+    for s in range(starts.size - 1):
+        mine = x[starts[s] : starts[s + 1]]
+        for i in range(1, mine.size):
+            num += (mine[i] < mine[i - 1]) | (strictly & (mine[i] == mine[i - 1]))
+    return num
 
 
 @njit(cache=True)

@@ -13,13 +13,13 @@ from plusultra_core.features.kernels import log, ratio
 
 
 def _z(x: Float64Array, b: BarArrays) -> Float64Array:
-    mean, std = kernels.rolling_mean_std(x, b.starts, b.long, b.need(b.long))
+    mean, std = kernels.rolling_mean_std(x, b.starts, b.long, b.need(b.long), b.since)
     return ratio(x - mean, std)
 
 
 def funding_carry(b: BarArrays) -> Float64Array:
     """Mean funding rate of the last `medium` bars, a year; longs pay when above 0."""
-    return kernels.rolling_mean(b.side["funding"], b.starts, b.medium, b.need(b.medium))
+    return kernels.rolling_mean(b.side["funding"], b.starts, b.medium, b.need(b.medium), b.since)
 
 
 def funding_z(b: BarArrays) -> Float64Array:

@@ -43,7 +43,7 @@ def rank_vol(b: BarArrays) -> Float64Array:
 def rank_turnover(b: BarArrays) -> Float64Array:
     """Rank of mean traded notional over `medium` bars in the class, in (-.5, .5), in the currency of the account."""
     size = volume.money(b)
-    return b.cross_rank(kernels.rolling_mean(size, b.starts, b.medium, b.need(b.medium)), _MIN_PEERS)
+    return b.cross_rank(kernels.rolling_mean(size, b.starts, b.medium, b.need(b.medium), b.since), _MIN_PEERS)
 
 
 def rank_amihud(b: BarArrays) -> Float64Array:

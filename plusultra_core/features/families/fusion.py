@@ -38,7 +38,7 @@ def rate_momentum(b: BarArrays) -> Float64Array:
 def onchain_divergence(b: BarArrays) -> Float64Array:
     """onchain_activity less the log close in standard deviations from its mean over `long` bars: use without price."""
     price = returns.log_close(b)
-    mean, std = kernels.rolling_mean_std(price, b.starts, b.long, b.need(b.long))
+    mean, std = kernels.rolling_mean_std(price, b.starts, b.long, b.need(b.long), b.since)
     return alternative.onchain_activity(b) - ratio(price - mean, std)
 
 

@@ -56,7 +56,7 @@ def stochastic_d(b: BarArrays) -> Float64Array:
     Source  Lane (1984), Technical Analysis of Stocks & Commodities 2.
     """
     slow = kernels.rolling_mean(stochastic_k(b, b.medium), b.starts, _SMOOTH, _SMOOTH)
-    return 0.01 * kernels.rolling_mean(slow, b.starts, _SMOOTH, _SMOOTH) - 0.5
+    return 0.01 * kernels.rolling_mean(slow, b.starts, _SMOOTH, _SMOOTH, b.since) - 0.5
 
 
 def williams_r(b: BarArrays) -> Float64Array:
@@ -72,7 +72,7 @@ def cci(b: BarArrays) -> Float64Array:
 
     Source  Lambert (1980), Commodities.
     """
-    mean = kernels.rolling_mean(typical(b), b.starts, b.medium, b.need(b.medium))
+    mean = kernels.rolling_mean(typical(b), b.starts, b.medium, b.need(b.medium), b.since)
     deviation = kernels.rolling_mean_abs_dev(typical(b), b.starts, b.medium, b.need(b.medium))
     return ratio(typical(b) - mean, 1.5 * np.where(deviation > 1e-12 * np.abs(mean), deviation, np.nan))
 
@@ -97,7 +97,7 @@ def ultimate_oscillator(b: BarArrays) -> Float64Array:
     total = np.zeros(b.close.size)
     for weight, window in ((4.0, b.short), (2.0, b.medium), (1.0, b.long)):
         need = b.need(window)
-        share = ratio(kernels.rolling_mean(bought, b.starts, window, need), kernels.rolling_mean(spread, b.starts, window, need))
+        share = ratio(*(kernels.rolling_mean(x, b.starts, window, need, b.since) for x in (bought, spread)))
         total += weight / 7.0 * share
     total[np.isnan(spread)] = np.nan
     return total - 0.5

@@ -103,13 +103,13 @@ def body(b: BarArrays) -> Float64Array:
 
 def drawdown(b: BarArrays) -> Float64Array:
     """Log of the close over the highest close of `long` bars, over sigma sqrt(long); never above 0."""
-    peak = kernels.rolling_max(log_close(b), b.starts, b.long, b.need(b.long))
+    peak = kernels.rolling_max(log_close(b), b.starts, b.long, b.need(b.long), b.since)
     return in_sigmas(log_close(b) - peak, b, b.long)
 
 
 def recovery(b: BarArrays) -> Float64Array:
     """Log of the close over the lowest close of `long` bars, over sigma sqrt(long); never below 0."""
-    trough = kernels.rolling_max(-log_close(b), b.starts, b.long, b.need(b.long))
+    trough = kernels.rolling_max(-log_close(b), b.starts, b.long, b.need(b.long), b.since)
     return in_sigmas(log_close(b) + trough, b, b.long)
 
 
@@ -118,12 +118,12 @@ def max_return(b: BarArrays) -> Float64Array:
 
     Source  Bali, Cakici & Whitelaw (2011), J. Financial Economics 99.
     """
-    return ratio(kernels.rolling_max(b.ret, b.starts, b.medium, b.need(b.medium)), b.sigma)
+    return ratio(kernels.rolling_max(b.ret, b.starts, b.medium, b.need(b.medium), b.since), b.sigma)
 
 
 def min_return(b: BarArrays) -> Float64Array:
     """Smallest log return of one bar among `medium` bars, over sigma."""
-    return ratio(-kernels.rolling_max(-b.ret, b.starts, b.medium, b.need(b.medium)), b.sigma)
+    return ratio(-kernels.rolling_max(-b.ret, b.starts, b.medium, b.need(b.medium), b.since), b.sigma)
 
 
 def overnight_drift(b: BarArrays) -> Float64Array:
@@ -131,5 +131,5 @@ def overnight_drift(b: BarArrays) -> Float64Array:
 
     Source  Lou, Polk & Skouras (2019), J. Financial Economics 134: a tug of war.
     """
-    apart = kernels.rolling_mean(overnight(b) - intraday(b), b.starts, b.medium, b.need(b.medium))
+    apart = kernels.rolling_mean(overnight(b) - intraday(b), b.starts, b.medium, b.need(b.medium), b.since)
     return ratio(apart * np.sqrt(b.medium), b.sigma)

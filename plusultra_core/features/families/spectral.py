@@ -11,7 +11,7 @@ from plusultra_core.features.kernels import ratio
 def _bands(b: BarArrays, row: int) -> Float64Array:
     def make() -> Float64Array:
         num_bins = b.long // 2
-        return kernels.band_energy(b.ret, b.starts, b.long, max(1, num_bins // 4), num_bins // 2 + 1)
+        return kernels.band_energy(b.ret, b.starts, b.long, max(1, num_bins // 4), num_bins // 2 + 1, b.since)
 
     out: Float64Array = b.once("bands", make)[row]
     return out
@@ -51,7 +51,7 @@ def return_entropy(b: BarArrays) -> Float64Array:
 def _autocorrelation(product: Float64Array, b: BarArrays, lag: int) -> Float64Array:
     # Pairs within the window only: a jump that has left the squares must not stay in the products.
     pairs = b.long - lag
-    mean = kernels.rolling_mean(product, b.starts, pairs, max(2, b.need(b.long) - lag))
+    mean = kernels.rolling_mean(product, b.starts, pairs, max(2, b.need(b.long) - lag), b.since)
     return ratio(mean * (pairs / b.long), mean_square(b, b.long))
 
 
@@ -71,5 +71,5 @@ def variance_ratio(b: BarArrays) -> Float64Array:
     Source  Lo & MacKinlay (1988), Rev. Financial Studies 1; about zero drift, overlapping.
     """
     whole = log_close(b) - kernels.shift(log_close(b), b.starts, b.short)
-    slow = kernels.rolling_mean(whole * whole, b.starts, b.long - b.short + 1, max(2, b.need(b.long) - b.short + 1))
+    slow = kernels.rolling_mean(whole * whole, b.starts, b.long - b.short + 1, max(2, b.need(b.long) - b.short + 1), b.since)
     return ratio(slow, b.short * mean_square(b, b.long)) - 1.0

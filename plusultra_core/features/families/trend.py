@@ -96,7 +96,7 @@ def kama(b: BarArrays) -> Float64Array:
     Source  Kaufman (1995), Smarter Trading; averages of 2 and 30 bars.
     """
     moved = np.abs(b.close - kernels.shift(b.close, b.starts, b.medium))
-    path = kernels.rolling_mean(np.abs(close_change(b)), b.starts, b.medium, b.medium) * b.medium
+    path = kernels.rolling_mean(np.abs(close_change(b)), b.starts, b.medium, b.medium, b.since) * b.medium
     pace = ratio(moved, path) * (_FASTEST - _SLOWEST) + _SLOWEST
     return b.follow("kama", b.close, pace * pace)
 
@@ -111,7 +111,7 @@ def kama_distance(b: BarArrays) -> Float64Array:
 
 def bollinger_bands(b: BarArrays) -> tuple[Float64Array, Float64Array]:
     """Mean and population standard deviation of the close over `medium` bars."""
-    return b.once("bollinger_bands", lambda: kernels.rolling_mean_std(b.close, b.starts, b.medium, b.need(b.medium)))
+    return b.once("bollinger_bands", lambda: kernels.rolling_mean_std(b.close, b.starts, b.medium, b.need(b.medium), b.since))
 
 
 def bollinger_z(b: BarArrays) -> Float64Array:
@@ -213,5 +213,5 @@ def efficiency(b: BarArrays) -> Float64Array:
 
     Source  Kaufman (1995), Smarter Trading.
     """
-    path = kernels.rolling_mean(np.abs(b.ret), b.starts, b.medium, b.medium) * b.medium
+    path = kernels.rolling_mean(np.abs(b.ret), b.starts, b.medium, b.medium, b.since) * b.medium
     return ratio(log_close(b) - kernels.shift(log_close(b), b.starts, b.medium), path)

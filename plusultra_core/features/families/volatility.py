@@ -17,7 +17,7 @@ def _annual(variance: Float64Array, b: BarArrays) -> Float64Array:
 
 
 def _mean(x: Float64Array, b: BarArrays, window: int) -> Float64Array:
-    return kernels.rolling_mean(x, b.starts, window, b.need(window))
+    return kernels.rolling_mean(x, b.starts, window, b.need(window), b.since)
 
 
 def ranges(b: BarArrays) -> tuple[Float64Array, Float64Array]:
@@ -102,8 +102,8 @@ def vol_yang_zhang(b: BarArrays) -> Float64Array:
     n = float(b.medium)
     k = 0.34 / (1.34 + (n + 1.0) / (n - 1.0))
     bessel = n / (n - 1.0)
-    _, gap_std = kernels.rolling_mean_std(overnight(b), b.starts, b.medium, b.need(b.medium))
-    _, move_std = kernels.rolling_mean_std(intraday(b), b.starts, b.medium, b.need(b.medium))
+    _, gap_std = kernels.rolling_mean_std(overnight(b), b.starts, b.medium, b.need(b.medium), b.since)
+    _, move_std = kernels.rolling_mean_std(intraday(b), b.starts, b.medium, b.need(b.medium), b.since)
     return _annual(bessel * gap_std * gap_std + k * bessel * move_std * move_std + (1.0 - k) * _rogers_satchell(b), b)
 
 
@@ -114,7 +114,7 @@ def vol_ratio(b: BarArrays) -> Float64Array:
 
 def vol_of_vol(b: BarArrays) -> Float64Array:
     """Standard deviation of log sigma over `medium` bars."""
-    _, std = kernels.rolling_mean_std(log(b.sigma), b.starts, b.medium, b.need(b.medium))
+    _, std = kernels.rolling_mean_std(log(b.sigma), b.starts, b.medium, b.need(b.medium), b.since)
     return std
 
 
@@ -173,7 +173,7 @@ def ret_times_before(b: BarArrays) -> Float64Array:
 def _bipower(b: BarArrays) -> Float64Array:
     # Pairs within the window only: a jump that has left the squares must not stay in the products.
     pairs = b.long - 1
-    return b.once("bipower", lambda: kernels.rolling_mean(np.abs(ret_times_before(b)), b.starts, pairs, b.need(b.long) - 1))
+    return b.once("bipower", lambda: kernels.rolling_mean(np.abs(ret_times_before(b)), b.starts, pairs, b.need(b.long) - 1, b.since))
 
 
 def jump_share(b: BarArrays) -> Float64Array:
@@ -194,12 +194,12 @@ def overnight_share(b: BarArrays) -> Float64Array:
 
 def vol_clustering(b: BarArrays) -> Float64Array:
     """Covariance of |r_t| and |r_(t-1)| over the variance of |r_t|, within `long` bars: how long calm and storm last."""
-    mean, std = kernels.rolling_mean_std(np.abs(b.ret), b.starts, b.long, b.need(b.long))
+    mean, std = kernels.rolling_mean_std(np.abs(b.ret), b.starts, b.long, b.need(b.long), b.since)
     return ratio(_bipower(b) - mean * mean, std * std)
 
 
 def _shape(b: BarArrays, row: int) -> Float64Array:
-    return b.once("shape", lambda: kernels.rolling_shape(b.ret, b.starts, b.long, b.need(b.long)))[row]
+    return b.once("shape", lambda: kernels.rolling_shape(b.ret, b.starts, b.long, b.need(b.long), b.since))[row]
 
 
 def skew(b: BarArrays) -> Float64Array:

@@ -13,7 +13,7 @@ from plusultra_core.features.kernels import log, ratio
 
 
 def _mean(x: Float64Array, b: BarArrays, window: int) -> Float64Array:
-    return kernels.rolling_mean(x, b.starts, window, b.need(window))
+    return kernels.rolling_mean(x, b.starts, window, b.need(window), b.since)
 
 
 def log_volume(b: BarArrays) -> Float64Array:
@@ -60,7 +60,7 @@ def accumulation_line(b: BarArrays) -> Float64Array:
 
 def volume_z(b: BarArrays) -> Float64Array:
     """Log volume in standard deviations from its mean over `long` bars."""
-    mean, std = kernels.rolling_mean_std(log_volume(b), b.starts, b.long, b.need(b.long))
+    mean, std = kernels.rolling_mean_std(log_volume(b), b.starts, b.long, b.need(b.long), b.since)
     return ratio(log_volume(b) - mean, std)
 
 
