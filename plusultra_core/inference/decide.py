@@ -120,6 +120,7 @@ class PolicyDesk:
         self.policy = load_policy(bundle, len(panel.symbols))
         self.limit, self._gross, self._band, episode_bars = _numbers(bundle)
         self._episode_bars = int(episode_bars)
+        self._least = -math.inf if _sells_short(bundle) else 0.0
         self._first = span[0]
         n_B, t_B = anchors_in(panel, span)
         rows_BF = self._rows(bundle, panel, n_B, t_B)
@@ -164,7 +165,7 @@ class PolicyDesk:
             part = self._act(obs_EAP.reshape(present.size, -1), fresh_EA.reshape(-1), self._allowed(accounts, own_EAO)).reshape(
                 present.shape
             )
-        return request_weights(part, present, weight_EA, working_weights(accounts), self.limit, self._band)
+        return request_weights(np.maximum(part, self._least), present, weight_EA, working_weights(accounts), self.limit, self._band)
 
     def _act(self, obs_BP: Float32Array, fresh_B: BoolArray, allowed_BC: BoolArray | None) -> Float64Array:
         """Raises  ContractError when other accounts go on where these have stopped."""
@@ -195,6 +196,17 @@ def _numbers(bundle: Bundle) -> tuple[float, ...]:
             raise ArtifactError(f"bundle.config.{name}: expected a number in [{least:g}, {most:g}), found {value!r}; train again")
         found.append(float(value))
     return tuple(found)
+
+
+def _sells_short(bundle: Bundle) -> bool:
+    """Whether the market lent, in which the policy was trained; its actions below 0 ask for nothing where it did not.
+
+    Raises  ArtifactError where the bundle does not say so.
+    """
+    value: Any = bundle.config.get("shorts")
+    if not isinstance(value, bool):
+        raise ArtifactError(f"bundle.config.shorts: expected true or false, found {value!r}; train again")
+    return value
 
 
 def policy_recipe(bundle: Bundle) -> RecipeConfig:

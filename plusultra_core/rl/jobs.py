@@ -7,6 +7,7 @@ from plusultra_core import artifacts, config
 from plusultra_core.errors import ArtifactError, JobError
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.job import Job
+from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, load_bundle
 from plusultra_core.models.policy import ACTOR, FORECASTER
 from plusultra_core.rl.train import RLConfig, Trained
@@ -55,6 +56,7 @@ def policy_bundle(
         "gross": gross,
         "episode_bars": cfg.train.episode_bars,
         "reward_scale": trained.metrics["reward_scale"],
+        "shorts": config.parse(MarketConfig, job.config.get("market"), "job.config.market").costs.margin.shorts,
         "trained_from_ns": int(panel.ts_ns_T[first_bar]),
     }
     weights = {f"{FORECASTER}{name}": tensor for name, tensor in teacher.tensors.items()}

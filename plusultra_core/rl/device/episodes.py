@@ -99,7 +99,8 @@ class TensorEpisodes:
         self, accounts: TensorAccounts, start: Tensor, stream: Tensor, action: Tensor
     ) -> tuple[TensorAccounts, Tensor, Tensor, Tensor, TensorOutcome]:
         present = self._present[accounts.t, accounts.asset[:, 0]]
-        request = _request(accounts, action.to(accounts.equity.dtype), present, self._band)
+        wish = action.to(accounts.equity.dtype)
+        request = _request(accounts, wish if self.env.margin.shorts else wish.clamp(min=0.0), present, self._band)
         after, _ = self.env.once(accounts, request)
         ratio = (after.equity / accounts.equity).clamp(min=_LEAST_EQUITY_FRAC)
         ret = ratio.log()

@@ -10,6 +10,7 @@ import torch
 
 from plusultra_core.errors import ArtifactError, ContractError
 from plusultra_core.inference.decide import PolicyDesk, load_policy
+from plusultra_core.inference.strategies import by_policy, run_strategy
 from plusultra_core.models.bundle import Bundle, load_bundle, save_bundle
 from plusultra_core.models.policies.acting import Acting
 from plusultra_core.rl.env import TradingEnv, World, sleeve
@@ -136,6 +137,21 @@ def test_a_bundle_with_another_recipe_than_its_tensors_is_refused(chain: Any) ->
         broken = replace(bundle, config={**bundle.config, "policy": {**bundle.config["policy"], **change}})
         with pytest.raises(ArtifactError, match=word):
             load_policy(broken, 4)
+
+
+@pytest.mark.parametrize("value", [None, 1, "true"])
+def test_a_bundle_that_does_not_say_whether_it_sells_short_is_refused(chain: Any, value: object) -> None:
+    bundle, panel = trained(chain, RECIPES[0]), chain.panel
+    with pytest.raises(ArtifactError, match=r"config\.shorts: expected true or false"):
+        PolicyDesk(replace(bundle, config={**bundle.config, "shorts": value}), panel, panel.folds[-1].test)
+
+
+def test_a_policy_of_a_market_that_lends_nothing_asks_for_no_short(chain: Any) -> None:
+    bundle, panel, span = trained(chain, RECIPES[0]), chain.panel, chain.panel.folds[-1].test
+    told = [PolicyDesk(replace(bundle, config={**bundle.config, "shorts": value}), panel, span) for value in (True, False)]
+    lent, paid = (run_strategy(chain.setting(), span, by_policy(desk, span[0])) for desk in told)
+    assert np.nanmin(lent.steps.request) < 0.0
+    assert np.nanmin(paid.steps.request) >= 0.0
 
 
 @pytest.mark.parametrize("name", ["limit", "gross", "band", "episode_bars"])
