@@ -17,9 +17,8 @@ from plusultra_core.features.beside.columns import Sides
 from plusultra_core.features.beside.joins import Keys
 from plusultra_core.features.catalog import BUNDLES, CATALOG, FeatureSpec
 from plusultra_core.features.families import returns
-from plusultra_core.features.kernels import store
 from plusultra_core.features.recursions import Recursions, Trace, join_traces, part_of_traces, rows_from
-from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame
+from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame, store
 from plusultra_core.features.sides import AlternativeConfig, IndicatorsConfig
 from plusultra_core.market import MarketConfig
 

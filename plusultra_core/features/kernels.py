@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
+from plusultra_core.arrays import Float64Array, Int64Array
 
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
@@ -344,16 +344,3 @@ def log(x: Float64Array) -> Float64Array:
     """Natural logarithm where x is above zero, NaN elsewhere."""
     out = above_zero(x)
     return np.log(out, out=out)
-
-
-@njit(cache=True)
-def store(value: Float64Array, starts: Int64Array, num_done: Int64Array, out: Float32Array) -> None:
-    """Write each symbol's values after its first `num_done` as they are kept: in the precision of `out`, NaN where not finite there."""
-    at = 0
-    for s in range(num_done.size):
-        first = starts[s] + num_done[s]
-        for i in range(starts[s + 1] - first):
-            out[at + i] = value[first + i]
-            if not math.isfinite(out[at + i]):
-                out[at + i] = math.nan
-        at += starts[s + 1] - first

@@ -1,20 +1,29 @@
 """Bars as arrays, and what of the tables is refused before anything is computed."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plusultra_core.arrays import Float32Array, Int64Array
+from plusultra_core.arrays import Float32Array, Float64Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.features import sides
 from plusultra_core.features.arrays import Columns, columns_of, runs
 from plusultra_core.features.beside.joins import Keys, latest, num_not_rising
 from plusultra_core.features.catalog import FeatureSpec
 from plusultra_core.features.sides import AlternativeConfig
+
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=Callable[..., object])
+
+    def njit(*, cache: bool) -> Callable[[F], F]:
+        """numba.njit, as a type checker should see it."""
+else:
+    from numba import njit
 
 KEYS = ("symbol", "ts_ns", "known_ns")
 READS = ("open_adj", "high_adj", "low_adj", "close_adj", "volume_adj", "gap_bars")
@@ -74,6 +83,19 @@ def keys_frame(bars: pl.DataFrame, known_ns: Int64Array) -> pl.DataFrame:
 def frame_of(keys: pl.DataFrame, columns: Mapping[str, Float32Array]) -> pl.DataFrame:
     """Keys and columns as a frame, NaN as null, in the memory where the columns are."""
     return keys.hstack(columns_of(columns))
+
+
+@njit(cache=True)
+def store(value: Float64Array, starts: Int64Array, num_done: Int64Array, out: Float32Array) -> None:
+    """Write each symbol's values after its first `num_done` as they are kept: in the precision of `out`, NaN where not finite there."""
+    at = 0
+    for s in range(num_done.size):
+        first = starts[s] + num_done[s]
+        for i in range(starts[s + 1] - first):
+            out[at + i] = value[first + i]
+            if not math.isfinite(out[at + i]):
+                out[at + i] = math.nan
+        at += starts[s + 1] - first
 
 
 def check(

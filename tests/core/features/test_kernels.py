@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plusultra_core.features import kernels
+from plusultra_core.features import kernels, rows
 from plusultra_core.features.kernels import BLOCK
 
 WINDOW, NEED = 7, 5
@@ -195,7 +195,7 @@ def test_a_build_that_begins_at_a_block_says_the_same_to_the_last_bit() -> None:
 def test_new_values_are_kept_in_a_row_and_none_that_is_not_finite(dtype: type[np.floating[Any]]) -> None:
     value = np.array([1.0, 2.0, math.inf, 4.0, 1e300, 0.1, 7.0])
     starts, num_done = np.array([0, 3, 3, 7]), np.array([1, 0, 1])
-    for kernel in (kernels.store, getattr(kernels.store, "py_func", kernels.store)):
+    for kernel in (rows.store, getattr(rows.store, "py_func", rows.store)):
         out: np.ndarray[Any, Any] = np.zeros(5, dtype=dtype)
         with np.errstate(over="ignore"):
             kernel(value, starts, num_done, out)
