@@ -15,6 +15,8 @@ FORECASTER = "forecaster."
 """Under this name a policy bundle holds the forecaster it was trained with."""
 ACTOR = "policy."
 """Under this name it holds actor, critic and the scaler of market rows."""
+SILENT = 1e30
+"""Scale of a column that stood still in the train span: what it does later is divided to zero, since no weight has learned to read it."""
 _CLIP = 5.0
 
 Gather = Callable[[Tensor, Tensor], Sequence[Tensor]]
@@ -99,7 +101,7 @@ class Policy(nn.Module):
         """Fit the scaler of market rows; give rows of the train span only."""
         std_F = rows_RF.std(dim=0, correction=0)
         self.center_F.copy_(rows_RF.mean(dim=0))
-        self.scale_F.copy_(torch.where(std_F > 1e-6, std_F, torch.ones_like(std_F)))
+        self.scale_F.copy_(torch.where(std_F > 1e-6, std_F, SILENT))
 
     def scale_rows(self, rows_RF: Tensor) -> Tensor:
         """Market rows as the networks take them, clipped to [-5, 5]."""

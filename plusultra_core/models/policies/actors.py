@@ -1,10 +1,12 @@
 """Actors and critics in the words of `rl.learning.interface`: of one slot, and of a whole account."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from plusultra_core.errors import ArtifactError
 from plusultra_core.models.policies.body import Body
 from plusultra_core.models.policies.distributions import Distribution, GridCategorical, SimplexDirichlet, SquashedGaussian
 from plusultra_core.models.policies.recipe import RecipeConfig
@@ -30,6 +32,7 @@ class SlotPolicy(nn.Module):
         self.actor = stack(cfg.size, body.width, len(cfg.grid) if self._is_grid else 1)
         self.critic = stack(cfg.size, body.width, 1)
         self.register_buffer("grid_G", torch.tensor(cfg.grid))
+        self.register_load_state_dict_post_hook(partial(_require_grid, cfg.grid))
         if not self._is_grid:
             self.logstd = nn.Parameter(torch.full((1,), math.log(cfg.size.init_std)))
         orthogonal(self.actor, 0.01)
@@ -132,6 +135,16 @@ class BookPolicy(nn.Module):
         rows = shape[0] * shape[1]
         x_RX: Tensor = self.body(obs_BP.reshape(rows, self.body.num_obs), state_BS.reshape(rows, self.body.num_state))
         return x_RX.reshape(*shape, self.body.width)
+
+
+def _require_grid(grid: tuple[float, ...], module: nn.Module, keys: object) -> None:
+    """Masks are made of the recipe's grid and actions of the weights' own: they are one.
+
+    Raises  ArtifactError where they differ.
+    """
+    found = [float(part) for part in module.get_buffer("grid_G")]
+    if found != torch.tensor(grid).tolist():
+        raise ArtifactError(f"policy.grid_G: expected {list(grid)}, found {found[:9]}; train again")
 
 
 def last_linear(net: nn.Sequential) -> nn.Linear:

@@ -16,10 +16,13 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.errors import ContractError
 from plusultra_core.models.forecaster import Forecaster, windows_at_once
 from plusultra_core.models.policies.recipe import MemoryConfig, RecipeConfig
+from plusultra_core.models.policy import SILENT
 
 Gather = Callable[[Tensor, Tensor], Sequence[Tensor]]
 _CLIP = 5.0
 _LEAST_STD = 1e-6
+_MOST_WINDOWS = 1 << 24
+"""Whole numbers that float32, in which observations are kept, can tell apart."""
 
 
 class WindowRows(nn.Module):
@@ -55,7 +58,12 @@ class WindowRows(nn.Module):
         return made
 
     def attach(self, gather: Gather, n_R: Int64Array, t_R: Int64Array) -> None:
-        """Name the windows: number r is the one that ends at (n_R[r], t_R[r]). They stay on the CPU; what is asked for goes along."""
+        """Name the windows: number r is the one that ends at (n_R[r], t_R[r]). They stay on the CPU; what is asked for goes along.
+
+        Raises  ContractError for more windows than an observation can number.
+        """
+        if len(n_R) > _MOST_WINDOWS:
+            raise ContractError(f"policy: expected at most {_MOST_WINDOWS} windows, found {len(n_R)}; take a shorter span or kind mlp")
         self._gather = gather
         self._n_R, self._t_R = torch.from_numpy(n_R), torch.from_numpy(t_R)
         self.see(0)
@@ -148,7 +156,7 @@ class Body(nn.Module):
             return
         std_F = rows_RF.std(dim=0, correction=0)
         self.center_F.copy_(rows_RF.mean(dim=0))
-        self.scale_F.copy_(torch.where(std_F > _LEAST_STD, std_F, torch.ones_like(std_F)))
+        self.scale_F.copy_(torch.where(std_F > _LEAST_STD, std_F, SILENT))
 
     def scale_rows(self, rows_RF: Tensor) -> Tensor:
         """Market rows as the observation holds them, clipped to [-5, 5] unless running statistics do that."""

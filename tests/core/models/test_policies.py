@@ -1,5 +1,6 @@
 """Policies of every recipe: the same numbers in any batch, what is remembered, what learns how fast."""
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -7,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.models.forecaster import Forecaster, ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.hybrid import HybridConfig
 from plusultra_core.models.policies.acting import Acting, allowed_parts
 from plusultra_core.models.policies.actors import BookPolicy, SlotPolicy
+from plusultra_core.models.policies.body import WindowRows
 from plusultra_core.models.policies.build import AnyPolicy, build, learning_rates
 from plusultra_core.models.policies.recipe import BackboneConfig, MemoryConfig, RecipeConfig
-from plusultra_core.models.policy import Policy, PolicyConfig, market_rows
+from plusultra_core.models.policy import Policy, PolicyConfig, market_rows, num_market_columns
 
 HYBRID = HybridConfig(
     width=8, num_blocks=2, num_heads=2, feedforward_factor=2, patch_bars=4, kernel_bars=2, dilations=(1,), ssm_states=2,
@@ -238,6 +240,34 @@ def test_where_nothing_may_grow_a_slot_may_close_or_keep() -> None:
         [False, False, True, False, False],
         [True] * 5,
     ]
+
+
+def test_weights_for_another_grid_than_the_recipe_says_are_refused() -> None:
+    policy = build(recipe("mlp", "categorical"), forecaster(), (1.0, 2.0), NUM_OWN, 1, 0)
+    weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    policy.load_state_dict(weights)
+    with pytest.raises(ArtifactError, match=r"policy.grid_G: expected \[-1.0, .*found \[-50.0"):
+        policy.load_state_dict({**weights, "grid_G": 50.0 * weights["grid_G"]})
+    assert pickle.loads(pickle.dumps(policy)).grid_G.tolist() == weights["grid_G"].tolist(), "it is sent to workers"
+
+
+def test_windows_that_an_observation_cannot_number_are_refused() -> None:
+    rows = WindowRows(forecaster(), (1.0, 2.0), with_heads=False)
+    places = np.zeros((1 << 24) + 1, dtype=np.int64)
+    with pytest.raises(ContractError, match="at most 16777216 windows, found 16777217"):
+        rows.attach(gather, places, places)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_column_that_stood_still_in_training_is_never_heard(plain: bool) -> None:
+    cfg = PLAIN if plain else recipe("mlp", "categorical")
+    policy = build(cfg, forecaster(), (1.0, 2.0), NUM_OWN, 1, 0)
+    rows = torch.randn(50, num_market_columns(forecaster()), generator=torch.Generator().manual_seed(0))
+    rows[:, 1] = 0.3
+    policy.fit_rows(rows)
+    later = policy.scale_rows(torch.full((1, rows.shape[1]), 0.9))
+    assert abs(later[0, 1]) < 1e-20
+    assert (later[0, 2:].abs() > 0.01).any()
 
 
 def test_what_cannot_be_is_refused() -> None:
