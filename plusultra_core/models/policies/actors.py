@@ -32,7 +32,7 @@ class SlotPolicy(nn.Module):
         self.actor = stack(cfg.size, body.width, len(cfg.grid) if self._is_grid else 1)
         self.critic = stack(cfg.size, body.width, 1)
         self.register_buffer("grid_G", torch.tensor(cfg.grid))
-        self.register_load_state_dict_post_hook(partial(_require_grid, cfg.grid))
+        self.register_load_state_dict_post_hook(partial(_require_grid, cfg.grid))  # type: ignore[no-untyped-call]
         if not self._is_grid:
             self.logstd = nn.Parameter(torch.full((1,), math.log(cfg.size.init_std)))
         orthogonal(self.actor, 0.01)
