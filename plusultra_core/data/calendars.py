@@ -229,9 +229,8 @@ def expected_closes(market: MarketConfig, first_ns: int, last_ns: int) -> pl.Ser
     return known.filter(pl.col("end_ns").is_between(first_ns, last_ns))["end_ns"]
 
 
-def _placed(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Each bar with its key, `skipped` and `reached` (places of the windows required since the bar before); and those windows."""
-    known = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
+def _placed(bars: pl.DataFrame, market: MarketConfig, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Each bar with its key, `skipped` and `reached` (places of the windows required since the bar before); and those of `known`."""
     required = known.filter("required")
     keys = window_keys(bars["ts_ns"], market)
     before, through = (required["key"].search_sorted(keys, side=side).cast(pl.Int64) for side in ("left", "right"))
@@ -242,12 +241,16 @@ def _placed(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.
     return placed.with_columns(skipped=skipped), required
 
 
-def _recorded(bars: pl.DataFrame, market: MarketConfig) -> pl.Expr:
-    """Bars at times that the calendar reaches; beyond, nobody knows what is missing."""
-    ends_ns = windows(market, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))["end_ns"]  # type: ignore[arg-type]
-    if ends_ns.is_empty():
-        return pl.lit(False)
-    return pl.col("ts_ns").is_between(ends_ns[0] - _HOLIDAYS_NS, ends_ns[-1] + _HOLIDAYS_NS)
+def _windows_of(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Bars at times that the calendar reaches (beyond, nobody knows what is missing), and its windows from the first to the last."""
+    known = windows(market, *_span(bars))
+    ends_ns = [0, 0] if known.is_empty() else known["end_ns"][[0, -1]].to_list()
+    reached = bars.filter(pl.col("ts_ns").is_between(ends_ns[0] - _HOLIDAYS_NS, ends_ns[1] + _HOLIDAYS_NS) & (known.height > 0))
+    return reached, known if reached.height in (0, bars.height) else windows(market, *_span(reached))
+
+
+def _span(bars: pl.DataFrame) -> tuple[int, int]:
+    return int(bars["ts_ns"].min()), int(bars["ts_ns"].max())  # type: ignore[arg-type]
 
 
 def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
@@ -263,7 +266,7 @@ def gap_bars(bars: pl.DataFrame, market: MarketConfig) -> pl.Series:
         reached = keys // bar_ns(market.bar)
         through = reached + 1
     else:
-        reached, through = _counted(market, keys, int(bars["ts_ns"].min()), int(bars["ts_ns"].max()))  # type: ignore[arg-type]
+        reached, through = _counted(market, keys, *_span(bars))
     skipped = np.append(0, through[:-1])
     firsts = Runs.of(bars).starts
     skipped[firsts] = reached[firsts]
@@ -300,10 +303,10 @@ def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.Da
             extra_days, early_closes (sessions that closed early and have their bar).
     Looks   at times alone; bars at times that the calendar is not recorded for are left out.
     """
-    bars = bars.filter(_recorded(bars, market)) if bars.height else bars
+    bars, known = _windows_of(bars, market) if bars.height else (bars, bars)
     if bars.is_empty():
         return pl.DataFrame(schema=_AUDIT)
-    placed, required = _placed(bars, market)
+    placed, required = _placed(bars, market, known)
     extra = ~pl.col("known") | ~pl.col("key").is_first_distinct().over("symbol")
     early = pl.col("key").is_in(required.filter("early_close")["key"].implode())
     hit = pl.col("through") > pl.col("reached")

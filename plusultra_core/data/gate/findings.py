@@ -152,6 +152,11 @@ _HISTORY = _warnings(
     ("constant_price", "many equal closes in a row", "see whether the feed was stuck"),
     ("price_jump", "a jump of the close without a corporate action", "add the action, or mend the price"),
     (
+        "unrecorded_split",
+        "a price that jumps between two bars as a split of 7:1, 2:1 or 1:10 would have it, stays there, and no action says why",
+        "add the split to corporate_actions or adjust the history: a position held over it has a gain or loss that nobody had",
+    ),
+    (
         "stray_print",
         "a low far below, or a high far above, the open and close of its bar and the closes beside it",
         "mend the low or high if nobody could trade there: the simulator fills orders there and closes accounts in debt",

@@ -12,15 +12,15 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_DAY, NS_PER_HOUR, bar_ns, iso
-from plusultra_core.data.calendars import audit_gaps, window_keys, windows
 from plusultra_core.data.gate.findings import CODES, Finding, describe, plain
+from plusultra_core.data.gate.histories.missing import missing_bars
+from plusultra_core.data.gate.histories.splits import SplitsConfig, unrecorded_splits
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
 _UNITS = (2, 3)  # powers of ten between units in use: cents and pence, thousands and thousandths
 _CANDIDATES = 65_536  # volume flips looked at together, so that memory has a bound
 _OPTIONAL = ("open", "high", "low", "volume")
-_DAYS = 3  # missing bars that are named, of each symbol
 Markets = Mapping[str, MarketConfig]
 
 
@@ -38,6 +38,8 @@ class HistoryConfig:
     """So many equal closes in a row are suspicious."""
     jump_ratio: float
     """Change of the close from bar to bar that wants a corporate action."""
+    splits: SplitsConfig
+    """Jumps that look like splits which corporate_actions does not have."""
     wick_ratio: float
     """A low so many times below, or a high so many times above, its bar's open and close and the closes beside it is a stray print."""
     unit_tolerance_frac: float
@@ -73,8 +75,8 @@ def check_history(
 ) -> list[Finding]:
     """Every warning on the histories of a whole dump, in one go.
 
-    `bars` has symbol, ts_ns, close and, where there are, open, high, low, volume; `actions` has symbol, ts_ns of known corporate actions;
-    `assets` has symbol, asset_class, bar.
+    `bars` has symbol, ts_ns, close and, where there are, open, high, low, volume; `actions` has symbol, ts_ns, action, ratio, amount of
+    known corporate actions; `assets` has symbol, asset_class, bar and, where there is one, price_adjustment.
     """
     known = bars.join(assets.select("symbol"), on="symbol", how="semi").sort("symbol", "ts_ns", nulls_last=True)
     return judge(survey(known, actions, assets, markets, cfg), assets, cfg, sample_rows)
@@ -99,10 +101,12 @@ def survey(bars: pl.DataFrame, actions: pl.DataFrame, assets: pl.DataFrame, mark
     steep = ordered.filter((pl.col("change") > 10) | (pl.col("change") < 0.1))  # every change of unit, and little else
     flips = _price_flips(_unexplained(steep.filter(_unit(cfg.unit_tolerance_frac).is_not_null()), actions), cfg)
     symbols = _by_symbol(ordered)
+    raw = assets.filter(pl.col("price_adjustment") == "none") if "price_adjustment" in assets.columns else assets
     odd = {
-        "missing_bars": _missing(ordered, symbols, assets, markets, cfg),
+        "missing_bars": missing_bars(ordered, symbols, assets, markets, cfg.bar_tolerance_frac),
         "constant_price": stuck,
         "price_jump": jumps.filter(_unit(cfg.unit_tolerance_frac).is_null()).select("symbol", "close", at=_iso(pl.col("ts_ns"))),
+        "unrecorded_split": unrecorded_splits(ordered, actions, frozenset(raw["symbol"]), cfg.splits),
         "stray_print": _stray(ordered, cfg.wick_ratio),
         "unit_flip": pl.concat([flips, _volume_flips(ordered, actions, cfg)]),
         "zero_volume": _silent(ordered),
@@ -148,6 +152,7 @@ def judge(found: Survey, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: 
         ("single_bar", "timestamp", single, "more than one bar"),
         ("constant_price", "close", odd.get("constant_price", nothing), f"fewer than {cfg.constant_bars} equal closes in a row"),
         ("price_jump", "close", odd.get("price_jump", nothing), f"no {cfg.jump_ratio:g} x change without a corporate action"),
+        ("unrecorded_split", "close", odd.get("unrecorded_split", nothing), "a split in corporate_actions where the price jumps like one"),
         ("stray_print", "low, high", odd.get("stray_print", nothing), f"within {cfg.wick_ratio:g} x of an open or close beside it"),
         ("unit_flip", "close", odd.get("unit_flip", nothing), f"one unit all along, found a change by {units}"),
         ("zero_volume", "volume", odd.get("zero_volume", nothing), "volume where the price moved, NULL where it is not known"),
@@ -202,41 +207,6 @@ def _by_symbol(ordered: pl.DataFrame) -> pl.DataFrame:
     steps = ordered.drop_nulls("step_ns").group_by("symbol", "step_ns").agg(num_steps=pl.len())
     commonest = steps.sort("symbol", "num_steps", "step_ns", descending=[False, True, False]).unique("symbol", keep="first")
     return symbols.join(commonest, on="symbol", how="left", maintain_order="left")
-
-
-def _missing(ordered: pl.DataFrame, symbols: pl.DataFrame, assets: pl.DataFrame, markets: Markets, cfg: HistoryConfig) -> pl.DataFrame:
-    """Symbols on the grid of their class that lack bars which its calendar has, between their own first and last."""
-    found = [pl.DataFrame(schema={"symbol": pl.String, "missing": pl.Int64, "of": pl.Int64, "first": pl.String})]
-    stepped = assets.select("symbol", "asset_class", "bar").join(symbols.select("symbol", "step_ns"), on="symbol")
-    for (asset_class,), members in stepped.sort("symbol").group_by("asset_class", maintain_order=True):
-        market = markets.get(str(asset_class))
-        if market is None:
-            continue
-        length_ns = bar_ns(market.bar)
-        on_grid = (pl.col("bar").fill_null(market.bar) == market.bar) & (
-            (pl.col("step_ns") - length_ns).abs() <= cfg.bar_tolerance_frac * length_ns
-        )
-        own = ordered.select("symbol", "ts_ns").join(members.filter(on_grid), on="symbol", how="semi", maintain_order="left")
-        try:
-            holed = own.filter(pl.col("symbol").is_in(_holed(own, market).implode()))
-            audit = audit_gaps(holed, market, _DAYS).filter(pl.col("missing") > 0)
-        except ConfigError:  # a calendar does not reach to where a dump may: then nobody knows what is missing
-            continue
-        found.append(audit.select("symbol", "missing", of="expected", first=pl.col("missing_days").list.join(" ")))
-    return pl.concat(found).sort("symbol")
-
-
-def _holed(own: pl.DataFrame, market: MarketConfig) -> pl.Series:
-    """Symbols that skip a window of the calendar between two of their bars: few, so that the audit of all the others is saved."""
-    times = own["ts_ns"].unique().sort()
-    if times.is_empty():
-        return own["symbol"]
-    required = windows(market, times[0], times[-1]).filter("required")["key"]
-    keys = window_keys(times, market)
-    place = times.search_sorted(own["ts_ns"])
-    reached, through = (required.search_sorted(keys, side=side).gather(place) for side in ("left", "right"))
-    skips = (reached > through.shift()) & (own["symbol"] == own["symbol"].shift())
-    return own["symbol"].filter(skips.fill_null(False)).unique()
 
 
 def _check_bars(symbols: pl.DataFrame, assets: pl.DataFrame, cfg: HistoryConfig, sample_rows: int) -> list[Finding]:

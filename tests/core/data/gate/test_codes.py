@@ -86,6 +86,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
     "missing_bars": (ENOUGH, "DELETE FROM series WHERE symbol = 'X/USD:P' AND timestamp BETWEEN '2019-06-01' AND '2019-06-11'"),
     "constant_price": (f"UPDATE series SET open = 100, high = 101, low = 99, close = 100 WHERE {AAA}",),
     "price_jump": (f"UPDATE series SET open = 1, high = 1, low = 1, close = 0.37 WHERE {LATER}",),
+    "unrecorded_split": (f"UPDATE series SET open = open / 7, high = high / 7, low = low / 7, close = close / 7 WHERE {LATER}",),
     "stray_print": (f"UPDATE series SET low = 0.06 WHERE {AT}",),
     "unit_flip": (f"UPDATE series SET open = open / 100, high = high / 100, low = low / 100, close = close / 100 WHERE {AT}",),
     "zero_volume": (f"UPDATE series SET volume = 0 WHERE {AT}",),

@@ -107,7 +107,7 @@ def test_flips_of_one_symbol_do_not_answer_those_of_another(say: Judge) -> None:
 
 def test_a_jump_that_is_no_change_of_unit_wants_a_corporate_action(say: Judge) -> None:
     assert _codes(say(_times(_walk(), "close", 300.0, 120))) == ["price_jump"]
-    assert _codes(say(_times(_walk(), "close", 30.0, 120))) == []
+    assert _codes(say(_times(_walk(), "close", 33.0, 120))) == []
 
 
 @pytest.mark.parametrize("factor", [100.0, 300.0])
@@ -217,7 +217,7 @@ def test_holes_ends_stuck_prices_and_lonely_bars(say: Judge) -> None:
         "late": _walk("late"),
         "old": _walk("old", num_bars=100),
         "one": _walk("one").tail(1),
-        "stuck": _walk("stuck").with_columns(close=pl.when(pl.int_range(pl.len()).is_between(30, 49)).then(50.0).otherwise("close")),
+        "stuck": _walk("stuck").with_columns(close=pl.when(pl.int_range(pl.len()).is_between(30, 49)).then(90.0).otherwise("close")),
     }
     findings = say(pl.concat(bars.values()), assets=_assets(*bars, "void"))
     found = {finding.code: finding for finding in findings}
@@ -225,7 +225,7 @@ def test_holes_ends_stuck_prices_and_lonely_bars(say: Judge) -> None:
     told = {"no_bars": "void", "stale_feed": "old", "long_gap": "hole", "single_bar": "one", "constant_price": "stuck"}
     assert {code: finding.symbols for code, finding in found.items()} == {code: (symbol,) for code, symbol in told.items()}
     assert found["long_gap"].rows == ({"symbol": "hole", "days": 22.0, "until": "2020-03-12T21:00:00Z"},)
-    assert found["constant_price"].rows == ({"symbol": "stuck", "bars": 20, "close": 50.0, "since": "2020-01-31T21:00:00Z"},)
+    assert found["constant_price"].rows == ({"symbol": "stuck", "bars": 20, "close": 90.0, "since": "2020-01-31T21:00:00Z"},)
 
 
 def test_a_price_that_stays_while_another_symbol_begins_is_not_stuck(say: Judge) -> None:
