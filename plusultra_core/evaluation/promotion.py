@@ -5,12 +5,17 @@ the window has `min_bars`; PSR reaches `min_psr`; for each of the baselines the 
 Sharpe minus the baseline's reaches `min_gain_over_baseline`; and, where there is a champion, the same against the champion's
 returns on the bars that both windows share reaches `min_gain_over_champion`. What cannot be computed fails: so does a
 baseline that was not run.
+
+Of the policy one training of several is served, and it may be a lucky one. With `needs_median_seed` it is therefore promoted only
+where the trace ran `min_seeds` trainings, and the median of their Sharpes is not below that of the best baseline, by
+`min_gain_over_baseline` either. Written rules have no seeds, and are not asked for them.
 """
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,7 @@ from plusultra_core.artifacts import canonical_json, sha256_bytes
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.evaluation import metrics
 from plusultra_core.evaluation.bootstrap import BootstrapConfig, block_length, paired_differences, resample_indices
+from plusultra_core.evaluation.seeds.runs import POLICY
 
 MIN_KEY_BYTES = 16
 
@@ -40,6 +46,10 @@ class PromotionConfig:
     """Least lower end of the paired interval of the annual Sharpe difference to a baseline."""
     min_gain_over_champion: float
     """The same against the champion; slightly negative lets an equal replace it."""
+    needs_median_seed: bool
+    """Whether the median of the policy's seeds must stand beside the baselines too."""
+    min_seeds: int
+    """Trainings that this median needs; of one it is that one."""
 
     def __post_init__(self) -> None:
         if not self.baselines or self.strategy in self.baselines:
@@ -48,6 +58,8 @@ class PromotionConfig:
             raise ConfigError(f"min_bars: expected >= 2, found {self.min_bars}")
         if not 0 <= self.min_psr <= 1:
             raise ConfigError(f"min_psr: expected in [0, 1], found {self.min_psr}")
+        if self.min_seeds < 1:
+            raise ConfigError(f"min_seeds: expected >= 1, found {self.min_seeds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,10 @@ def decide(
         _check("PSR against 0", strategies[cfg.strategy]["psr"], cfg.min_psr),
         *(_check(f"lower end of Sharpe minus {name}", _low(paired.get(name, {})), cfg.min_gain_over_baseline) for name in cfg.baselines),
     ]
+    if cfg.needs_median_seed and cfg.strategy == POLICY:
+        num_seeds, gain = _median_seed(challenger, best)
+        checks.append(_check("seeds of the policy", num_seeds, float(cfg.min_seeds)))
+        checks.append(_check("median seed's Sharpe minus the best baseline's", gain, cfg.min_gain_over_baseline))
     if champion is not None:
         shared, gain = _against_champion(challenger, champion, cfg, bootstrap_cfg)
         checks.append(_check("bars shared with the champion", float(shared), float(cfg.min_bars)))
@@ -168,9 +184,22 @@ def _against_champion(
     return int(own_T.size), _low(paired)
 
 
+def _median_seed(card: Mapping[str, Any], baseline: str) -> tuple[float | None, float | None]:
+    """Trainings of the policy on this scorecard, and the median of their Sharpes less a baseline's, from their returns."""
+    seeds = card["series"].get("seeds", {})
+    if not seeds:  # a scorecard of a trace that told of none
+        return None, None
+    gain = median(_sharpe_of(card, ret) for ret in seeds.values()) - _sharpe(card, baseline)
+    return float(len(seeds)), gain if np.isfinite(gain) else None
+
+
 def _sharpe(card: Mapping[str, Any], name: str) -> float:
-    """Sharpe of a strategy for ranking: 0 for one that never earned or lost, least for one that is undefined otherwise."""
-    ret_T = metrics.checked_returns(np.asarray(card["series"]["locked"]["ret"][name]))
+    return _sharpe_of(card, card["series"]["locked"]["ret"][name])
+
+
+def _sharpe_of(card: Mapping[str, Any], ret: Sequence[float]) -> float:
+    """Sharpe of returns for ranking: 0 for those that never earned or lost, least for one that is undefined otherwise."""
+    ret_T = metrics.checked_returns(np.asarray(ret))
     value = float(metrics.sharpe_or_zero(ret_T, float(card["periods_per_year"])))
     return value if np.isfinite(value) else -np.inf
 

@@ -16,6 +16,8 @@ from plusultra_core.evaluation import backtests, bootstrap, metrics
 from plusultra_core.evaluation.factors import FactorsConfig
 from plusultra_core.evaluation.forecasts import ForecastScoresConfig, score_forecasts
 from plusultra_core.evaluation.promotion import PromotionConfig
+from plusultra_core.evaluation.seeds.runs import SEED_RUN, contestants, read_seed_runs
+from plusultra_core.evaluation.seeds.spread import build_seeds, seed_warnings
 from plusultra_core.evaluation.significance import SignificanceConfig, probabilistic_sharpe
 from plusultra_core.evaluation.trials import Trial, sharpe_per_bar
 from plusultra_core.market import MarketConfig
@@ -70,14 +72,18 @@ def build_scorecard(
     trace = backtests.load_trace(trace_dir)
     locked, stitched = backtests.spans(trace)
     year = market.periods_per_year
-    tracks = {name: backtests.track(trace, rows, regimes, year) for name, rows in locked.items()}
+    every = {name: backtests.track(trace, rows, regimes, year) for name, rows in locked.items()}
+    tracks = contestants(every)
     walked = {name: backtests.track(trace, rows, regimes, year) for name, rows in stitched.items()}
     returns = {name: track.ret_T for name, track in tracks.items()}
     cis, index_RT, block = bootstrap.bootstrap_all(returns, year, cfg.bootstrap, cfg.seed)
     paired = _paired(returns, index_RT, year, cfg)
+    runs = read_seed_runs(trace_dir, every)
+    seeds = build_seeds(runs, every, index_RT, cfg.baselines, year, cfg.bootstrap.confidence)
     scored, notes = score_forecasts(forecasts, regimes, targets, cfg.forecasts, cfg.bootstrap, cfg.seed)
     ts_ns_T = next(iter(tracks.values())).ts_ns_T
     data = _data(bars)
+    notes = [*notes, *_warnings(tracks, data, year, cfg), *_money_warnings(tracks, market), *_forced(trace.account), *seed_warnings(seeds)]
     card: dict[str, Any] = {
         **_heading(market, cfg, lineage),
         "bootstrap": {**config.to_dict(cfg.bootstrap), "block_bars": block},
@@ -88,15 +94,16 @@ def build_scorecard(
             name: {**track.result, "ci": _listed(cis[name]), "psr": probabilistic_sharpe(track.ret_T, 0.0)}
             for name, track in tracks.items()
         },
+        "policy": {"seeds": seeds},
         "walk_forward": {name: _walk_forward(track, year, cfg) for name, track in walked.items()},
         "paired": paired,
         "verdict": _verdict(returns, paired, year, cfg),
         "forecasts": scored,
         "regimes": _regimes(regimes),
         "data": data,
-        "series": _series(tracks, walked),
+        "series": {**_series(tracks, walked), "seeds": {str(run.seed): every[run.strategy].ret_T.tolist() for run in runs}},
         "lineage": dict(sorted(lineage.items())),
-        "warnings": sorted([*notes, *_warnings(tracks, data, year, cfg), *_money_warnings(tracks, market), *_forced(trace.account)]),
+        "warnings": sorted(notes),
     }
     canonical_json(card)
     return card
@@ -125,8 +132,15 @@ def _series(tracks: Mapping[str, backtests.Track], walked: Mapping[str, backtest
 
 
 def trials_of(card: Mapping[str, Any], config_digest: str) -> tuple[Trial, ...]:
-    """Trials for the ledger: one for each model of the scorecard, keyed by what was trained on what and scored when."""
-    series = card["series"]["locked"]
+    """Trials for the ledger: one for each model of the scorecard and each seed of the policy that is not served.
+
+    They are keyed by what was trained on what and scored when.
+    """
+    series, seeds = card["series"]["locked"], card["policy"]["seeds"]
+    tried = {name: series["ret"][name] for name in card["models"]}
+    if seeds is not None:
+        others = [run["seed"] for run in seeds["runs"] if not run["is_served"]]
+        tried |= {f"{SEED_RUN}{seed}": card["series"]["seeds"][str(seed)] for seed in others}
     return tuple(
         Trial(
             key=f"{card['asset_class']}-{card['snapshot']}-{name}-{config_digest}-{series['ts_ns'][0]}-{series['ts_ns'][-1]}",
@@ -137,10 +151,10 @@ def trials_of(card: Mapping[str, Any], config_digest: str) -> tuple[Trial, ...]:
             start_ns=int(series["ts_ns"][0]),
             end_ns=int(series["ts_ns"][-1]),
             num_bars=len(series["ts_ns"]),
-            sharpe_per_bar=sharpe_per_bar(np.asarray(series["ret"][name])),
-            returns=tuple(series["ret"][name]),
+            sharpe_per_bar=sharpe_per_bar(np.asarray(ret)),
+            returns=tuple(ret),
         )
-        for name in card["models"]
+        for name, ret in tried.items()
     )
 
 

@@ -14,6 +14,7 @@ from plusultra_core.arrays import Float64Array
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation import metrics
 from plusultra_core.evaluation.bootstrap import BootstrapConfig, block_length
+from plusultra_core.evaluation.seeds.runs import is_seed_run
 from plusultra_core.evaluation.trials import Trial, returns_matrix
 
 _EULER = 0.5772156649015329
@@ -76,6 +77,17 @@ def expected_max_sharpe(trial_sharpes: Sequence[float]) -> float:
         return 0.0
     spread = float(np.std(np.asarray(trial_sharpes), ddof=1))
     return spread * float((1.0 - _EULER) * ndtri(1.0 - 1.0 / num) + _EULER * ndtri(1.0 - 1.0 / (num * math.e)))
+
+
+def counted_sharpes(trials: Sequence[Trial]) -> list[float]:
+    """Sharpes per bar that the best of all trials is measured by.
+
+    Seeds of a policy are trials as others are. They are also alike: where they lie so close together that the best of all would show
+    less by luck than the best of the ideas alone, the ideas are counted, so that to train a seed more makes nothing less strict.
+    """
+    known = [(trial.strategy, trial.sharpe_per_bar) for trial in trials if trial.sharpe_per_bar is not None]
+    ideas = [sharpe for strategy, sharpe in known if not is_seed_run(strategy)]
+    return max([sharpe for _, sharpe in known], ideas, key=expected_max_sharpe)
 
 
 def deflated_sharpe(ret_T: Float64Array, trial_sharpes: Sequence[float]) -> float | None:
@@ -149,16 +161,17 @@ def build_significance(
     """Tests of every strategy's locked-window returns, with the trial count taken from the ledger.
 
     `trials` are those of this asset class, in the order of the ledger. N counts them all as independent, which
-    makes DSR stricter than it need be when they are alike.
+    makes DSR stricter than it need be when they are alike; seeds of the policy count too. PBO is asked of ideas alone: among
+    seeds nobody chooses by what is measured here, and their number would only make up for trials that are not there.
     """
     series = {name: metrics.checked_returns(np.asarray(values)) for name, values in returns.items()}
-    known = [trial.sharpe_per_bar for trial in trials if trial.sharpe_per_bar is not None]
+    counted = counted_sharpes(trials)
     strategies = {
         name: {
             "psr": probabilistic_sharpe(ret_T, 0.0),
             "min_track_record_bars": min_track_record(ret_T, 0.0, cfg.alpha),
             "num_bars": ret_T.size,
-            "dsr": deflated_sharpe(ret_T, known) if name in models else None,
+            "dsr": deflated_sharpe(ret_T, counted) if name in models else None,
             "autocorrelation_1": _autocorrelation(ret_T),
         }
         for name, ret_T in sorted(series.items())
@@ -170,13 +183,15 @@ def build_significance(
         if benchmark in series and rivals:
             stacked_TK = np.stack([series[name] for name in rivals], axis=1)
             spa[benchmark] = superior_predictive_ability(series[benchmark], stacked_TK, block, bootstrap_cfg.reps, seed)
-    matrix_NT, _ = returns_matrix(trials)
+    ideas = [trial for trial in trials if not is_seed_run(trial.strategy)]
+    matrix_NT, _ = returns_matrix(ideas)
     enough = len(matrix_NT) >= cfg.pbo_min_trials
     return {
         "strategies": strategies,
         "num_trials": len(trials),
-        "num_trials_with_sharpe": len(known),
-        "expected_max_sharpe_per_bar": expected_max_sharpe(known),
+        "num_seed_trials": len(trials) - len(ideas),
+        "num_trials_with_sharpe": sum(trial.sharpe_per_bar is not None for trial in trials),
+        "expected_max_sharpe_per_bar": expected_max_sharpe(counted),
         "spa": spa,
         "spa_block": block,
         "pbo": overfitting_probability(matrix_NT, cfg.pbo_blocks) if enough else None,

@@ -31,6 +31,7 @@ from plusultra_core.inference.strategies import (
 from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import load_bundle
+from plusultra_core.models.seeds import Seeds, load_seed, open_seeds
 from plusultra_core.simulation.engine import SimulationConfig
 from plusultra_core.simulation.ledger import Ledger
 from plusultra_core.simulation.market import BARS, market_arrays
@@ -40,6 +41,8 @@ from plusultra_core.windows.panel import Panel, load_panel
 
 FORECASTS = "forecasts.parquet"
 WALK_FORWARD = "walk_forward"
+POLICY, SEED_RUN = "policy", "policy_seed_"
+"""The policy as it is served, and the runs of its other seeds by their number."""
 _EXECUTION = ("latency_ms", "latency_prob", "participation", "time_in_force", "order_type")
 
 
@@ -136,14 +139,36 @@ def run_locked(stage: Stage) -> dict[str, Ledger]:
             setting, span, random_like(rules["sized_hybrid"], present_TA, span[0], stage.cfg.seed, setting.costs.margin.shorts)
         ),
         **rules,
-        "policy": run_strategy(setting, span, by_policy(stage.desk, span[0])),
+        POLICY: run_strategy(setting, span, by_policy(stage.desk, span[0])),
     }
+
+
+def run_seeds(policy: Path, seeds: Seeds | None, stage: Stage) -> dict[str, Ledger]:
+    """The policy's other seeds over the locked window, each as it would run were it the one that is served; none where there are none.
+
+    Raises  ArtifactError when a seed's bundle does not belong to the one that is served.
+    """
+    if seeds is None or not seeds.others:
+        return {}
+    root, setting, span = load_bundle(policy), stage.setting, stage.locked
+
+    def run(seed: int) -> Ledger:
+        desk = PolicyDesk(load_seed(policy, seed, root), stage.panel, span)
+        return run_strategy(setting, span, by_policy(desk, span[0]))
+
+    return {f"{SEED_RUN}{seed}": run(seed) for seed in seeds.others}
+
+
+def told_of(seeds: Seeds) -> list[dict[str, Any]]:
+    """Of each seed, in the order of training, which strategy of the trace it is and what was known of it before."""
+    names = {record.seed: POLICY if record.seed == seeds.served else f"{SEED_RUN}{record.seed}" for record in seeds.seeds}
+    return [{"strategy": names[record.seed], **config.to_dict(record)} for record in seeds.seeds]
 
 
 def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     """Run all strategies and publish account, orders, positions and what is to be known about them."""
-    stage = open_stage(job)
-    ledgers = run_locked(stage)
+    stage, seeds = open_stage(job), open_seeds(job.inputs["policy"])
+    ledgers = run_locked(stage) | run_seeds(job.inputs["policy"], seeds, stage)
     whole = (stage.first, stage.locked[1])
     if whole[0] < stage.locked[0]:
         ledgers |= {f"{name}_{WALK_FORWARD}": ledger for name, ledger in run_rules(stage, whole).items()}
@@ -151,7 +176,7 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
     for name, numbers in telemetry.items():
         progress.report(name, **numbers["numbers"])
     metrics = {f"{name}.{key}": value for name, entry in telemetry.items() for key, value in entry["numbers"].items()}
-    summary = {**_facts(stage), "strategies": telemetry}
+    summary = {**_facts(stage), "strategies": telemetry, **({"policy_seeds": told_of(seeds)} if seeds else {})}
 
     def fill(directory: Path) -> None:
         bars = market_table(stage.setting, stage.panel, whole)
@@ -167,7 +192,7 @@ def run_trace(job: Job, progress: Progress) -> Mapping[str, object]:
 
 def limit_of(strategy: str, stage: Stage) -> float:
     """Largest weight that a strategy may ask for in one asset."""
-    if strategy == "policy":
+    if strategy == POLICY or strategy.startswith(SEED_RUN):
         return stage.desk.limit
     return stage.setting.guard.max_weight if strategy.startswith(("sized", "mean_variance")) else 1.0
 

@@ -11,7 +11,8 @@ from plusultra_core import artifacts, config
 from plusultra_core.guardrails.limits import GuardrailsConfig
 from plusultra_core.job import Job, Progress
 from plusultra_core.market import MarketConfig
-from plusultra_core.models.bundle import save_bundle
+from plusultra_core.models import seeds as beside
+from plusultra_core.models.bundle import Bundle, save_bundle
 from plusultra_core.rl.curriculum import risk
 from plusultra_core.rl.jobs import book_limit, lineage_of, policy_bundle, read_inputs, slot_limit
 from plusultra_core.rl.offline.tasks import run_offline
@@ -42,11 +43,16 @@ def run_policy(job: Job, progress: Progress) -> Mapping[str, object]:
     tried = {seed: train(seed) for seed in range(cfg.seed, cfg.seed + cfg.num_seeds)}
     served = best_seed(tried)
     trained = tried[served]
-    bundle = policy_bundle(job, cfg, teacher, panel, limit, guard.max_gross, spans.train[0], trained)
+
+    def bundle_of(one: Trained) -> Bundle:
+        return policy_bundle(job, cfg, teacher, panel, limit, guard.max_gross, spans.train[0], one)
+
     metrics = {**trained.metrics, "limit": limit, "num_train_bars": float(spans.train[1] - spans.train[0]), **seed_metrics(tried)}
 
     def fill(directory: Path) -> None:
-        save_bundle(directory, bundle)
+        save_bundle(directory, bundle_of(trained))
+        others = {seed: bundle_of(one) for seed, one in tried.items() if seed != served}
+        beside.save_seeds(directory, seed_records(tried), others)
         artifacts.write_atomic(directory / "metrics.json", artifacts.canonical_json(metrics))
         artifacts.write_atomic(directory / "history.json", artifacts.canonical_json(trained.history))
 
@@ -72,6 +78,20 @@ def seed_metrics(tried: Mapping[int, Trained]) -> dict[str, object]:
         for seed, trained in tried.items()
     ]
     return {"seed": best_seed(tried), **{f"seeds.{name}": value for name, value in spread.items()}, "seeds": seeds}
+
+
+def seed_records(tried: Mapping[int, Trained]) -> beside.Seeds:
+    """The same as whoever judges the policy is told of it: nothing of the locked window, in the order of training."""
+    records = tuple(
+        beside.SeedRecord(
+            seed=seed,
+            valid_reward=trained.metrics["valid_reward"],
+            update=int(trained.metrics.get("update", 0.0)),
+            is_flat=trained.metrics.get("is_flat", 0.0) == 1.0,
+        )
+        for seed, trained in tried.items()
+    )
+    return beside.Seeds(schema=beside.SCHEMA, served=best_seed(tried), seeds=records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from plusultra_core.models.policies.acting import Acting
 from plusultra_core.models.policies.build import AnyPolicy, learning_rates
 from plusultra_core.models.policies.recipe import RecipeConfig
 from plusultra_core.models.policy import Policy
+from plusultra_core.models.seeds import MOST_SEEDS
 from plusultra_core.rl.curriculum.risk import Charged, RiskConfig
 from plusultra_core.rl.curriculum.stages import CurriculumConfig, Stage, cheaper, plan, stage_of
 from plusultra_core.rl.curriculum.warmstart import WarmstartConfig, clone_rule
@@ -94,8 +95,8 @@ class RLConfig:
     def __post_init__(self) -> None:
         if self.gain <= 0 or not 0 <= self.band < 1 or self.num_threads < 1 or self.seed < 0 or self.horizon_index < 0:
             raise ConfigError("rl: expected gain > 0, band in [0, 1), num_threads >= 1, seed >= 0, horizon_index >= 0")
-        if self.num_seeds < 1:
-            raise ConfigError(f"num_seeds: expected >= 1, found {self.num_seeds}")
+        if not 1 <= self.num_seeds <= MOST_SEEDS:
+            raise ConfigError(f"num_seeds: expected in [1, {MOST_SEEDS}], found {self.num_seeds}")
         if (self.reward.sharpe_coef and not self.risk.sharpe.is_off) or (self.reward.drawdown_coef and not self.risk.drawdown.is_off):
             raise ConfigError("risk: sharpe and drawdown stand in reward and in risk; set one of each to 0")
         shared = self.train.num_accounts // self.train.num_workers

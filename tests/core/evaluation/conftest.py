@@ -28,6 +28,8 @@ class World:
     seed: int = 3
     shuffle: bool = False
     costless: bool = False
+    other_seeds: tuple[float, ...] = ()
+    """Of each seed of the policy that is not served, the part of the served one's weights that it holds: -1 is its contrary."""
     start_ns: int = field(default=1_500_000_000 * 10**9, kw_only=True)
 
     @property
@@ -130,8 +132,15 @@ class World:
             "sized_linear": 0.5 * sized,
             "sized_hybrid": sized,
             "mean_variance": np.clip(8.0 * f, -1.0, 1.0) / num,
-            "policy": np.where(np.abs(f) > 0.05, 1.5 * sized, 0.0),
+            "policy": (own := np.where(np.abs(f) > 0.05, 1.5 * sized, 0.0)),
+            **{f"policy_seed_{8 + place}": part * own for place, part in enumerate(self.other_seeds)},
         }
+
+    def seeds(self) -> list[dict[str, object]]:
+        """What the trace tells of the policy's seeds: the served one is 7, and validated best."""
+        told = [("policy", 7), *((f"policy_seed_{8 + place}", 8 + place) for place in range(len(self.other_seeds)))]
+        shared = {"update": 20, "is_flat": False}
+        return [{"strategy": name, "seed": seed, "valid_reward": 0.05 - 0.001 * (seed - 7), **shared} for name, seed in told]
 
     def write_trace(self, directory: Path) -> Path:
         """Account, orders and positions of every strategy on the last fold, and of policy over both."""
@@ -147,7 +156,7 @@ class World:
         for table, frames in tables.items():
             pl.concat(frames).write_parquet(directory / f"{table}.parquet")
         limits = {name: {"limit": 0.25} for name in ("policy", "sized_linear", "sized_hybrid")}
-        (directory / "trace.json").write_text(json.dumps({"strategies": limits}))
+        (directory / "trace.json").write_text(json.dumps({"strategies": limits, "policy_seeds": self.seeds()}))
         return directory
 
     def _run(self, strategy: str, target: np.ndarray, span: np.ndarray) -> dict[str, pl.DataFrame]:

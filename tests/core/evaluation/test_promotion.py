@@ -49,7 +49,7 @@ def test_the_rule_of_every_profile_names_every_other_strategy(root, profile: str
 @pytest.mark.parametrize("name", ["no_trade", "buy_and_hold", "equal_weight", "random", "sized_linear", "sized_hybrid", "mean_variance"])
 def test_a_policy_below_any_one_of_its_baselines_is_refused(card, cfg, name: str) -> None:  # type: ignore[no-untyped-def]
     """Whichever it is, the best of them or not; and so is one whose baseline was not run."""
-    rule = cfg.promotion
+    rule = replace(cfg.promotion, needs_median_seed=False)
     above = copy.deepcopy(card)
     for found in above["paired"]["policy"].values():
         found["sharpe"]["ci"] = [0.5, 5.0]
@@ -70,7 +70,8 @@ def test_a_policy_that_never_trades_is_refused(card, cfg) -> None:  # type: igno
     idle["series"]["locked"]["ret"]["policy"] = [0.0] * idle["span"]["num_bars"]
     for found in idle["paired"]["policy"].values():
         found["sharpe"]["ci"] = [0.5, 5.0]
-    assert decide(idle, None, cfg.promotion, cfg.bootstrap).reason == "not promoted: PSR against 0"
+    rule = replace(cfg.promotion, needs_median_seed=False)
+    assert decide(idle, None, rule, cfg.bootstrap).reason == "not promoted: PSR against 0"
 
 
 def test_the_supervised_rule_is_a_baseline_of_the_policy(card, rule, cfg) -> None:  # type: ignore[no-untyped-def]

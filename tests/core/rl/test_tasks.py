@@ -19,6 +19,7 @@ from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, Scaler, load_bundle, save_bundle
 from plusultra_core.models.forecaster import ForecasterConfig, InputShape, build_forecaster
 from plusultra_core.models.linear import LinearConfig
+from plusultra_core.models.seeds import load_seed, open_seeds
 from plusultra_core.rl.tasks import TASKS, best_seed, slot_limit
 from plusultra_core.rl.train import RLConfig, Trained
 from plusultra_core.rl.world import build_world, spans_of
@@ -122,11 +123,25 @@ def test_each_of_several_seeds_is_what_it_is_alone_and_the_best_on_validation_is
         if one["seed"] == told["seed"]:
             for name in ("model.safetensors", "history.json"):
                 assert alone.manifest["files"][name] == many.manifest["files"][name]
+        else:
+            assert_same(load_seed(many.path, one["seed"], load_bundle(many.path)), load_bundle(alone.path))
+    index = open_seeds(many.path)
+    assert index is not None and index.served == told["seed"] and set(index.others) == {7, 8, 9} - {told["seed"]}
+    assert [(one.seed, one.valid_reward, one.update) for one in index.seeds] == [
+        (one["seed"], one["valid_reward"], one["update"]) for one in told["seeds"]
+    ]
     scores = [one["valid_reward"] for one in told["seeds"]]
     assert told["valid_reward"] == told["seeds.most"] == max(scores)
     assert told["seed"] == 7 + int(np.argmax(scores))
     assert told["seeds.mean"] == pytest.approx(np.mean(scores))
     assert told["seeds.std"] == pytest.approx(np.std(scores))
+
+
+def assert_same(found: Bundle, expected: Bundle) -> None:
+    """Two bundles to the last bit."""
+    assert replace(found, tensors={}) == replace(expected, tensors={})
+    assert sorted(found.tensors) == sorted(expected.tensors)
+    assert all(torch.equal(tensor, expected.tensors[name]) for name, tensor in found.tensors.items())
 
 
 def test_the_first_of_equal_seeds_is_served() -> None:
