@@ -19,10 +19,12 @@ def raw_weight(quantiles: Any, levels: tuple[float, ...], gain: float) -> Float6
     Risk is the distance between the quartiles over that of a normal, in the units of the quantiles; their
     scale cancels, so that vol-scaled quantiles give the same weight as returns would.
     Shapes  quantiles (..., Q), rising, with levels 0.25, 0.5 and 0.75 among them; result (...).
-    NaN     in a quantile gives NaN.
+    NaN     where one of the three is not finite, or they do not rise: nobody should hold the limit for a forecast that is none.
     """
     values = np.asarray(quantiles, dtype=np.float64)
     low, median, high = (values[..., levels.index(level)] for level in (0.25, 0.5, 0.75))
+    known = np.isfinite(low) & np.isfinite(high) & (low <= median) & (median <= high)
+    low, median, high = (np.where(known, level, np.nan) for level in (low, median, high))
     risk = np.maximum((high - low) / IQR_OF_NORMAL, 1e-6)
     return np.clip(gain * median / risk, -1.0, 1.0)
 

@@ -8,6 +8,8 @@ from plusultra_core.errors import ConfigError
 Range = tuple[float, float]
 """Least and greatest of what is drawn; equal: given."""
 
+FAMILIES = ("calm", "capacity", "crisis", "bootstrap", "low_volatility", "mid_volatility", "high_volatility")
+"""What is no perturbation."""
 DRAWN_FACTORS = ("sigma", "spread", "volume")
 """Factors of the bars: each world may have its own."""
 GIVEN_FACTORS = ("impact", "latency", "fee")
@@ -116,7 +118,7 @@ class StressConfig:
 
     def __post_init__(self) -> None:
         names = [item.name for item in self.perturbations]
-        if len(set(names)) != len(names) or set(names) & {"calm", "capacity", "crisis", "bootstrap"}:
+        if len(set(names)) != len(names) or set(names) & set(FAMILIES):
             raise ConfigError(f"perturbations: expected different names, none of them that of another family, found {names}")
         if any(not factor > 0 for factor in self.capital_factors):
             raise ConfigError(f"capital_factors: expected factors > 0, found {self.capital_factors}")

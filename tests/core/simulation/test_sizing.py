@@ -22,6 +22,13 @@ def test_quantiles_without_spread_give_a_full_part_and_missing_ones_none() -> No
     assert np.isnan(raw_weight([np.nan, np.nan, np.nan], LEVELS, 1.0))
 
 
+@pytest.mark.parametrize(
+    "quantiles", [(0.2, 0.1, 0.0), (0.0, 0.3, 0.2), (0.0, np.inf, np.inf), (-np.inf, 0.1, 0.2), (np.nan, 0.1, 0.2), (0.1, np.nan, 0.2)]
+)
+def test_a_forecast_that_is_none_holds_nothing_rather_than_the_limit(quantiles: tuple[float, ...]) -> None:
+    assert np.isnan(raw_weight([quantiles, (0.0, 0.1, 0.2)], LEVELS, 1.0)).tolist() == [True, False]
+
+
 def test_a_wish_within_the_band_or_without_a_forecast_is_a_hold() -> None:
     part = np.array([[0.5, 0.5, 0.5, np.nan]])
     present = np.array([[True, True, False, True]])

@@ -8,6 +8,7 @@ import pytest
 
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.simulation.worlds.families import BootstrapConfig, CrisisConfig, EventConfig, PerturbationConfig, StressConfig
+from plusultra_core.simulation.worlds.history import STATES
 from plusultra_core.simulation.worlds.specs import (
     CALM,
     EVERY_ASSET,
@@ -144,8 +145,8 @@ def test_a_family_that_makes_no_sense_is_refused(make: Any, match: str) -> None:
 
 
 def test_families_have_different_names(stress: StressConfig) -> None:
-    calm = PerturbationConfig(name="calm", num_worlds=1, factors={}, events=())
-    with pytest.raises(ConfigError, match="none of them that of another family"):
-        replace(stress, perturbations=(calm,))
+    for name in ("calm", *(f"{state}_volatility" for state in STATES)):  # two families under one name would draw the same numbers
+        with pytest.raises(ConfigError, match="none of them that of another family"):
+            replace(stress, perturbations=(PerturbationConfig(name=name, num_worlds=1, factors={}, events=()),))
     with pytest.raises(ConfigError, match="capital_factors"):
         replace(stress, capital_factors=(0.0,))
