@@ -6,7 +6,7 @@ from plusultra_core.artifacts import sha256_bytes
 from plusultra_core.clock import iso
 from plusultra_core.service.journal import PredictionRow
 from plusultra_core.service.schemas import ForecastAnswer, ForecastRequest, HorizonForecast, Prediction
-from plusultra_core.service.state import Books, Held, Outlook, Served, Verdict
+from plusultra_core.service.state import Books, Held, Outlook, Served, Slot, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,18 @@ def unknown_symbols(body: ForecastRequest, served: Served) -> list[str]:
     return [f"symbols.{i}" for i, symbol in enumerate(body.symbols) if symbol not in served.outlooks]
 
 
+def missing_of_account(body: ForecastRequest, served: Served) -> list[str]:
+    """What a policy must be told of the account and was not: it would decide on a state that is not the account's."""
+    account = body.account
+    if account is None or not served.whole_account:
+        return []
+    missing = [f"account.{name}" for name in ("capital_ccy", "age_bars", "slots") if getattr(account, name) is None]
+    slots = account.slots or {}
+    held = any(account.weights[name] != 0.0 and name not in slots for name in account.weights)
+    is_open = held or any(name not in slots for name in body.symbols)
+    return missing or (["account.slots"] if is_open else [])
+
+
 def build_answer(question: Question, served: Served, max_staleness_bars: float) -> ForecastAnswer:
     """Forecasts of the newest bars and guarded targets; newest bar first, then as asked.
 
@@ -34,7 +46,8 @@ def build_answer(question: Question, served: Served, max_staleness_bars: float) 
         books = Books(equity_ccy=None, peak_ccy=None, state="active")
         weights: dict[str, float | None] = dict.fromkeys(question.body.symbols, 0.0)
     else:
-        books = Books(equity_ccy=account.equity_ccy, peak_ccy=account.peak_ccy, state=account.state)
+        slots = {name: Slot(**slot.model_dump()) for name, slot in (account.slots or {}).items()}
+        books = Books(account.equity_ccy, account.peak_ccy, account.state, account.capital_ccy, account.age_bars, slots)
         weights = {**dict.fromkeys(question.body.symbols, None), **account.weights}
     held = {name: Held(weight=weight, fresh=stale.get(name, float("inf")) <= max_staleness_bars) for name, weight in weights.items()}
     verdicts, state = served.decide(question.body.symbols, held, books)

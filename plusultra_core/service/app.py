@@ -15,16 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plusultra_core.clock import now_ns
 from plusultra_core.errors import ConfigError
-from plusultra_core.service.answers import Question, build_answer, journal_rows, unknown_symbols
+from plusultra_core.service.answers import Question, build_answer, journal_rows, missing_of_account, unknown_symbols
 from plusultra_core.service.auth import KeysConfig, find_key
 from plusultra_core.service.gauges import ServiceGauges
 from plusultra_core.service.journal import RequestRow, write_predictions, write_request
-from plusultra_core.service.schemas import Account, ForecastAnswer, ForecastRequest, Refusal
+from plusultra_core.service.schemas import Account, AccountSlot, ForecastAnswer, ForecastRequest, Refusal
 from plusultra_core.service.state import ServiceState
 
 _OPEN = ("/v1/health", "/v1/ready")
 _SCOPES = {"/v1/forecast": "predict", "/metrics": "metrics"}
-_FIELDS = {"body", *ForecastRequest.model_fields, *Account.model_fields}
+_FIELDS = {"body", *ForecastRequest.model_fields, *Account.model_fields, *AccountSlot.model_fields}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -72,6 +72,8 @@ def create_app(
             return _refuse(422, "too_many_or_repeated", ["symbols"])
         if unknown := unknown_symbols(body, served):
             return _refuse(404, "unknown_symbol", unknown)
+        if missing := missing_of_account(body, served):
+            return _refuse(422, "account_incomplete", missing)
         question = Question(request.state.request_id, clock(), body)
         answer = build_answer(question, served, cfg.max_staleness_bars)
         try:
@@ -89,7 +91,7 @@ def create_app(
 
     @app.get("/v1/ready", response_model=None)
     async def ready() -> JSONResponse:
-        return JSONResponse({"ready": state.served is not None}, 200 if state.served is not None else 503)
+        return _readiness(state)
 
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
@@ -164,6 +166,13 @@ class _Recorder:
             write_request(self._journal, row)
         except sqlite3.Error:
             self._gauges.count_unwritten()
+
+
+def _readiness(state: ServiceState) -> JSONResponse:
+    """Whether there is something to serve, and why not; why the last change was not taken."""
+    if state.served is None:
+        return JSONResponse({"ready": False, "why": state.refusal or "nothing has been published yet"}, 503)
+    return JSONResponse({"ready": True, **({"refused": state.refusal} if state.refusal else {})})
 
 
 def _refuse(status: int, error: str, where: list[str] | None = None, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,17 +18,34 @@ from plusultra_core.artifacts import Artifact, canonical_json, sha256_bytes, sha
 from plusultra_core.errors import ArtifactError
 from plusultra_core.guardrails.check import Holding, check_targets
 from plusultra_core.guardrails.limits import GuardrailsConfig
-from plusultra_core.guardrails.margin import within_margin
+from plusultra_core.guardrails.margin import within_margin, without_shorts
 from plusultra_core.inference.decide import Book, size_forecast
 from plusultra_core.inference.predict import Forecasts, latest
 from plusultra_core.inference.trace import InferenceConfig
 from plusultra_core.market import MarketConfig
 from plusultra_core.models.bundle import Bundle, forecaster_config, load_bundle
-from plusultra_core.service.state import BUNDLE, PANEL, Books, Decide, Held, Horizon, Outlook, Served, Verdict, part_sha256, publish_served
-from plusultra_core.simulation.engine import SimulationConfig, build_rules
-from plusultra_core.simulation.market import BARS, market_arrays
+from plusultra_core.service.champions.accounts import MEAN_VARIANCE, Wish, mean_variance_wish, policy_wish, take_seat
+from plusultra_core.service.state import (
+    BUNDLE,
+    PANEL,
+    POLICY,
+    Books,
+    Decide,
+    Held,
+    Horizon,
+    Outlook,
+    Served,
+    Verdict,
+    part_sha256,
+    publish_served,
+)
+from plusultra_core.simulation.engine import SimulationConfig, build_rules, open_account
+from plusultra_core.simulation.market import BARS, last_close, market_arrays
 from plusultra_core.simulation.records import MarketArrays
 from plusultra_core.windows.panel import Panel, load_panel
+
+SIZED = "sized"
+"""The sizing rule on the bundle's forecasts; `sized_<model>` is the champion's name for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +69,8 @@ def open_desk(path: Path, artifact: Artifact) -> Served:
         raise ArtifactError(f"{path}: sizing.horizon_index: expected below {len(panel.horizons)}, found another; promote fitting settings")
     newest = forecast_newest(bundle, panel)
     outlooks = build_outlooks(bundle, panel, newest, average_notional(panel, settings.market, settings.simulation))
+    strategy = str(artifact.manifest.get("strategy", SIZED))
+    wish = _wish_of(strategy, path, bundle, panel, newest, settings)
     return Served(
         sha256=artifact.sha256,
         bundle_sha256=part_sha256(path, BUNDLE),
@@ -58,7 +78,8 @@ def open_desk(path: Path, artifact: Artifact) -> Served:
         lineage={**bundle.lineage, **artifact.manifest.get("lineage", {})},
         bar_ns=panel.bar_ns,
         outlooks=outlooks,
-        decide=build_decide(bundle, panel, newest, outlooks, settings),
+        decide=build_decide(bundle, panel, newest, outlooks, settings, wish),
+        whole_account=strategy == POLICY,
     )
 
 
@@ -72,15 +93,25 @@ def load_settings(configs: Path, market: Path) -> DeskSettings:
     )
 
 
-def publish_desk(bundle: Path, panel: Path, settings: DeskSettings, store: Path) -> Artifact:
+def publish_desk(
+    bundle: Path,
+    panel: Path,
+    settings: DeskSettings,
+    store: Path,
+    policy: Path | None = None,
+    strategy: str = SIZED,
+    lineage: Mapping[str, str] = MappingProxyType({}),
+) -> Artifact:
     """Publish a served directory under the digest of what is in it, and open it once as the service will.
 
     Raises  ArtifactError when the service would refuse it.
     """
-    parts = {f"{part.name}/{file.name}": sha256_file(file) for part in (bundle, panel) for file in sorted(part.iterdir())}
-    manifest = {"settings": config.to_dict(settings), "lineage": {}}
+    folders = [bundle, panel] if policy is None else [bundle, panel, policy]
+    files = [(place, file) for place, part in enumerate(folders) for file in sorted(part.iterdir()) if file.is_file()]
+    parts = {f"{place}/{file.name}": sha256_file(file) for place, file in files}
+    manifest = {"settings": config.to_dict(settings), "lineage": dict(lineage), "strategy": strategy}
     key = sha256_bytes(canonical_json({"parts": parts, **manifest}))[:16]
-    served = publish_served(bundle, panel, store, key, manifest)
+    served = publish_served(bundle, panel, store, key, manifest, policy)
     open_desk(served.path, served)
     return served
 
@@ -130,16 +161,17 @@ def build_outlooks(bundle: Bundle, panel: Panel, newest: Latest, adv_N: Float64A
     return outlooks
 
 
-def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping[str, Outlook], settings: DeskSettings) -> Decide:
-    """Sizing and guardrails as the backtest has them: the whole panel is sized, then the symbols asked for are checked.
+def build_decide(
+    bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping[str, Outlook], settings: DeskSettings, wish: Wish | None = None
+) -> Decide:
+    """Sizing, or the rule `wish` in its place, and guardrails as the backtest has them: the whole panel, then the symbols asked for.
 
     A symbol whose newest window does not end at the panel's newest bar has no forecast there: it is not sized and not fresh.
     The desk is not told of orders at work: it sizes as if there were none.
     """
     levels = forecaster_config(bundle).quantile_levels
-    quantiles_NQ: Float64Array = np.full((len(panel.symbols), len(levels)), np.nan)
     current_B = newest.t_B == len(panel.ts_ns_T) - 1
-    quantiles_NQ[newest.n_B[current_B]] = newest.forecasts.quantiles_BKQ[current_B, settings.inference.sizing.horizon_index]
+    quantiles_NQ = current_quantiles(panel, newest, len(levels), settings.inference.sizing.horizon_index)
     current = {panel.symbols[n] for n in newest.n_B[current_B]}
     margin, sizing = settings.market.costs.margin, settings.inference.sizing
     guard = within_margin(settings.guardrails, margin)
@@ -153,8 +185,11 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
         equity_ccy = math.nan if books.equity_ccy is None else books.equity_ccy
         horizon_bars = panel.horizons[sizing.horizon_index]
         book = Book(weight_N, nothing_N, panel.sigma_NT[:, -1], adv_N, spread_N, equity_ccy, rules, horizon_bars, margin.shorts)
-        target_N = size_forecast(quantiles_NQ, levels, book, guard.max_weight, settings.guardrails.max_gross, sizing)
-        wished = dict(zip(panel.symbols, target_N.tolist(), strict=True))
+        if wish is None:
+            target_N = size_forecast(quantiles_NQ, levels, book, guard.max_weight, settings.guardrails.max_gross, sizing)
+        else:  # without equity there is no account to decide for
+            target_N = wish(held, books) if equity_ccy > 0 else nothing_N * math.nan
+        wished = dict(zip(panel.symbols, without_shorts(target_N, margin).tolist(), strict=True))
         holdings = {
             name: Holding(
                 weight=row.weight,
@@ -168,6 +203,34 @@ def build_decide(bundle: Bundle, panel: Panel, newest: Latest, outlooks: Mapping
         return {name: Verdict(proposed[name], checked.targets[name], checked.reasons[name]) for name in asked}, checked.state
 
     return decide
+
+
+def current_quantiles(panel: Panel, newest: Latest, num_levels: int, horizon_index: int) -> Float64Array:
+    """Quantiles of one horizon at the panel's newest bar. Shapes  result (N, Q). NaN  symbols whose newest window ends before it."""
+    quantiles_NQ: Float64Array = np.full((len(panel.symbols), num_levels), np.nan)
+    current_B = newest.t_B == len(panel.ts_ns_T) - 1
+    quantiles_NQ[newest.n_B[current_B]] = newest.forecasts.quantiles_BKQ[current_B, horizon_index]
+    return quantiles_NQ
+
+
+def _wish_of(strategy: str, path: Path, bundle: Bundle, panel: Panel, newest: Latest, settings: DeskSettings) -> Wish | None:
+    """What decides in place of the sizing rule.
+
+    Raises  ArtifactError for a strategy that nobody serves.
+    """
+    if strategy == SIZED or strategy.startswith(f"{SIZED}_"):
+        return None
+    if strategy not in (POLICY, MEAN_VARIANCE):
+        raise ArtifactError(f"{path}: expected strategy sized_*, {MEAN_VARIANCE} or {POLICY}, found {strategy!r}; baselines are not served")
+    market, costs = _newest_market(panel, settings.market, settings.simulation), settings.market.costs
+    env = open_account(market, 0, panel.bar_ns, settings.simulation, costs, settings.guardrails)
+    seat = take_seat(env, panel, last_close(market)[-1])
+    if strategy == POLICY:
+        return policy_wish(load_bundle(path / POLICY), panel, seat)
+    sizing, levels = settings.inference.sizing, forecaster_config(bundle).quantile_levels
+    quantiles_NQ = current_quantiles(panel, newest, len(levels), sizing.horizon_index)
+    horizon_bars = panel.horizons[sizing.horizon_index]
+    return mean_variance_wish(quantiles_NQ, levels, seat, horizon_bars, settings.guardrails, settings.inference.mean_variance)
 
 
 def average_notional(panel: Panel, market: MarketConfig, cfg: SimulationConfig) -> Float64Array:

@@ -15,6 +15,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+class AccountSlot(_Strict):
+    """What a policy sees of its own position in one symbol; all 0 at the account's start."""
+
+    pnl_ccy: Number
+    """Result of the symbol after all its costs since the account began."""
+    pnl_peak_ccy: Annotated[float, Field(allow_inf_nan=False, ge=0.0)]
+    """Highest it has been, 0 at the start."""
+    working_weight: Weight
+    """Still to be traded by the order at work, signed fraction of equity."""
+    last_fill_weight: Weight
+    """Filled in the newest bar, signed fraction of equity."""
+
+
 class Account(_Strict):
     """The account that targets are for. Without it there are forecasts, and no target passes the guardrails."""
 
@@ -23,6 +36,11 @@ class Account(_Strict):
     state: Literal["active", "reducing", "halted"]
     weights: dict[Symbol, Weight] = Field(max_length=10_000)
     """Signed fraction of equity held; a requested symbol that is not named is held at unknown weight and fails closed."""
+    capital_ccy: Annotated[float, Field(allow_inf_nan=False, gt=0.0)] | None = None
+    """What the account began with; asked for, with `age_bars` and `slots`, where the champion is a policy."""
+    age_bars: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    """Bars of the panel's grid since the account's first decision."""
+    slots: dict[Symbol, AccountSlot] | None = Field(default=None, max_length=10_000)
 
 
 class ForecastRequest(_Strict):

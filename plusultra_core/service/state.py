@@ -1,7 +1,7 @@
 """What is being served: one verified directory at a time, swapped whole.
 
-A served directory is an artifact: `bundle/` and `panel/` as they were promoted, and `settings` (the configs of inference,
-guardrails and market) in its manifest. The forecasts of the newest bars are computed once, when it is loaded.
+A served directory is an artifact: `bundle/`, `panel/` and, where a policy decides, `policy/` as they were promoted, and `settings`
+(the configs of inference, guardrails and market) in its manifest. The forecasts of the newest bars are computed once, when it is loaded.
 """
 
 import json
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from plusultra_core.artifacts import MANIFEST, Artifact, canonical_json, open_artifact, publish, sha256_file, write_atomic
@@ -17,6 +18,7 @@ from plusultra_core.errors import ArtifactError, PlusUltraError
 
 BUNDLE = "bundle"
 PANEL = "panel"
+POLICY = "policy"
 
 
 class Horizon(NamedTuple):
@@ -56,12 +58,28 @@ class Verdict(NamedTuple):
     reason: str
 
 
+class Slot(NamedTuple):
+    """What a policy sees of its own position in one symbol, besides the weight."""
+
+    pnl_ccy: float
+    """Result of the symbol after all its costs since the account began."""
+    pnl_peak_ccy: float
+    working_weight: float
+    """Still to be traded by the order at work, signed fraction of equity."""
+    last_fill_weight: float
+    """Filled in the newest bar, signed fraction of equity."""
+
+
 class Books(NamedTuple):
     """The account of a request; None where it was not said."""
 
     equity_ccy: float | None
     peak_ccy: float | None
     state: str
+    capital_ccy: float | None = None
+    """What the account began with."""
+    age_bars: int | None = None
+    slots: Mapping[str, Slot] = MappingProxyType({})
 
 
 Decide = Callable[[Sequence[str], Mapping[str, Held], Books], tuple[dict[str, Verdict], str]]
@@ -79,17 +97,28 @@ class Served:
     bar_ns: int
     outlooks: dict[str, Outlook]
     decide: Decide
+    whole_account: bool = False
+    """Whether `decide` reads capital, age and slots of the account: a policy does."""
 
 
 Open = Callable[[Path, Artifact], Served]
 
 
-def publish_served(bundle: Path, panel: Path, store: Path, key: str, manifest: Mapping[str, object]) -> Artifact:
-    """Copy a bundle and a panel into one served directory `store/key`. `manifest` holds settings and lineage."""
+def publish_served(
+    bundle: Path, panel: Path, store: Path, key: str, manifest: Mapping[str, object], policy: Path | None = None
+) -> Artifact:
+    """Copy a bundle, a panel and, where one decides, a policy into one served directory `store/key`.
+
+    `manifest` holds settings, lineage and, of a champion, its strategy.
+    """
 
     def fill(directory: Path) -> None:
         shutil.copytree(bundle, directory / BUNDLE)
         shutil.copytree(panel, directory / PANEL)
+        if policy is not None:
+            (directory / POLICY).mkdir()
+            for file in sorted(path for path in policy.iterdir() if path.is_file()):  # the other seeds lie in folders
+                shutil.copy2(file, directory / POLICY)
 
     return publish(store, key, fill, manifest)
 
@@ -129,6 +158,15 @@ class ServiceState:
             self._served = served
             self.refusal = ""
             return True
+
+    def take(self, make: Callable[[], Artifact]) -> bool:
+        """Serve what `make` publishes; where it refuses, what is served stays."""
+        try:
+            artifact = make()
+        except (PlusUltraError, OSError, ValueError, KeyError, TypeError) as error:
+            self.refusal = f"{type(error).__name__}: {error}"
+            return False
+        return self.swap(artifact.path, artifact.sha256)
 
     def refresh(self, pointer: Path) -> bool | None:
         """Look at the pointer: None when it names nothing new, else whether the swap was done.

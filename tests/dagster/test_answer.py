@@ -1,12 +1,11 @@
 """What `plusultra` says after a run, and what a refused challenger changes: nothing."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from plusultra_core.artifacts import canonical_json, publish
+from plusultra_core.artifacts import canonical_json, publish, sha256_bytes
 from plusultra_core.evaluation import promotion
 from plusultra_dagster.commands.answer import decision_line, scorecard_lines
 from plusultra_dagster.partitions import Partition
@@ -31,19 +30,22 @@ def test_the_decision_is_one_line(home: Places) -> None:
 def test_a_refused_challenger_leaves_the_champion_as_it_was(home: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     def decide(challenger: dict[str, str], champion: dict[str, str] | None, *_: object) -> promotion.Decision:
         good = challenger["name"] != "worse"
-        evidence = {"challenger_sha256": challenger["name"], "champion_sha256": champion["name"] if champion else "none"}
+        evidence = {
+            "challenger_sha256": sha256_bytes(canonical_json(challenger)),
+            "champion_sha256": champion["name"] if champion else "none",
+        }
         return promotion.Decision(good, "policy", None, "promoted" if good else "not promoted: it is worse", (), evidence)
 
     monkeypatch.setattr(promotion, "decide", decide)
     registry, cfg = Registry(folder=str(home.registry), artifacts=str(home.artifacts)), SimpleNamespace(promotion=None, bootstrap=None)
-    alias: Path = home.registry / "equity" / "champion.json"
     served = {}
     for name in ("first", "worse", "better"):
         card = artifact(home, "scorecard", name, "scorecard.json", {"name": name})
-        policy = artifact(home, "policy_checkpoint", name, "bundle.json", {"name": name})
-        registry.decide("equity", card, policy, cfg)
-        served[name] = json.loads(alias.read_text())["policy"]
+        registry.decide("equity", card, cfg)
+        champion = registry.champion("equity")
+        served[name] = champion["name"] if champion else None
     assert served == {"first": "first", "worse": "first", "better": "better"}
+    assert registry.decide("equity", card, cfg) == registry.decide("equity", card, cfg)
     chain = [json.loads(line) for line in (home.registry / "equity" / "decisions.jsonl").read_text().splitlines()]
     assert [record["decision"]["evidence"]["champion_sha256"] for record in chain] == ["none", "first", "first"]
 

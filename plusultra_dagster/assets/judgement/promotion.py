@@ -23,15 +23,13 @@ from plusultra_dagster.resources.registry import Registry
         automation=LEARN,
     )
 )
-def champion(
-    context: dg.AssetExecutionContext, scorecard: Artifact, policy_checkpoint: Artifact, config: Evaluation, registry: Registry
-) -> dg.MaterializeResult:
+def champion(context: dg.AssetExecutionContext, scorecard: Artifact, config: Evaluation, registry: Registry) -> dg.MaterializeResult:
     """The written rule applied to challenger and champion on the locked window: a signed, replayable decision."""
     from plusultra_core.evaluation.scorecard import EvaluationConfig
 
     record = Record(context, config)
     if not (record.store / record.provenance).exists():
-        decided = registry.decide(str(record.partition.asset_class), scorecard, policy_checkpoint, config.load(EvaluationConfig))
+        decided = registry.decide(str(record.partition.asset_class), scorecard, config.load(EvaluationConfig))
         publish(record.store, record.provenance, partial(write_json, "decision.json", decided), record.lineage)
     artifact = record.published()
     decision = record.read_json(artifact, "decision.json")["decision"]
