@@ -128,8 +128,10 @@ def read_quantiles(path: Path, panel: Panel, model: str, span: tuple[int, int], 
     """Quantiles of one model out of forecasts.parquet on the panel's grid; NaN where there is no forecast.
 
     Shapes  result (span, N, Q).
-    Raises  ArtifactError when the table lacks the model or names symbols or times that the panel does not have.
+    Raises  ArtifactError when the table cannot be read, lacks a column or the model, names symbols or times that the panel does not have,
+            or one of them twice.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -138,7 +140,10 @@ def read_quantiles(path: Path, panel: Panel, model: str, span: tuple[int, int], 
             f"sizing.horizon_index: expected below {len(panel.horizons)}, found {horizon_index}; the panel has {panel.horizons}"
         )
     names = [f"q_{round(100 * level):02d}" for level in LEVELS]
-    table = pq.read_table(path, columns=["symbol", "ts_ns", "model", "horizon", *names])
+    try:
+        table = pq.read_table(path, columns=["symbol", "ts_ns", "model", "horizon", *names])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ArtifactError(f"{path}: not a table of forecasts with {names} ({str(error)[:100]}); forecast again") from error
     table = table.filter(pc.field("model") == model).filter(pc.field("horizon") == panel.horizons[horizon_index])
     if not table.num_rows:
         raise ArtifactError(f"{path}: no forecasts of model {model!r}; forecast again")
@@ -148,6 +153,8 @@ def read_quantiles(path: Path, panel: Panel, model: str, span: tuple[int, int], 
     n_B = np.array([place.get(symbol, -1) for symbol in table["symbol"].to_pylist()], dtype=np.int64)
     if n_B.min() < 0 or t_B.max() >= len(panel.ts_ns_T) or not np.array_equal(panel.ts_ns_T[t_B], ts_B):
         raise ArtifactError(f"{path}: forecasts of symbols or times that the panel does not have; forecast again from these windows")
+    if twice := ts_B.size - np.unique(t_B * len(panel.symbols) + n_B).size:
+        raise ArtifactError(f"{path}: {twice} forecasts of one symbol and time stand twice; forecast again")
     quantiles_TNQ: Float64Array = np.full((len(panel.ts_ns_T), len(panel.symbols), len(LEVELS)), np.nan)
     quantiles_TNQ[t_B, n_B] = np.stack([table[name].to_numpy() for name in names], axis=1)
     return quantiles_TNQ[span[0] : span[1]]

@@ -1,9 +1,11 @@
 """The trace: every strategy through the one kernel on one span, causal, canonical, and read by the judges."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -114,6 +116,20 @@ def test_random_trades_about_as_much_as_the_model_it_stands_beside(stage: Stage)
 
 def test_doing_nothing_costs_nothing(stage: Stage) -> None:
     assert set(run_strategy(stage.setting, stage.locked, no_trade).equity) == {1e6}
+
+
+def test_a_table_of_forecasts_that_is_none_or_says_two_things_is_refused(chain: Any, tmp_path: Path) -> None:
+    table, path = pq.read_table(chain.paths["forecasts"] / "forecasts.parquet"), tmp_path / "forecasts.parquet"
+    model, horizon = table["model"][0].as_py(), chain.panel.horizons.index(table["horizon"][0].as_py())
+    path.write_bytes(b"no table")
+    with pytest.raises(ArtifactError, match="not a table of forecasts"):
+        read_quantiles(path, chain.panel, model, (0, 10), horizon)
+    pq.write_table(table.drop_columns(["q_05"]), path)
+    with pytest.raises(ArtifactError, match=r"not a table of forecasts .*q_05"):
+        read_quantiles(path, chain.panel, model, (0, 10), horizon)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    with pytest.raises(ArtifactError, match="1 forecasts of one symbol and time stand twice"):
+        read_quantiles(path, chain.panel, model, (0, 10), horizon)
 
 
 def test_forecasts_of_another_panel_and_missing_inputs_are_refused(chain: Any) -> None:
