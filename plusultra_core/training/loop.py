@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ class FitConfig:
     max_epochs: int
     """Epochs at most."""
     checks_per_epoch: int
-    """Validations, and checkpoints, in an epoch: weak signals are learned, and over-learned, within one."""
+    """Validations, and checkpoints, in an epoch: weak signals are learned, and over-learned, within one. No more than it has steps."""
     patience: int
     """Checks without a better validation loss before the fit stops; the best weights are kept."""
     batch_size: int
@@ -122,6 +122,8 @@ def fit(
     `checkpoint` is written after every check and read at the start if it is there. `report` gets each check's row.
     Raises  JobError when a loss is not finite.
     """
+    num_steps = math.ceil(objective.num_samples / cfg.batch_size)
+    cfg = replace(cfg, checks_per_epoch=min(cfg.checks_per_epoch, max(1, num_steps)))
     optimizer = torch.optim.AdamW(_parameter_groups(model, cfg.weight_decay), lr=cfg.learning_rate)
     state = _restore(checkpoint, model, optimizer)
     wrapped, stepper = fabric.setup(model, optimizer)

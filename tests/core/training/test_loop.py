@@ -83,9 +83,15 @@ def test_checks_cut_an_epoch_without_losing_or_repeating_a_sample(tmp_path: Path
         assert sorted(index for batch in objective.seen[epoch * steps : (epoch + 1) * steps] for index in batch) == list(range(100))
 
 
-def test_more_checks_than_steps_are_no_error(tmp_path: Path) -> None:
-    result = _fit(Regression(), tmp_path / "c.pt", dataclasses.replace(CFG, batch_size=100, max_epochs=2, checks_per_epoch=3))
-    assert len(result.history) == 6
+@pytest.mark.parametrize("batch_size", [100, 50])
+def test_no_check_is_made_without_a_step_before_it(tmp_path: Path, batch_size: int) -> None:
+    """A check that nothing was learned for has no loss to tell, and would use up the patience."""
+    objective = Regression()
+    result = _fit(objective, tmp_path / "c.pt", dataclasses.replace(CFG, batch_size=batch_size, max_epochs=2, checks_per_epoch=3))
+    steps = 100 // batch_size
+    assert len(result.history) == len(objective.seen) == 2 * steps
+    assert [row["epoch"] for row in result.history] == [(i + 1) / steps for i in range(2 * steps)]
+    assert all(row["train_loss"] > 0 for row in result.history)
 
 
 @pytest.mark.parametrize("checks", [1, 3])
