@@ -17,7 +17,7 @@ from plusultra_core.errors import ContractError
 from plusultra_core.features.arrays import numbers, runs, short_columns_of
 from plusultra_core.features.build import ACROSS, FeaturesConfig, Span, WindowsConfig, chosen_specs, compute, span_of
 from plusultra_core.features.kernels import BLOCK
-from plusultra_core.features.recursions import State, Trace
+from plusultra_core.features.recursions import State, Trace, laid
 from plusultra_core.features.rows import KEYS, READS, Bars, bars_of, check, frame_of, keys_frame
 from plusultra_core.market import MarketConfig
 
@@ -136,16 +136,16 @@ def _plan(previous: Previous | None, rows: Bars, indicators: pl.DataFrame, side_
     fresh = _fresh(rows.starts)
     if previous is None or previous.bars.is_empty() or not rows.ts_ns.size:
         return fresh
+    symbols, old_starts = runs(previous.bars.get_column("symbol"))
+    old_ts_ns = previous.bars.get_column("ts_ns").to_numpy()
     old_known_ns = previous.features.get_column("known_ns").to_numpy()
-    end_ns = int(old_known_ns.max())
+    end_ns, last_ns = (int(times[old_starts[1:] - 1].max()) for times in (old_known_ns, old_ts_ns))  # both rise within a symbol
     if not (same_until(previous.indicators, indicators, end_ns) and same_until(previous.side_tables, side_tables, end_ns)):
         return fresh
-    symbols, old_starts = runs(previous.bars.get_column("symbol"))
     place = {symbol: i for i, symbol in enumerate(symbols.to_list())}
     old_place = np.array([place.get(symbol, -1) for symbol in rows.symbols.to_list()], dtype=np.int64)
     num_old = np.where(old_place >= 0, np.diff(old_starts)[old_place], 0)
     same: BoolArray = (num_old > 0) & (num_old <= rows.num_rows)
-    old_ts_ns = previous.bars.get_column("ts_ns").to_numpy()
     pairs = [(old_ts_ns, rows.ts_ns), (old_known_ns, rows.known_ns)]
     pairs += [(numbers(previous.bars.get_column(name)), rows.values[name]) for name in READS]
     for old, new in pairs:
@@ -157,7 +157,7 @@ def _plan(previous: Previous | None, rows: Bars, indicators: pl.DataFrame, side_
     begin = np.where(taken == rows.num_rows, taken, tail_start(taken, windows))
     new_ns = rows.ts_ns[(rows.starts[:-1] + taken)[taken < rows.num_rows]]
     gone = np.setdiff1d(np.arange(old_starts.size - 1), old_place[taken > 0]).size > 0
-    late = gone or bool((new_ns <= int(old_ts_ns.max())).any())
+    late = gone or bool((new_ns <= last_ns).any())
     return _Plan(rows.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
 
 
@@ -173,14 +173,10 @@ def _span(plan: _Plan, previous: Previous | None, rows: Bars, windows: WindowsCo
     state = previous.state
     if not np.array_equal(np.diff(state.starts)[place][num_done > 0], num_done[num_done > 0]):
         raise ContractError("state: expected the last rows of each symbol as these windows keep them, found others; build features whole")
-    done = np.flatnonzero(np.arange(starts[-1]) < np.repeat(starts[:-1] + num_done, rest))
-    source = np.repeat(state.starts[place] - starts[:-1], num_done) + done
     keep = (tail_start(plan.num_rows, windows) - plan.begin)[symbols]
     before = {}
     for name, trace in state.traces.items():
-        values = np.empty(int(starts[-1]))
-        values[done] = trace.values[source]
-        before[name] = Trace(values, trace.state[place])
+        before[name] = Trace(laid(trace.values, state.starts[place], starts, num_done), trace.state[place])
     return Span(rows.at(symbols, starts, some), num_done, before, keep)
 
 
@@ -191,10 +187,9 @@ def _spliced(plan: _Plan, previous: Previous, keys: pl.DataFrame, made: dict[str
     new = short_columns_of(made)
     there = previous.features.columns[len(KEYS) :] == new.columns
     old = pl.DataFrame(previous.features.get_columns()[len(KEYS) :]) if there else previous.features.select(new.columns)
-    columns = old.clear()
+    frames, columns = (old, new), old.clear()
     for frame, first, num in _pieces(plan.old_starts[plan.old_place], plan.taken, ends - num_new, num_new):
-        piece = (new if frame else old).slice(first, num)
-        columns = columns.vstack(piece, in_place=True) if columns.height else piece
+        columns.vstack(frames[frame].slice(first, num), in_place=True)
     return keys.hstack(columns)
 
 

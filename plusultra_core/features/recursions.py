@@ -136,6 +136,15 @@ def read_state(content: bytes) -> State:
 
 
 @njit(cache=True)
+def laid(values: Float64Array, first: Int64Array, starts: Int64Array, num_done: Int64Array) -> Float64Array:
+    """Of each symbol `num_done` values from its `first` on at the begin of its rows; what comes after them is to be made."""
+    out = np.empty(starts[-1])
+    for s in range(num_done.size):
+        out[starts[s] : starts[s] + num_done[s]] = values[first[s] : first[s] + num_done[s]]
+    return out
+
+
+@njit(cache=True)
 def ewma_on(
     x: Float64Array,
     starts: Int64Array,

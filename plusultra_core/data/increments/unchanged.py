@@ -27,13 +27,11 @@ class _Texts(NamedTuple):
     """A column of texts as Arrow lays it out."""
 
     views: Int64Array
-    """(2 N,), in 32 bits each: length, and the text; or length, its first four bytes, buffer, place there."""
+    """(2 N,), in 32 bits each: length, and the text; or length, its first four bytes, buffer, place there; of a null anything."""
     content: Any
     """uint8, all buffers end to end."""
     begin: Int64Array
     """Where each buffer begins."""
-    there: BoolArray
-    """(N,), or empty where nothing is null; the view of a null may say anything."""
 
 
 def same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
@@ -78,7 +76,8 @@ def mark_changed(
     Both columns are numbers, a missing one NaN, or both are texts whose nulls are at the same rows.
     """
     if old.dtype == pl.String:
-        mark_changed_texts(*_texts(old), old_first, *_texts(new), new_first, num_rows, same)
+        there = old.is_not_null().to_numpy() if old.null_count() else np.zeros(0, dtype=np.bool_)
+        mark_changed_texts(*_texts(old), there, old_first, *_texts(new), new_first, num_rows, same)
     else:
         mark_changed_bits(_bits(old), old_first, _bits(new), new_first, num_rows, same)
 
@@ -91,46 +90,47 @@ def _bits(column: pl.Series) -> Int64Array:
 
 
 def _texts(column: pl.Series) -> _Texts:
-    there = column.is_not_null().to_numpy() if column.null_count() else np.zeros(0, dtype=np.bool_)
     array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     _, views, *parts = array.buffers()
     content = [np.frombuffer(part, dtype=np.uint8) for part in parts]
     begin = np.cumsum([0, *(part.size for part in content)])
     joined = content[0] if len(content) == 1 else np.concatenate([np.zeros(0, dtype=np.uint8), *content])
-    return _Texts(np.frombuffer(views, dtype=np.int64)[2 * array.offset :], joined, begin, there)
+    return _Texts(np.frombuffer(views, dtype=np.int64)[2 * array.offset : 2 * (array.offset + len(array))], joined, begin)
 
 
 def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
-    """The texts that a column runs through, and where each run begins, from where they lie; None where they hardly run."""
-    if column.dtype != pl.String:
+    """The texts that a column runs through, and where each run begins, from where they lie; nulls may come first.
+
+    None where texts hardly run, or a null stands among them.
+    """
+    num = column.null_count()
+    if column.dtype != pl.String or column.head(num).null_count() < num:
         return None
-    texts = _texts(column)
-    begin = np.empty(column.len() // _FEW, dtype=np.int64)
-    num = moved(texts.views, texts.there, begin)
-    if num < 0:
+    views = _texts(column.slice(num)).views
+    begin = np.empty(views.size // (2 * _FEW) + 1, dtype=np.int64)
+    num_begin = moved(views, begin)
+    if num_begin < 0:
         return None
-    found = column.gather(begin[:num]).rle().struct.unnest()  # equal long texts may lie in several places
+    begin = np.append(np.zeros(min(num, 1), dtype=np.int64), begin[:num_begin] + num)
+    found = column.gather(begin).rle().struct.unnest()  # equal long texts may lie in several places
     lengths = found.get_column("len").to_numpy().astype(np.int64)
     return found.get_column("value"), begin[np.cumsum(lengths) - lengths]
 
 
 @njit(cache=True)
-def moved(views: Int64Array, there: BoolArray, out: Int64Array) -> int:
+def moved(views: Int64Array, out: Int64Array) -> int:
     """Fill `out` with the rows whose view is not that of the row before, and tell how many they are; -1 where it is full before."""
-    if not views.size or not out.size:
-        return -1
-    one, two, is_there, num = views[0], views[1], not there.size or there[0], 1
+    if not views.size:
+        return 0
+    one, two, num = views[0], views[1], 1
     out[0] = 0
     for i in range(1, views.size // 2):
-        if there.size and there[i] != is_there:
-            is_there = there[i]
-        elif not is_there or (views[2 * i] == one and views[2 * i + 1] == two):
-            continue
-        if num == out.size:
-            return -1
-        one, two = views[2 * i], views[2 * i + 1]
-        out[num] = i
-        num += 1
+        if views[2 * i] != one or views[2 * i + 1] != two:
+            if num == out.size:
+                return -1
+            one, two = views[2 * i], views[2 * i + 1]
+            out[num] = i
+            num += 1
     return num
 
 
@@ -161,7 +161,6 @@ def mark_changed_texts(
     new: Int64Array,
     new_content: Any,
     new_begin: Int64Array,
-    _: BoolArray,
     new_first: Int64Array,
     num_rows: Int64Array,
     same: BoolArray,
