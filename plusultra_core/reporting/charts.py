@@ -13,7 +13,7 @@ from plusultra_core.clock import iso
 from plusultra_core.evaluation import metrics
 from plusultra_core.reporting.tables import plain
 
-Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging", "fills", "fan", "spread"]
+Kind = Literal["line", "bar", "interval", "waterfall", "heatmap", "diverging", "fills", "fan", "spread", "points"]
 
 COLOURS = {
     "policy": "#2f6fed",
@@ -119,6 +119,27 @@ def sharpe_intervals(card: Mapping[str, Any]) -> Chart | None:
         Series(plain(name), (plain(name),), _f32([value]), colour(name), low=_f32([ci[0]]), high=_f32([ci[1]])) for name, value, ci in rows
     )
     return Chart("sharpe_intervals", "Sharpe a year after costs, with its interval", "interval", series, x_label="Sharpe ratio")
+
+
+def seeds(found: Mapping[str, Any]) -> Chart | None:
+    """Validation of every seed against its Sharpe on the locked window; the line is the best baseline."""
+    runs = [run for run in found["runs"] if run["sharpe"] is not None]
+    if len({(run["valid_reward"], run["sharpe"]) for run in runs}) < 2:
+        return None
+    series = tuple(
+        Series(
+            f"seed {run['seed']}{', served' if run['is_served'] else ''}",
+            (float(run["valid_reward"]),),
+            _f32([run["sharpe"]]),
+            COLOURS["policy" if run["is_served"] else "reference"],
+        )
+        for run in sorted(runs, key=lambda run: run["is_served"])
+    )
+    line = None if found["best_baseline"] is None else found["best_baseline_sharpe"]
+    dashed = "" if line is None else f"; dashed: {plain(found['best_baseline'])}"
+    title = f"Validation against the locked window, one point a seed{dashed}"
+    labels = ("validation reward a bar", "Sharpe, locked window")
+    return Chart("policy_seeds", title, "points", series, *labels, reference=line)
 
 
 def waterfall(card: Mapping[str, Any], name: str) -> Chart:

@@ -17,7 +17,7 @@ def figure(chart: Chart) -> go.Figure:
     """The chart for the page. Names are data: they are escaped, and never read as markup, numbers or dates."""
     draw = {
         "line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "diverging": _diverging,
-        "fills": _fills, "fan": fans, "spread": spreads,
+        "fills": _fills, "fan": fans, "spread": spreads, "points": _points,
     }[chart.kind]  # fmt: skip
     return go.Figure(data=draw(chart), layout=_layout(chart))
 
@@ -33,6 +33,23 @@ def _lines(chart: Chart) -> list[Any]:
             mode="lines+markers" if markers and not series.dashed else "lines",
             line={"color": series.colour, "width": 1.4 if series.dashed else 2.0, "dash": "dot" if series.dashed else "solid"},
             hovertemplate=f"%{{y:{form}}}",
+        )
+        for series in chart.series
+    ]
+
+
+def _points(chart: Chart) -> list[Any]:
+    return [
+        go.Scatter(
+            x=list(series.x),
+            y=series.y,
+            name=_safe(series.name),
+            mode="markers+text",
+            marker={"color": series.colour, "size": 12},
+            text=[_safe(series.name)],
+            textposition="top center",
+            cliponaxis=False,
+            hovertemplate="%{x:.4~g}: %{y:.3f}",
         )
         for series in chart.series
     ]

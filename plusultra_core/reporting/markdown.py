@@ -35,7 +35,8 @@ def png(chart: Chart, dpi: int) -> bytes:
     height = max(2.4, 0.9 + 0.27 * rows) if sideways else 3.4
     figure = Figure(figsize=(4.2 if chart.kind == "heatmap" else _WIDTH_INCH, height), dpi=dpi, layout="constrained")
     axes = figure.add_subplot()
-    {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap}[chart.kind](axes, chart)
+    draw = {"line": _lines, "bar": _bars, "interval": _intervals, "waterfall": _waterfall, "heatmap": _heatmap, "points": _points}
+    draw[chart.kind](axes, chart)
     _dress(axes, chart, sideways)
     target = io.BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
@@ -52,6 +53,14 @@ def _lines(axes: Axes, chart: Chart) -> None:
         locator = dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+
+def _points(axes: Axes, chart: Chart) -> None:
+    for series in chart.series:
+        place: Any = (float(series.x[0]), float(series.y[0]))
+        axes.plot(*place, "o", color=series.colour, markersize=7)
+        axes.annotate(_plain(series.name), place, ha="center", va="bottom", fontsize=8.5, xytext=(0, 6), textcoords="offset points")
+    axes.margins(0.15, 0.25)
 
 
 def _bars(axes: Axes, chart: Chart) -> None:

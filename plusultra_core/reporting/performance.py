@@ -29,7 +29,10 @@ def strategies(card: Mapping[str, Any], max_points: int) -> Section:
         "Strategies on the locked window",
         charts=tuple(drawn),
         tables=(_return_table(card), _shape_table(card), _paired(card)),
-        notes=(note, "Of the policy one training is judged, of random one draw: the intervals know of dates, not of seeds."),
+        notes=(
+            note,
+            "Of the policy the seed is judged that validated best, of random one draw: the intervals know of dates, not of seeds.",
+        ),
     )
 
 

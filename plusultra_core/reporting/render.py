@@ -16,6 +16,7 @@ from plusultra_core.reporting import figures, performance, sections, words
 from plusultra_core.reporting.markdown import escape, png
 from plusultra_core.reporting.pages.blocks import ExecutionPageConfig
 from plusultra_core.reporting.sections import Evidence, Section
+from plusultra_core.reporting.seeds import seeds
 from plusultra_core.reporting.tables import DASH, interval, number, percent, plain, signed
 
 HTML = "report.html"
@@ -73,6 +74,7 @@ def build_sections(evidence: Evidence, cfg: ReportingConfig) -> tuple[Section, .
     card = evidence.scorecard
     return (
         performance.strategies(card, cfg.max_points),
+        seeds(card),
         performance.walk_forward(card, cfg.max_points),
         performance.costs(card),
         performance.attribution(card, cfg.max_rows),
@@ -80,7 +82,7 @@ def build_sections(evidence: Evidence, cfg: ReportingConfig) -> tuple[Section, .
         sections.significance(evidence.significance),
         sections.training(evidence.history or {}),
         sections.regimes(card),
-        sections.quality(card, evidence.findings, evidence.checks, cfg.max_rows),
+        sections.quality(evidence, cfg.max_rows),
         sections.promotion(evidence.decision),
         sections.lineage(card),
         sections.limits(card),

@@ -45,6 +45,8 @@ class Evidence:
     decision: Mapping[str, Any] | None = None
     links: tuple[tuple[str, str], ...] = ()
     """Pages beside this one: what they show, and where they lie from here."""
+    revisions: Mapping[str, Any] | None = None
+    """What the snapshot says otherwise than the one before: `previous`, its key or None, and `by_table`, rows by what became of them."""
 
 
 def forecasts(card: Mapping[str, Any]) -> Section:
@@ -137,9 +139,9 @@ def regimes(card: Mapping[str, Any]) -> Section:
     return Section("regimes", "Regimes", ("Bands are causal: a label never changes when later bars arrive.",), drawn, (table,), columns=3)
 
 
-def quality(card: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]], max_rows: int) -> Section:
+def quality(evidence: Evidence, max_rows: int) -> Section:
     """What the tables held, what the gate found, which checks failed."""
-    data = card["data"]
+    data, findings, checks = evidence.scorecard["data"], evidence.findings, evidence.checks
     facts = (
         ("symbols", count(data["num_symbols"])),
         ("bars", count(data["num_bars"])),
@@ -165,7 +167,26 @@ def quality(card: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], chec
         tables.append(Table("Asset checks", ("result", "check", "message"), tuple(done), text_columns=3))
     failed = sum(not check["passed"] for check in checks)
     text = [f"{len(checks)} checks, {failed} failed; {len(findings)} findings of the gate."] if checks or findings else []
-    return Section("data", "Data quality", tuple(text), (), tuple(tables))
+    said, changed = _revisions(evidence.revisions)
+    return Section("data", "Data quality", (*text, *said), (), (*tables, *changed))
+
+
+def _revisions(found: Mapping[str, Any] | None) -> tuple[tuple[str, ...], tuple[Table, ...]]:
+    """What the snapshot says otherwise than the one before, in words and by table."""
+    if found is None:
+        return (), ()
+    if found["previous"] is None:
+        return ("No snapshot of this universe was taken before.",), ()
+    if not found["by_table"]:
+        return (f"It holds the rows of the snapshot before, {found['previous']}, and no others.",), ()
+    columns = ("new", "late", "revised", "gone")
+    total = {name: sum(int(row[name]) for row in found["by_table"]) for name in columns}
+    changed = ", ".join(f"{count(total[name])} {name}" for name in ("revised", "gone", "late") if total[name])
+    tale = f"its past is not what it was: rows {changed}" if changed else "nothing of its past was changed"
+    rows = tuple((str(row["table"]), *(count(int(row[name])) for name in columns)) for row in found["by_table"])
+    note = "Late: new, and before the end of what was known of the symbol. The check `revisions` of the snapshot names symbols and columns."
+    text = f"Against the snapshot before, {found['previous']}: {count(total['new'])} new rows; {tale}."
+    return (text,), (Table(f"Since the snapshot before, {found['previous']}", ("table", *columns), rows, note=note),)
 
 
 def promotion(decision: Mapping[str, Any] | None) -> Section:

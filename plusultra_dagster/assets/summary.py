@@ -14,6 +14,9 @@ History = Sequence[Mapping[str, float]]
 
 _PLOTTED = ("sharpe", "cagr", "max_drawdown", "turnover_year")
 _SCORES = ("ic", "skill_vs_climatology", "skill_vs_ewma")
+_SEEDED = ("sharpe", "valid_reward")
+_SEED_NUMBERS = ("num_above_best_baseline", "rank_correlation", "sharpe_gap")
+_SEED_COLUMNS = ("seed", "is_served", "valid_reward", "update", "sharpe", "total_return", "max_drawdown", "turnover_year")
 _TRACED = ("return", "max_drawdown", "num_orders", "fill_ratio")
 _COSTS = ("spread_ccy", "impact_ccy", "fees_ccy", "funding_ccy", "borrow_ccy")
 _PPO = ("reward_mean", "valid_reward", "approx_kl", "clipfrac", "entropy", "explained_variance")
@@ -33,6 +36,9 @@ def scorecard(card: Mapping[str, Any]) -> dict[str, Any]:
         for horizon, found in horizons.items()
         for score in _SCORES
     }
+    seeds = card["policy"]["seeds"] or {}
+    plain |= {f"policy.seeds.{metric}.{of}": seeds[metric][of] for metric in _SEEDED if seeds for of in seeds[metric]}
+    plain |= {f"policy.seeds.{name}": seeds.get(name) for name in _SEED_NUMBERS}
     return {
         "strategies": table([_strategy(name, entry) for name, entry in strategies.items()]),
         "verdict": dg.MetadataValue.md(f"**{headline(card)}.**\n\n{' '.join(verdict(card))}"),
@@ -40,6 +46,7 @@ def scorecard(card: Mapping[str, Any]) -> dict[str, Any]:
         "forecasts": table(
             [_forecast(model, at, horizons[at]) for model, horizons in forecasts.items() for at in sorted(horizons, key=int)]
         ),
+        "seeds of the policy": table([{name: run[name] for name in _SEED_COLUMNS} for run in seeds.get("runs", ())]),
         "warnings": dg.MetadataValue.md("\n".join(f"- {text}" for text in card["warnings"]) or "none"),
         **finite(plain | scores),
     }

@@ -23,6 +23,7 @@ CARD = {
     "baselines": ["no_trade"],
     "forecasts": {"hybrid": {"1": {"ic": 0.02, "ic_ci": [-0.1, 0.2], "skill_vs_climatology": None, "skill_vs_ewma": 0.01, "ece": 0.1}}},
     "series": {"locked": {"ret": {"policy": [0.1, -0.1, 0.2], "no_trade": [0.0, 0.0, 0.0]}}},
+    "policy": {"seeds": None},
     "verdict": {"outcome": "unknown", "best_model": "policy", "best_baseline": None, "sharpe": None},
     "warnings": ["short"],
 }

@@ -46,6 +46,7 @@ def build_seeds(
         "served": served["seed"],
         "num_seeds": len(told),
         "best_baseline": best,
+        "best_baseline_sharpe": None if best is None else known[best],
         "num_above_best_baseline": None if best is None else sum(value is not None and value > known[best] for value in sharpes),
         "rank_correlation": _rank_correlation([one["valid_reward"] for one in told], sharpes),
         "sharpe_gap": gap,

@@ -14,6 +14,7 @@ from plusultra_core.clock import iso
 from plusultra_core.evaluation.backtests import WALK_FORWARD
 from plusultra_core.evaluation.execution.money import PARTS
 from plusultra_core.evaluation.execution.sheet import ExecutionSheet, Tape
+from plusultra_core.evaluation.seeds.runs import is_seed_run
 from plusultra_core.reporting.charts import COLOURS
 from plusultra_core.reporting.pages.blocks import Desk, ExecutionPageConfig, build_block
 from plusultra_core.reporting.render import page
@@ -41,7 +42,8 @@ def render_execution(
     """Write execution.html into `out_dir`; equal tapes give equal bytes. Every number is the sheet's or the tape's."""
     desk = Desk(tape, sheet, currency, cfg)
     idle = set(sheet.strategies.filter(pl.col("num_orders") == 0)["strategy"].to_list())
-    names = sorted(ordered(sheet.strategies["strategy"].to_list()), key=lambda name: name in idle)
+    there = [name for name in sheet.strategies["strategy"].to_list() if not is_seed_run(name)]
+    names = sorted(ordered(there), key=lambda name: name in idle)
     blocks = [
         Block(part_of(name), plain(name), _subtitle(row), build_block(desk, name, part_of(name))) for name, row in _rows(sheet, names)
     ]

@@ -58,6 +58,7 @@ def report(
             history={name: read(artifact, "history.json") for name, artifact in stages.items()},
             decision=read(champion, "decision.json")["decision"],
             links=beside(execution_report, stress_report),
+            revisions=since_previous(context.instance, record.partition.snapshot),
         )
         publish(record.store, record.provenance, partial(_fill, evidence, config.load(ReportingConfig), render_report), record.lineage)
     artifact = record.published()
@@ -73,6 +74,16 @@ def beside(*artifacts: Artifact) -> tuple[tuple[str, str], ...]:
         for artifact, title, page in found
         if (artifact.path / page).is_file()
     )
+
+
+def since_previous(instance: dg.DagsterInstance, snapshot: str) -> dict[str, Any] | None:
+    """What the newest materialisation of a snapshot said of the one before it: its key, None of the first, and rows by table."""
+    found = provenance.latest(instance, "snapshot", snapshot)
+    if found is None or "previous" not in found.metadata:
+        return None
+    previous, told = str(found.metadata["previous"]), found.metadata.get("since previous")
+    rows = [dict(row.data) for row in told.records] if isinstance(told, dg.TableMetadataValue) else []
+    return {"previous": None if previous.startswith("none:") else previous, "by_table": rows}
 
 
 def _fill(evidence: Any, cfg: Any, render: Any, folder: Path) -> None:

@@ -15,7 +15,7 @@ from plusultra_core.reporting import tables
 from plusultra_core.reporting.render import ReportingConfig, build_sections, render_report
 
 SECTIONS = (
-    "verdict", "strategies", "walk-forward", "costs", "attribution", "forecasts", "significance", "training", "regimes", "data",
+    "verdict", "strategies", "seeds", "walk-forward", "costs", "attribution", "forecasts", "significance", "training", "regimes", "data",
     "promotion", "lineage", "limits",
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ def test_every_profile_has_a_config(root: Path, profile: str) -> None:
 def test_the_page_names_its_profile_and_how_far_its_numbers_reach(evidence, cfg: ReportingConfig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     render_report(evidence, tmp_path, cfg)
     for page in ((tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()):
-        assert "profile smoke" in page and "Of the policy one training is judged" in page
+        assert "profile smoke" in page and "Of the policy the seed is judged that validated best" in page
         assert "Scored on the test spans of all folds" in page
         assert "One account goes through all folds" in page and "market's move between decision" in page.replace("&#39;", "'")
     assert "IC, all test spans" in (tmp_path / "report.html").read_text()
