@@ -69,8 +69,10 @@ class SideTableConfig:
         )
 
 
-def lengthen(frame: pl.DataFrame, values: Sequence[str], symbols: Sequence[str], cfg: SideTableConfig) -> pl.DataFrame:
+def lengthen(frame: pl.DataFrame, values: Sequence[str], symbols: Sequence[str] | None, cfg: SideTableConfig) -> pl.DataFrame:
     """Rows of one side table as the long frame `side_tables`: one row for each value that is there.
+
+    `symbols` are those whose own rows stay, none named: all.
 
     Shapes  frame: the table's own columns (those of `cfg` and `values`) with ts_ns and known_ns.
     Looks   at each row by itself: no vintage is dropped, none is preferred.
@@ -88,7 +90,7 @@ def lengthen(frame: pl.DataFrame, values: Sequence[str], symbols: Sequence[str],
     if not fields:
         return empty("side_tables")
     long = pl.concat(fields).drop_nulls("value").select(empty("side_tables").columns)
-    own = long.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(list(symbols)))
+    own = long if symbols is None else long.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(list(symbols)))
     if not cfg.market_wide:
         return own.collect()
     wide = long.filter(pl.col("symbol").is_not_null())

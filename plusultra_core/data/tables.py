@@ -23,7 +23,8 @@ from plusultra_core.data.gate.history import HistoryConfig
 from plusultra_core.data.gate.ingest import FOLDER, QUARANTINE, VERSIONS
 from plusultra_core.data.gate.rows import RESERVED
 from plusultra_core.data.gate.schema import SHAPES, TableShape
-from plusultra_core.data.increments.files import Stamp, content_of, manifest_of, stamp_of, unchanged
+from plusultra_core.data.increments.classes import rows_of
+from plusultra_core.data.increments.files import Stamp, content_of, is_short, manifest_of, read_whole, stamp_of, unchanged
 from plusultra_core.data.side_tables import SideTableConfig, lengthen
 from plusultra_core.data.universe import UniverseConfig
 from plusultra_core.errors import ArtifactError, ConfigError
@@ -127,7 +128,7 @@ def classes_in(snapshot_dir: Path, markets: Mapping[str, MarketConfig], cfg: Dat
     Raises  ArtifactError where the snapshot must be taken again.
     """
     source = Source.open(snapshot_dir, markets, cfg)
-    traded = pl.scan_parquet(source.file("series")).select(pl.col("symbol").unique()).collect()
+    traded = source.read(SHAPES["series"], 0, None).select(pl.col("symbol").unique()).collect()
     return tuple(source.assets.join(traded, on="symbol", how="semi")["asset_class"].unique().sort().to_list())
 
 
@@ -153,19 +154,19 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
     if asset_class not in ASSET_CLASSES:
         raise ConfigError(f"asset_class: expected one of {ASSET_CLASSES}, found {asset_class!r}")
     source = Source.open(snapshot_dir, markets, cfg)
-    members = source.members(asset_class)
-    symbols = members["symbol"].to_list()
+    members, market = source.members(asset_class), markets.get(asset_class)
     if name == "assets":
-        rows = _with_bars(source, members, markets.get(asset_class)).lazy()
-    elif name == "side_tables":
-        rows = pl.concat([side_rows(source, symbols, cfg.side_tables), _money_beside(source, members, markets.get(asset_class))]).lazy()
-    elif name == "corporate_actions":
-        rows = action_rows(source, symbols)
-    elif name == "exchange_rates":
-        rows = _exchange_rates(source, members, markets.get(asset_class)).lazy()
-    else:
-        rows = source.read(SHAPES[name], cfg.lags.of(name), None if name == "benchmarks" else symbols)
-    return frame_of(name, rows)
+        return frame_of(name, _with_bars(source, members, market).lazy())
+    if name == "exchange_rates":
+        return frame_of(name, _exchange_rates(source, members, market).lazy())
+    symbols = None if name == "benchmarks" else members["symbol"].to_list()
+    tables = [side.table for side in cfg.side_tables] if name == "side_tables" else [cfg.corporate_actions.table]
+    paths = [source.folder / f"{table}.parquet" for table in ([name] if name in SHAPES else tables)]
+    rows = rows_of((name, cfg.lags, cfg.side_tables, cfg.corporate_actions), paths, symbols, lambda: _rows(name, source, None))
+    rows = _rows(name, source, symbols) if rows is None else rows
+    if name != "side_tables" or (money := _money_beside(source, members, market)).is_empty():
+        return rows
+    return frame_of(name, pl.concat([rows, money]).lazy())
 
 
 def frame_of(name: str, rows: pl.LazyFrame) -> pl.DataFrame:
@@ -206,9 +207,13 @@ class Source:
 
     def read(self, shape: TableShape, lag_s: int, symbols: Sequence[str] | None) -> pl.LazyFrame:
         """Rows of a table, of some symbols or of all, with `ts_ns` and `known_ns`; no columns where the dump has no such rows."""
-        if not self.file(shape.table).exists():
+        path = self.folder / f"{shape.table}.parquet"
+        if is_short(path):
+            rows = read_whole(path).lazy()
+        elif self.file(shape.table).exists():
+            rows = pl.scan_parquet(path)
+        else:
             return pl.LazyFrame()
-        rows = pl.scan_parquet(self.file(shape.table))
         if symbols is not None and shape.symbol is not None:
             mine = pl.col(shape.symbol).is_in(list(symbols))
             rows = rows.filter(mine | pl.col(shape.symbol).is_null() if shape.null_symbol_allowed else mine)
@@ -253,8 +258,8 @@ def known(rows: pl.LazyFrame, lag_s: int) -> pl.LazyFrame:
     return rows.with_columns(known_ns=known_ns)
 
 
-def side_rows(source: Source, symbols: Sequence[str], tables: Sequence[SideTableConfig]) -> pl.DataFrame:
-    """Some side tables as one long frame."""
+def side_rows(source: Source, symbols: Sequence[str] | None, tables: Sequence[SideTableConfig]) -> pl.DataFrame:
+    """Some side tables as one long frame, of some symbols or of all."""
     parts = [empty("side_tables")]
     for side in tables:
         rows = source.read(side.shape(), side.lag_s, None if side.market_wide else symbols)
@@ -262,7 +267,7 @@ def side_rows(source: Source, symbols: Sequence[str], tables: Sequence[SideTable
     return pl.concat(parts)
 
 
-def long_rows(rows: pl.LazyFrame, symbols: Sequence[str], side: SideTableConfig) -> pl.DataFrame:
+def long_rows(rows: pl.LazyFrame, symbols: Sequence[str] | None, side: SideTableConfig) -> pl.DataFrame:
     """Rows of one side table, as the snapshot has them, as rows of the long frame; without any where it has no values."""
     frame, shape = rows.collect(), side.shape()
     keys = {*shape.required, *RESERVED, "known_ns"}
@@ -270,8 +275,8 @@ def long_rows(rows: pl.LazyFrame, symbols: Sequence[str], side: SideTableConfig)
     return lengthen(frame, values, symbols, side) if values else empty("side_tables")
 
 
-def action_rows(source: Source, symbols: Sequence[str]) -> pl.LazyFrame:
-    """Corporate actions of some symbols."""
+def action_rows(source: Source, symbols: Sequence[str] | None) -> pl.LazyFrame:
+    """Corporate actions of some symbols, or of all."""
     cfg = source.cfg.corporate_actions
     return named_actions(source.read(cfg.shape(), cfg.lag_s, symbols), cfg)
 
@@ -280,6 +285,15 @@ def named_actions(rows: pl.LazyFrame, cfg: CorporateActionsConfig) -> pl.LazyFra
     """Rows of the dump's table of actions under the names of the contract."""
     there = rows.collect_schema()
     return rows.select(**{name: pl.col(column) for name, column in cfg.columns().items() if column in there})
+
+
+def _rows(name: str, source: Source, symbols: Sequence[str] | None) -> pl.DataFrame:
+    """A frame of the contract of some symbols, or of all."""
+    if name == "side_tables":
+        return frame_of(name, side_rows(source, symbols, source.cfg.side_tables).lazy())
+    if name == "corporate_actions":
+        return frame_of(name, action_rows(source, symbols))
+    return frame_of(name, source.read(SHAPES[name], source.cfg.lags.of(name), symbols))
 
 
 def _exchange_rates(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:
@@ -325,7 +339,7 @@ def _with_bars(source: Source, members: pl.DataFrame, market: MarketConfig | Non
     usual = market.bar if market else "1d"
     if not silent:
         return members
-    series = pl.scan_parquet(source.file("series")).filter(pl.col("symbol").is_in(silent)).select("symbol", "ts_ns").collect()
+    series = source.read(SHAPES["series"], 0, silent).select("symbol", "ts_ns").collect()
     step_ns = pl.when(pl.col("symbol") == pl.col("symbol").shift()).then(pl.col("ts_ns").diff())
     steps = series.select("symbol", step_ns=step_ns).drop_nulls().group_by("symbol").agg(pl.col("step_ns").mode().min())
     lengths = {bar: bar_ns(bar) for bar in _BARS}
