@@ -115,11 +115,9 @@ class ForecastObjective:
 def start_at_climate(model: Forecaster, train: Samples, levels: tuple[float, ...], target_clip: float) -> None:
     """Set the heads' biases to the train span's own quantiles and class shares: training starts from climatology, not from noise."""
     y_BK = train.y_BK.cpu().double().clamp(-target_clip, target_clip)
-    levels_Q = torch.tensor(levels, dtype=torch.float64)
-    known = [y_B[torch.isfinite(y_B)] for y_B in y_BK.unbind(dim=1)]
-    model.quantile_head.set_climate(
-        torch.stack([torch.quantile(y_B, levels_Q) if len(y_B) else torch.linspace(-1, 1, len(levels)).double() for y_B in known]).float()
-    )
+    known = [y_B[np.isfinite(y_B)] for y_B in y_BK.numpy().T]
+    climate_KQ = np.stack([np.quantile(y_B, levels) if y_B.size else np.linspace(-1, 1, len(levels)) for y_B in known])
+    model.quantile_head.set_climate(torch.from_numpy(climate_KQ).float())
     classes = torch.arange(model.cfg.num_classes)
     count_KC = (train.direction_BK.cpu()[..., None] == classes).sum(dim=0).float() + 1
     model.direction_head.set_climate(count_KC / count_KC.sum(dim=-1, keepdim=True))
@@ -147,19 +145,21 @@ def fit_temperature(logits_BKC: Tensor, direction_BK: Tensor) -> tuple[float, ..
             result.append(1.0)
             continue
         logits_BC = logits_BKC[labelled_B, k].cpu().double()
-        score_MBC = (logits_BC / TEMPERATURES[:, None, None]).log_softmax(dim=-1)
-        nll_M = -score_MBC.gather(-1, direction_BK[labelled_B, k].cpu()[None, :, None].expand(len(TEMPERATURES), -1, 1)).mean(dim=(1, 2))
+        class_B1 = direction_BK[labelled_B, k].cpu()[:, None]
+        nll_M = torch.stack([-(logits_BC / t).log_softmax(dim=-1).gather(-1, class_B1).mean() for t in TEMPERATURES])
         result.append(float(TEMPERATURES[int(nll_M.argmin())]))
     return tuple(result)
 
 
 def diagnose(predictions: Predictions, samples: Samples, levels: tuple[float, ...], horizons: tuple[int, ...]) -> dict[str, float]:
-    """Calibration and correlation on validation: share below each level, crossings, IC, per horizon."""
+    """Calibration and correlation on validation: share below each level, crossings, IC, per horizon of which an outcome is known."""
     quantiles_BKQ = predictions.quantiles_BKQ.cpu().double().numpy()
     y_BK = samples.y_BK.cpu().double().numpy()
     scores = {"crossings": float((np.diff(quantiles_BKQ, axis=-1) <= 0).sum())}
     for k, horizon in enumerate(horizons):
         known = np.isfinite(y_BK[:, k])
+        if not known.any():
+            continue
         below_Q = (y_BK[known, k, None] <= quantiles_BKQ[known, k]).mean(axis=0)
         scores |= {f"below_{level_digits(level)}_h{horizon}": float(below_Q[q]) for q, level in enumerate(levels)}
         scores[f"ic_h{horizon}"] = information_coefficient(quantiles_BKQ[known, k, levels.index(0.5)], y_BK[known, k])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plusultra_core.errors import ConfigError, ContractError
-from plusultra_core.models.forecaster import build_forecaster
+from plusultra_core.models.forecaster import InputShape, build_forecaster
 from plusultra_core.training.supervised import (
     Predictions,
     Samples,
@@ -61,6 +61,25 @@ def test_training_starts_from_the_quantiles_and_shares_of_its_train_span(planted
         assert np.allclose(share[k], np.bincount(train.direction_BK[:, k], minlength=3) / len(y), atol=0.02)
 
 
+def test_the_climate_of_more_samples_than_torch_sorts_is_known(training_config) -> None:
+    num, levels = (1 << 24) + 1, training_config.model.quantile_levels
+    place = torch.zeros(num, dtype=torch.int8)
+    train = Samples(place, place, torch.linspace(-1, 1, num)[:, None], place[:, None], place)
+    model = build_forecaster(training_config.linear, InputShape(num_features=1, lookback=1, num_states=(), num_horizons=1), 0).eval()
+    start_at_climate(model, train, levels, 6.0)
+    with torch.no_grad():
+        found = model.quantile_head(torch.zeros(1, model.width))[0, 0].numpy()
+    assert found == pytest.approx(2.0 * np.array(levels) - 1.0, abs=1e-4)
+
+
+def test_temperatures_are_tried_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = torch.Tensor.log_softmax
+    monkeypatch.setattr(torch.Tensor, "log_softmax", lambda x, dim: (sizes.append(x.numel()), whole(x, dim))[1])
+    fit_temperature(torch.randn(500, 2, 3), torch.randint(0, 3, (500, 2)))
+    assert max(sizes) == 500 * 3
+
+
 def test_temperature_finds_the_factor_by_which_scores_are_too_sure() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(20_000, 2, 3, generator=generator)
@@ -87,6 +106,15 @@ def test_diagnostics_count_coverage_and_crossings() -> None:
     assert scores["ic_h5"] == 0
     quantiles[:7, 0, 0] = 1.0
     assert diagnose(Predictions(quantiles, torch.zeros(50_000, 1, 3)), samples, levels, (5,))["crossings"] == 7
+
+
+def test_a_horizon_of_which_validation_knows_nothing_has_no_diagnostics() -> None:
+    quantiles = torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(0)).sort(dim=-1).values
+    y = torch.stack((torch.linspace(-1, 1, 50), torch.full((50,), float("nan"))), dim=1)
+    nothing = torch.zeros(50)
+    scores = diagnose(Predictions(quantiles, quantiles), Samples(nothing, nothing, y, nothing, nothing), (0.1, 0.5, 0.9), (1, 21))
+    assert "ic_h1" in scores and not [name for name in scores if name.endswith("_h21")]
+    assert all(np.isfinite(value) for value in scores.values())
 
 
 def test_information_coefficient_is_the_correlation() -> None:
