@@ -68,8 +68,8 @@ class MaskedReconstruction:
     def validate(self, model: nn.Module) -> Row:
         """Loss on fixed masks, and the share of the loss of predicting zero that is explained. Not held out: it is the corpus."""
         generator = torch.Generator().manual_seed(self._seed)
-        every = max(1, self.num_samples // SCORE_BATCH)
-        index_B = torch.arange(0, self.num_samples, every, device=self._n.device)[:SCORE_BATCH]
+        num = min(self.num_samples, SCORE_BATCH)
+        index_B = torch.arange(num, device=self._n.device) * self.num_samples // num  # evenly over all assets
         loss, baseline = self._error(model, index_B, generator)
         return {"loss": float(loss), "explained": 1 - float(loss) / max(float(baseline), 1e-12)}
 

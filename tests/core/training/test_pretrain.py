@@ -54,6 +54,20 @@ def test_the_loss_counts_hidden_bars_only(planted, training_config) -> None:
     assert loss.item() == 0
 
 
+@pytest.mark.parametrize("num", [20, 4_095, 5_000])
+def test_the_score_is_of_windows_of_the_whole_corpus(planted, training_config, num: int) -> None:
+    """Windows stand asset by asset: the first of them are of the first assets."""
+    _, _, inputs, _ = _objective(planted, training_config)
+    t = torch.arange(num) % 40 + 20
+    objective = MaskedReconstruction(inputs, torch.arange(num) * 4 // num, t, training_config.pretrain, 0)
+    seen = []
+    objective._error = lambda model, index_B, generator: (seen.append(index_B), (torch.ones(()), torch.ones(())))[1]
+    objective.validate(lambda *batch: batch[0])
+    assert len(seen[0]) == min(num, 2_048)
+    share = torch.bincount(seen[0] * 4 // num) / len(seen[0])
+    assert torch.allclose(share, torch.full((4,), 0.25), atol=0.01)
+
+
 def test_pretraining_learns_something_of_smooth_features(planted, training_config, run) -> None:
     fit = dataclasses.replace(training_config.pretrain.fit, max_epochs=12, learning_rate=5e-3)
     cfg = dataclasses.replace(training_config, pretrain=dataclasses.replace(training_config.pretrain, fit=fit))
