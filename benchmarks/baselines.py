@@ -1,11 +1,11 @@
 """Every strategy over the last walk-forward folds of the real dumps, policies trained with several seeds: the table in docs/baselines.md.
 
-    PLUSULTRA_HOME=DIR python benchmarks/baselines.py [--seeds 5] [--folds 2] [--first 2] [--processes 2] [--write] [CLASS|SNAPSHOT ...]
+    PLUSULTRA_HOME=DIR python benchmarks/baselines.py [--seeds 5] [--folds 2] [--first 2] [--write] [CLASS|SNAPSHOT ...]
 
 It starts from a home in which `plusultra run DUMP --asset-class CLASS --profile base` has finished for the partitions that are
 named (all that have forecasts unless some are). For each of the last folds it cuts windows and forecasts behind the test span of that
-fold, trains a policy for each seed in a child process on what lies before that span, and runs every strategy over the span by the
-same job `trace` that the graph runs. What is done already is not done again: an equal job has an equal key. Results are kept beside
+fold, trains the policies of all seeds by one job on what lies before that span, and runs every strategy over the span by the same
+job `trace` that the graph runs. What is done already is not done again: an equal job has an equal key. Results are kept beside
 the runs, in `data/baselines` of the home; `--write` makes the page from all that are there.
 """
 
@@ -15,8 +15,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,9 @@ import polars as pl
 from plusultra_core import artifacts, config
 from plusultra_core.evaluation.backtests import COSTS, WALK_FORWARD, net_pnl, opening_equity
 from plusultra_core.evaluation.scorecard import EvaluationConfig
-from plusultra_core.inference.trace import InferenceConfig
+from plusultra_core.evaluation.seeds.runs import POLICY, read_seed_runs
+from plusultra_core.inference.strategies import random_like, run_strategy
+from plusultra_core.inference.trace import InferenceConfig, open_stage, rules_of
 from plusultra_core.job import Job, write_job
 from plusultra_core.market import MarketConfig
 from plusultra_core.rl.jobs import TEACHER
@@ -39,7 +39,6 @@ from plusultra_dagster.places import CONFIGS, Places, places, profile
 from plusultra_dagster.provenance import code_version
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEDED = ("random", "policy")
 FIRST_FOLD = 2
 """The policy of a fold trains between the first test span and its own: below fold 2 that is a single span. `--first` says otherwise."""
 
@@ -130,23 +129,50 @@ def child(station: str, task: str, sections: dict[str, Any], given: dict[str, ar
     return artifacts.open_artifact(store / key)
 
 
-def one_run(base: dict[str, Any], given: dict[str, artifacts.Artifact], store: Path, seed: int) -> tuple[dict[str, Any], Path]:
-    """Train the policy of a seed and run every strategy over the last test span of the windows; metrics of the policy, the trace."""
+def one_fold(base: dict[str, Any], given: dict[str, artifacts.Artifact], store: Path, seeds: int) -> dict[str, Any]:
+    """Train the policy with every seed and run every strategy over the last test span of the windows: by seed, metrics and series.
+
+    One job trains and one traces: a seed is to the bit what it is alone. `random` is drawn anew for each seed beside that trace.
+    """
     shared = {name: base[name] for name in ("simulation", "guardrails", "market")}
-    rl = {"rl": {**base["rl"], "seed": seed, "num_seeds": 1}, **shared}
-    policy = child("rl", "policy", rl, {name: given[name] for name in ("windows", "supervised")}, store)
-    inference = {"inference": {**base["inference"], "seed": seed}, **shared}
-    trace = child("inference", "trace", inference, {**{name: given[name] for name in ("windows", "forecasts")}, "policy": policy}, store)
+    sections = {"rl": {**base["rl"], "seed": 0, "num_seeds": seeds}, **shared}
+    policy = child("rl", "policy", sections, {name: given[name] for name in ("windows", "supervised")}, store)
+    parts = {**{name: given[name] for name in ("windows", "forecasts")}, "policy": policy}
+    sections = {"inference": {**base["inference"], "seed": 0}, **shared}
+    trace = child("inference", "trace", sections, parts, store)
     cpu_s = sum(float(spent(store, artifact.path.name).read_text()) for artifact in (policy, trace))
-    return {**json.loads((policy.path / "metrics.json").read_text()), "cpu_s": cpu_s}, trace.path
+    found = series(trace.path)
+    names = {run.seed: run.strategy for run in read_seed_runs(trace.path, found)}
+    others = {name: one for name, one in found.items() if not name.startswith(POLICY)}
+    draws = random_draws(Job("trace", "draws", sections, {name: part.path for name, part in parts.items()}, store, store, {}), seeds)
+    told = json.loads((policy.path / "metrics.json").read_text())
+    return {
+        "policies": [{**one, "cpu_s": cpu_s / seeds} for one in told["seeds"]],
+        "series": [{**others, POLICY: found[names[seed]], "random": draws[seed]} for seed in range(seeds)],
+    }
+
+
+def random_draws(job: Job, seeds: int) -> list[dict[str, Any]]:
+    """What the strategy `random` earns over the locked window with each seed."""
+    stage = open_stage(job)
+    setting, span = stage.setting, stage.locked
+    own, decide = rules_of(stage, span)["sized_hybrid"]
+    model = run_strategy(own, span, decide)
+    present_TA = np.isfinite(stage.quantiles["hybrid"][span[0] - stage.first :, :, 0])
+    shorts = setting.costs.margin.shorts
+    runs = [run_strategy(setting, span, random_like(model, present_TA, span[0], seed, shorts)) for seed in range(seeds)]
+    return [columns_of(pl.DataFrame(run.account())) for run in runs]
 
 
 def series(trace: Path) -> dict[str, dict[str, Any]]:
-    """Returns per bar after and before costs, turnover one way and costs, of every strategy on the last span of a trace."""
-    account = (
-        pl.read_parquet(trace / "account.parquet").filter(~pl.col("strategy").str.ends_with(f"_{WALK_FORWARD}")).sort("strategy", "ts_ns")
-    )
-    moved = account.filter(pl.col("ts_ns") > pl.col("ts_ns").min().over("strategy"))  # the first row states the capital
+    """`columns_of` every strategy on the last span of a trace."""
+    account = pl.read_parquet(trace / "account.parquet").filter(~pl.col("strategy").str.ends_with(f"_{WALK_FORWARD}"))
+    return {str(name): columns_of(rows) for (name,), rows in account.group_by("strategy")}
+
+
+def columns_of(account: pl.DataFrame) -> dict[str, Any]:
+    """Returns per bar after and before costs, turnover one way and costs of the account of one strategy."""
+    moved = account.sort("ts_ns").slice(1)  # the first row states the capital
     opening, paid = opening_equity(), pl.sum_horizontal(COSTS)
     columns = {
         "ret": net_pnl() / opening,
@@ -154,11 +180,11 @@ def series(trace: Path) -> dict[str, dict[str, Any]]:
         "paid": paid / opening,
         "turnover": pl.col("turnover") / 2,
     }
-    rows = moved.select("strategy", "ts_ns", **columns)
-    return {str(name): {column: part[column].to_list() for column in ("ts_ns", *columns)} for (name,), part in rows.group_by("strategy")}
+    rows = moved.select("ts_ns", **columns)
+    return {column: rows[column].to_list() for column in ("ts_ns", *columns)}
 
 
-def measure(at: Places, cell: Partition, seeds: int, folds: int, first: int, processes: int) -> dict[str, Any]:
+def measure(at: Places, cell: Partition, seeds: int, folds: int, first: int) -> dict[str, Any]:
     """All runs of a partition: by fold and seed what each strategy earned, and what became of each policy."""
     store, base = at.data / "baselines" / str(cell.asset_class), settings(cell)
     config.parse(RLConfig, base["rl"], "rl"), config.parse(InferenceConfig, base["inference"], "inference")
@@ -174,13 +200,12 @@ def measure(at: Places, cell: Partition, seeds: int, folds: int, first: int, pro
     result |= {"bar": market.bar, "periods_per_year": market.periods_per_year, "profile": profile(), "seeds": seeds}
     for fold in chosen:
         given = inputs(at, cell, fold, store)
-        with ThreadPoolExecutor(processes) as pool:
-            runs = list(pool.map(partial(one_run, base, given, store), range(seeds)))
+        runs = one_fold(base, given, store, seeds)
         span = panel.folds[fold].test
         times = [int(panel.ts_ns_T[span[0]]), int(panel.ts_ns_T[span[1] - 1])]
-        entry = {"fold": fold, "span": times, "policies": [one for one, _ in runs], "series": [series(trace) for _, trace in runs]}
-        result["folds"].append(entry)
-        print(f"{cell.key} fold {fold}: {seeds} policies and traces, {sum(one['cpu_s'] for one, _ in runs):.0f} CPU-s", flush=True)
+        result["folds"].append({"fold": fold, "span": times, **runs})
+        cpu_s = sum(one["cpu_s"] for one in runs["policies"])
+        print(f"{cell.key} fold {fold}: {seeds} policies and their trace, {cpu_s:.0f} CPU-s", flush=True)
     return result
 
 
@@ -191,11 +216,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--first", type=int, default=FIRST_FOLD)
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     asked, at = parser.parse_args(), places()
     for cell in cells(at, asked.partitions):
-        found = measure(at, cell, asked.seeds, asked.folds, asked.first, asked.processes)
+        found = measure(at, cell, asked.seeds, asked.folds, asked.first)
         artifacts.write_atomic(at.data / "baselines" / f"{cell.asset_class}@{cell.snapshot}.json", artifacts.canonical_json(found))
     if asked.write:
         from baselines_page import write_page
