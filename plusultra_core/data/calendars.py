@@ -241,7 +241,7 @@ def _placed(bars: pl.DataFrame, market: MarketConfig, known: pl.DataFrame) -> tu
     return placed.with_columns(skipped=skipped), required
 
 
-def _windows_of(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+def recorded(bars: pl.DataFrame, market: MarketConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Bars at times that the calendar reaches (beyond, nobody knows what is missing), and its windows from the first to the last."""
     known = windows(market, *_span(bars))
     ends_ns = [0, 0] if known.is_empty() else known["end_ns"][[0, -1]].to_list()
@@ -303,7 +303,7 @@ def audit_gaps(bars: pl.DataFrame, market: MarketConfig, max_days: int) -> pl.Da
             extra_days, early_closes (sessions that closed early and have their bar).
     Looks   at times alone; bars at times that the calendar is not recorded for are left out.
     """
-    bars, known = _windows_of(bars, market) if bars.height else (bars, bars)
+    bars, known = recorded(bars, market) if bars.height else (bars, bars)
     if bars.is_empty():
         return pl.DataFrame(schema=_AUDIT)
     placed, required = _placed(bars, market, known)

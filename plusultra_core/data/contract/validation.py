@@ -5,7 +5,7 @@ who only loads definitions.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,14 +30,9 @@ def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None,
     if isinstance(frame, pl.LazyFrame):
         raise ContractError(f"{name}: expected a collected frame, found a lazy one, of which only the schema would be checked; collect it")
     _check_columns(name, spec, frame)
-    if odd := [part for part in frame.iter_slices(_SLICE_ROWS) if not _holds(spec, part)]:
-        _check_values(name, odd)
-    _check_order(name, spec, frame)
-    if spec.known_after_ts:
-        early = pl.col("known_ns") < pl.col("ts_ns")
-        _refuse(name, "known_ns", frame, early, "known_ns >= ts_ns: nothing is known before it happened")
-    if name == "bars":
-        _check_bars(frame)
+    broken = list(_breaks(spec, frame))
+    if frame.height > _SLICE_ROWS or _dtypes_off(spec, frame) or _any(frame, [*broken, *_out_of_place(name, spec, frame)]):
+        _refuse_what_is_wrong(name, spec, frame)
     if assets is not None:
         orphan = pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list())
         _refuse(name, "symbol", frame, orphan, "a symbol of assets")
@@ -46,6 +41,18 @@ def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None,
             f"{name}: expected the {bars.height} rows (symbol, ts_ns) of bars, found {frame.height} others; build it from these bars"
         )
     return frame
+
+
+def _refuse_what_is_wrong(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
+    """Raise what is wrong with the rows of a frame, if anything: rule by rule, and slice by slice where it is long."""
+    if odd := [part for part in frame.iter_slices(_SLICE_ROWS) if _dtypes_off(spec, part) or _any(part, list(_breaks(spec, part)))]:
+        _check_values(name, odd)
+    _refuse(name, spec.order[0], frame, _unordered(spec, frame), f"rows sorted by {', '.join(spec.order)}, each key once")
+    if spec.known_after_ts:
+        _refuse(name, "known_ns", frame, _EARLY, "known_ns >= ts_ns: nothing is known before it happened")
+    if name == "bars":
+        for column, wrong, expected in _WRONG_BARS:
+            _refuse("bars", column, frame, wrong, expected)
 
 
 def _check_columns(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
@@ -90,19 +97,40 @@ def _is_finite(data: Any) -> pl.LazyFrame:
     return checked
 
 
-def _holds(spec: FrameSpec, frame: pl.DataFrame) -> bool:
-    """Whether all values are what their columns say, in one look; pandera, which takes a look a column and rule, tells what is not."""
-    broken = [pl.lit(False)]
-    for column, dtype in frame.schema.items():
+def _dtypes_off(spec: FrameSpec, frame: pl.DataFrame) -> bool:
+    """Whether a column is of another type than it should be, or has nulls where it may not."""
+    return any(
+        dtype != col.dtype or (not col.nullable and frame[column].null_count() > 0)
+        for column, dtype in frame.schema.items()
+        for col in (_column_spec(spec, column),)
+    )
+
+
+def _breaks(spec: FrameSpec, frame: pl.DataFrame) -> Iterator[pl.Expr]:
+    """When a value is not what its column says; pandera, which takes a look a column and rule, tells what is not."""
+    for column in frame.columns:
         col, value = _column_spec(spec, column), pl.col(column)
-        if dtype != col.dtype or (frame[column].null_count() and not col.nullable):
-            return False
-        broken += [value <= col.above] if col.above is not None else []
-        broken += [value < col.least] if col.least is not None else []
-        broken += [value > col.most] if col.most is not None else []
-        broken += [~value.is_in(list(col.options))] if col.options else []
-        broken += [~value.is_finite()] if dtype == pl.Float64 and not col.nan_allowed else []
-    return not any(frame.select(rule.any().alias(str(number)) for number, rule in enumerate(broken)).row(0))
+        if col.above is not None:
+            yield value <= col.above
+        if col.least is not None:
+            yield value < col.least
+        if col.most is not None:
+            yield value > col.most
+        if col.options:
+            yield ~value.is_in(list(col.options))
+        if col.dtype == pl.Float64 and not col.nan_allowed:
+            yield ~value.is_finite()
+
+
+def _out_of_place(name: str, spec: FrameSpec, frame: pl.DataFrame) -> list[pl.Expr]:
+    """When a row as a whole is wrong: out of order, known before its time, a bar that says of itself what is not so."""
+    early = [_EARLY] if spec.known_after_ts else []
+    return [_unordered(spec, frame), *early, *(wrong for _, wrong, _ in _WRONG_BARS if name == "bars")]
+
+
+def _any(frame: pl.DataFrame, rules: Sequence[pl.Expr]) -> bool:
+    """Whether some rule is broken by some row, in one look."""
+    return bool(rules) and frame.height > 0 and any(frame.select(rule.any().alias(str(number)) for number, rule in enumerate(rules)).row(0))
 
 
 def _check_values(name: str, parts: Sequence[pl.DataFrame]) -> None:
@@ -126,8 +154,8 @@ def _check_values(name: str, parts: Sequence[pl.DataFrame]) -> None:
     raise ContractError(f"{name}.{column}: {more} failures, first ({_show(row)}); expected {first['check']}; fix what built it")
 
 
-def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
-    """Rows sorted by the keys, nulls first, no key twice."""
+def _unordered(spec: FrameSpec, frame: pl.DataFrame) -> pl.Expr:
+    """Rows that do not come after the one before by the keys, nulls first, no key twice."""
     rises = pl.lit(False)
     ties = pl.lit(True)
     for key in spec.order:
@@ -140,22 +168,18 @@ def _check_order(name: str, spec: FrameSpec, frame: pl.DataFrame) -> None:
             equal = now == before
             rises |= ties & (now > before)
         ties &= equal
-    wrong = ~rises.fill_null(False) & (pl.int_range(pl.len()) > 0)
-    _refuse(name, spec.order[0], frame, wrong, f"rows sorted by {', '.join(spec.order)}, each key once")
+    return ~rises.fill_null(False) & (pl.int_range(pl.len()) > 0)
 
 
-def _check_bars(frame: pl.DataFrame) -> None:
-    all_there = pl.all_horizontal(pl.col("open", "high", "low").is_not_null())
-    none_there = pl.all_horizontal(pl.col("open", "high", "low", "open_adj", "high_adj", "low_adj").is_null())
-    _refuse(
-        "bars",
-        "has_ohl",
-        frame,
-        ~pl.when("has_ohl").then(all_there).otherwise(none_there),
-        "open, high and low where has_ohl says so",
-    )
-    _refuse("bars", "has_volume", frame, pl.col("has_volume") != pl.col("volume").is_not_null(), "volume where has_volume says so")
-    _refuse("bars", "high", frame, pl.col("high") < pl.col("low"), "high >= low")
+_EARLY = pl.col("known_ns") < pl.col("ts_ns")
+_ALL_THERE = pl.all_horizontal(pl.col("open", "high", "low").is_not_null())
+_NONE_THERE = pl.all_horizontal(pl.col("open", "high", "low", "open_adj", "high_adj", "low_adj").is_null())
+_WRONG_BARS = (
+    ("has_ohl", ~pl.when("has_ohl").then(_ALL_THERE).otherwise(_NONE_THERE), "open, high and low where has_ohl says so"),
+    ("has_volume", pl.col("has_volume") != pl.col("volume").is_not_null(), "volume where has_volume says so"),
+    ("high", pl.col("high") < pl.col("low"), "high >= low"),
+)
+"""Of bars: the column, when a row is wrong, what is expected."""
 
 
 def _refuse(name: str, column: str, frame: pl.DataFrame, wrong: pl.Expr, expected: str) -> None:

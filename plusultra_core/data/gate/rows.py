@@ -141,8 +141,9 @@ class Reader:
             while self.num_rows < start + BLOCK_ROWS and size < BLOCK_BYTES and (rows := cursor.fetchmany(_FETCH_ROWS)):
                 cells = dict(zip(self.columns, zip(*rows, strict=True), strict=True))
                 for name in self.columns:
-                    parts[name].append(self._typed(name, cells))
-                    size += int(parts[name][-1].estimated_size())
+                    typed = self._typed(name, cells)
+                    parts[name].append(typed)
+                    size += 8 * len(typed) if name in self.numbers else int(typed.estimated_size())
                 self.num_rows += len(rows)
             if self.num_rows == start:
                 return

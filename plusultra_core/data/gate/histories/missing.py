@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from plusultra_core.clock import bar_ns
-from plusultra_core.data.calendars import audit_gaps, gap_bars
+from plusultra_core.clock import bar_ns, iso
+from plusultra_core.data.calendars import gap_bars, recorded, window_keys
+from plusultra_core.data.contract.runs import Runs
 from plusultra_core.errors import ConfigError
 from plusultra_core.market import MarketConfig
 
@@ -35,10 +36,9 @@ def missing_bars(
         is_mine = (pl.col("asset_class") == asset_class) & (pl.col("bar").fill_null(market.bar) == market.bar) & is_near
         mine = stepped.filter(is_mine).unique("symbol", maintain_order=True)
         try:
-            audit = audit_gaps(_holed(rows, mine, market), market, _DAYS).filter(pl.col("missing") > 0)
+            found.append(_lacking(_holed(rows, mine, market), market))
         except ConfigError:  # a calendar does not reach to where a dump may: then nobody knows what is missing
             continue
-        found.append(audit.select("symbol", "missing", of="expected", first=pl.col("missing_days").list.join(" ")))
     return pl.concat(found).sort("symbol")
 
 
@@ -50,3 +50,26 @@ def _holed(bars: pl.DataFrame, members: pl.DataFrame, market: MarketConfig) -> p
     lengths = members["num_bars"].to_numpy()
     skips = np.add.reduceat(gap_bars(pl.concat(own), market).to_numpy() > 0, np.cumsum(lengths) - lengths)
     return pl.concat([bars.clear(), *(rows for rows, skipped in zip(own, skips.tolist(), strict=True) if skipped)])
+
+
+def _lacking(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:
+    """What `audit_gaps` says of windows that symbols skip: how many, of how many, and the first of them."""
+    bars, known = recorded(bars, market) if bars.height else (bars, bars)
+    if bars.is_empty():
+        return pl.DataFrame(schema=_TOLD)
+    required = known.filter("required")
+    keys, runs = window_keys(bars["ts_ns"], market).to_numpy(), Runs.of(bars)
+    reached, through = (np.searchsorted(required["key"].to_numpy(), keys, side=side) for side in ("left", "right"))
+    skipped = np.append(0, through[:-1])
+    skipped[runs.starts] = reached[runs.starts]
+    lost = np.cumsum(np.maximum(reached - skipped, 0))
+    before = np.append(0, lost)[runs.starts]
+    missing = lost[runs.ends - 1] - before
+    ends_ns, first = required["end_ns"].to_list(), []
+    for symbol in np.flatnonzero(missing):
+        numbers = before[symbol] + np.arange(min(_DAYS, missing[symbol]))
+        row = np.searchsorted(lost, numbers, side="right")
+        first.append(" ".join(iso(ends_ns[place]) for place in reached[row] - (lost[row] - numbers)))
+    told = {"symbol": runs.symbols, "missing": missing, "of": through[runs.ends - 1] - reached[runs.starts]}
+    lacking = pl.DataFrame(told, schema_overrides={"symbol": pl.String}).filter(pl.Series(missing > 0))
+    return lacking.with_columns(pl.Series("first", first, dtype=pl.String))
