@@ -22,7 +22,8 @@ from plusultra_dagster.resources.registry import Registry
 from plusultra_dagster.resources.tables import ParquetIO
 from plusultra_dagster.resources.tracking import MlflowTracking
 from plusultra_dagster.sensors.arrivals import landed_dumps, new_snapshots
-from plusultra_dagster.sensors.upkeep import dead_runs, tables_automation, training_automation, weekly_retraining
+from plusultra_dagster.sensors.retraining import retraining
+from plusultra_dagster.sensors.upkeep import dead_runs, hourly_watch, tables_automation, training_automation, weekly_retraining
 
 
 def resources(at: Places) -> dict[str, object]:
@@ -82,8 +83,8 @@ def build_defs(at: Places | None = None, loggers: Mapping[str, dg.LoggerDefiniti
         assets=assets(),  # type: ignore[arg-type]
         asset_checks=[*contracts, *leaks, *gate_checks, *seed_checks],
         jobs=all_jobs,
-        schedules=[weekly_retraining],
-        sensors=[landed_dumps, new_snapshots, dead_runs, tables_automation, training_automation],
+        schedules=[weekly_retraining, hourly_watch],
+        sensors=[landed_dumps, new_snapshots, dead_runs, tables_automation, training_automation, retraining],
         resources=resources(at or places()),
         loggers=loggers,
         executor=dg.in_process_executor,

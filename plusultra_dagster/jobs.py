@@ -48,4 +48,9 @@ full_graph = dg.define_asset_job(
     tags={"plusultra/tier": "gpu"},
     description="Everything of one class of one snapshot.",
 )
-all_jobs = [take_snapshot, refresh_tables, train, full_graph]
+watch = dg.define_asset_job(
+    "watch",
+    selection=dg.AssetSelection.assets("drift", "operations_summary", "annotations"),
+    description="Drift, alarms, the journal and what analysts said, of one class of one snapshot: seconds.",
+)
+all_jobs = [take_snapshot, refresh_tables, train, full_graph, watch]

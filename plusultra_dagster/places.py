@@ -85,6 +85,14 @@ class Places:
         """What the service wrote: requests and predictions."""
         return self.data / "service" / "journal.sqlite"
 
+    def alarms(self, asset_class: str) -> Path:
+        """The alarms of a class, between comparisons."""
+        return self.data / "monitoring" / f"{asset_class}.json"
+
+    def exposition(self, asset_class: str) -> Path:
+        """Verdicts, alarms and scores of a class as Prometheus text; the service adds it to its own."""
+        return self.data / "monitoring" / f"{asset_class}.prom"
+
     @property
     def feedback(self) -> Path:
         """The analysts' store."""

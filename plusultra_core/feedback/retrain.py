@@ -10,6 +10,7 @@ from plusultra_core.artifacts import Artifact, publish
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.feedback.outcomes import Trace
+from plusultra_core.market import ASSET_CLASSES
 
 DATASET = "transitions.parquet"
 
@@ -28,8 +29,12 @@ class RetrainConfig:
     """Least time between two attempts, whatever asks for one."""
     max_failures: int
     """After so many failures in a row a person must look."""
+    asset_classes: tuple[str, ...]
+    """Classes that train by themselves; of others nobody asks."""
 
     def __post_init__(self) -> None:
+        if strange := sorted(set(self.asset_classes) - set(ASSET_CLASSES)):
+            raise ConfigError(f"retrain.asset_classes: expected of {', '.join(ASSET_CLASSES)}, found {strange[0]!r}")
         for name in ("min_new_bars", "min_new_vetoes", "max_failures"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected >= 1, found {getattr(self, name)}")

@@ -66,6 +66,17 @@ def read_journal(path: Path, now_ns: int, cfg: HealthConfig) -> tuple[pl.DataFra
     )
 
 
+def summarise(journal: Path, now_ns: int, bar_ns: int, cfg: HealthConfig) -> dict[str, object]:
+    """The summary of a journal's last window; no request and no breach where the service never served.
+
+    Raises  ArtifactError when the file is no journal.
+    """
+    if not journal.exists():
+        return {"num_requests": 0, "num_predictions": 0, "breaches": []}
+    requests, predictions = read_journal(journal, now_ns, cfg)
+    return build_summary(requests, predictions, now_ns, bar_ns, cfg)
+
+
 def build_summary(requests: pl.DataFrame, predictions: pl.DataFrame, now_ns: int, bar_ns: int, cfg: HealthConfig) -> dict[str, object]:
     """Numbers of the window and the names of those out of bounds; the same rows and clock give the same summary.
 

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for parser_of in (serve, publish):
         parser_of.add_argument("--artifacts", type=Path, help="folder of what the decisions name: data/artifacts")
     serve.add_argument("--store", type=Path, help="folder of served directories")
+    serve.add_argument("--verdicts", type=Path, help="Prometheus text of monitoring, added to /metrics: data/monitoring/<asset class>.prom")
     key = commands.add_parser("key", help="make an API key; its text is printed once and kept nowhere")
     key.add_argument("name")
     key.add_argument("--scope", choices=("predict", "metrics"), default="predict")
@@ -136,7 +137,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     keys = config.load(KeysConfig, arguments.keys)
     state = ServiceState(open_desk)
     with closing(open_journal(arguments.journal)) as journal:
-        app = create_app(state, cfg, keys, journal)
+        app = create_app(state, cfg, keys, journal, verdicts=arguments.verdicts)
         _look(state, source, app)
         stop = threading.Event()
         watcher = threading.Thread(target=_watch, args=(state, source, app, cfg.refresh_s, stop), daemon=True)

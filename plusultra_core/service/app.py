@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,11 +21,12 @@ from plusultra_core.service.auth import KeysConfig, find_key
 from plusultra_core.service.gauges import ServiceGauges
 from plusultra_core.service.journal import RequestRow, write_predictions, write_request
 from plusultra_core.service.schemas import Account, AccountSlot, ForecastAnswer, ForecastRequest, Refusal
-from plusultra_core.service.state import ServiceState
+from plusultra_core.service.state import Served, ServiceState
 
 _OPEN = ("/v1/health", "/v1/ready")
 _SCOPES = {"/v1/forecast": "predict", "/metrics": "metrics"}
 _FIELDS = {"body", *ForecastRequest.model_fields, *Account.model_fields, *AccountSlot.model_fields}
+_MAX_VERDICTS_BYTES = 4 << 20
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -54,9 +56,16 @@ class ServiceConfig:
 
 
 def create_app(
-    state: ServiceState, cfg: ServiceConfig, keys: KeysConfig, journal: sqlite3.Connection, clock: Callable[[], int] = now_ns
+    state: ServiceState,
+    cfg: ServiceConfig,
+    keys: KeysConfig,
+    journal: sqlite3.Connection,
+    clock: Callable[[], int] = now_ns,
+    verdicts: Path | None = None,
 ) -> FastAPI:
-    """The app. Nothing is fetched, documented or traced by it; it answers from `state` and writes to `journal`."""
+    """The app. Nothing is fetched, documented or traced by it; it answers from `state`, writes to `journal`, and adds to its metrics
+    what monitoring has written into `verdicts`.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
     gauges = ServiceGauges()
     app.state.gauges = gauges
@@ -68,12 +77,8 @@ def create_app(
         if served is None:
             return _refuse(503, "not_ready")
         request.state.num_symbols = len(body.symbols)
-        if len(body.symbols) > cfg.max_symbols or len(set(body.symbols)) != len(body.symbols):
-            return _refuse(422, "too_many_or_repeated", ["symbols"])
-        if unknown := unknown_symbols(body, served):
-            return _refuse(404, "unknown_symbol", unknown)
-        if missing := missing_of_account(body, served):
-            return _refuse(422, "account_incomplete", missing)
+        if (refusal := _refuse_unanswerable(body, served, cfg.max_symbols)) is not None:
+            return refusal
         question = Question(request.state.request_id, clock(), body)
         answer = build_answer(question, served, cfg.max_staleness_bars)
         try:
@@ -95,11 +100,8 @@ def create_app(
 
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
-        served = state.served
-        gauges.ready.set(served is not None)
-        newest_ns = max((outlook.ts_ns for outlook in served.outlooks.values()), default=None) if served else None
-        gauges.staleness.set(float("nan") if served is None or newest_ns is None else (clock() - newest_ns) / served.bar_ns)
-        return Response(gauges.render(), media_type=CONTENT_TYPE_LATEST)
+        _measure(gauges, state.served, clock())
+        return Response(gauges.render() + _verdicts(verdicts), media_type=CONTENT_TYPE_LATEST)
 
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=cfg.max_body_bytes)
     app.add_middleware(_Doorkeeper, keys=keys)
@@ -166,6 +168,31 @@ class _Recorder:
             write_request(self._journal, row)
         except sqlite3.Error:
             self._gauges.count_unwritten()
+
+
+def _refuse_unanswerable(body: ForecastRequest, served: Served, max_symbols: int) -> JSONResponse | None:
+    """What is served cannot answer: other symbols, too many, or an account that a policy is not told."""
+    if len(body.symbols) > max_symbols or len(set(body.symbols)) != len(body.symbols):
+        return _refuse(422, "too_many_or_repeated", ["symbols"])
+    if unknown := unknown_symbols(body, served):
+        return _refuse(404, "unknown_symbol", unknown)
+    missing = missing_of_account(body, served)
+    return _refuse(422, "account_incomplete", missing) if missing else None
+
+
+def _measure(gauges: ServiceGauges, served: Served | None, now: int) -> None:
+    gauges.ready.set(served is not None)
+    newest_ns = max((outlook.ts_ns for outlook in served.outlooks.values()), default=None) if served else None
+    gauges.staleness.set(float("nan") if served is None or newest_ns is None else (now - newest_ns) / served.bar_ns)
+
+
+def _verdicts(path: Path | None) -> bytes:
+    """Drift, alarms and scores of the class served, as `render_metrics` wrote them; nothing before its first run."""
+    try:
+        content = path.read_bytes() if path is not None and path.stat().st_size <= _MAX_VERDICTS_BYTES else b""
+    except OSError:
+        return b""  # monitoring has not written yet: the alert on an absent series speaks
+    return content if content.startswith(b"# HELP plusultra_") and content.endswith(b"\n") else b""
 
 
 def _readiness(state: ServiceState) -> JSONResponse:

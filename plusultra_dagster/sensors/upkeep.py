@@ -5,6 +5,7 @@ import dagster as dg
 from plusultra_dagster import jobs
 from plusultra_dagster.partitions import multi_key, partition_of
 from plusultra_dagster.repair import end_dead_runs
+from plusultra_dagster.sensors.retraining import classes_with_tables
 
 tables_automation = dg.AutomationConditionSensorDefinition(
     "tables_automation",
@@ -43,12 +44,24 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 )
 def weekly_retraining(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Run requests for the snapshot materialised last."""
-    newest = context.instance.fetch_materializations(dg.AssetKey("snapshot"), limit=1).records
-    if not newest:
-        return dg.SkipReason("no snapshot yet")
-    key = str(newest[0].partition_key)
-    done = context.instance.get_materialized_partitions(dg.AssetKey("targets"))
-    classes = sorted(str(cell.asset_class) for cell in map(partition_of, done) if cell.snapshot == key)
+    key, classes = classes_with_tables(context.instance)
     if not classes:
-        return dg.SkipReason(f"{key} has no tables yet")
+        return dg.SkipReason(f"{key} has no tables yet" if key else "no snapshot yet")
+    return [dg.RunRequest(partition_key=multi_key(key, name)) for name in classes]
+
+
+@dg.schedule(
+    job=jobs.watch,
+    cron_schedule="0 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Hourly: drift on the newest bars and on what requests were answered on, alarms, journal, metrics; no training.",
+)
+def hourly_watch(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """Run requests for the classes of the newest snapshot that have been decided about."""
+    key, _ = classes_with_tables(context.instance)
+    decided = context.instance.get_materialized_partitions(dg.AssetKey("champion"))
+    classes = sorted(str(cell.asset_class) for cell in map(partition_of, decided) if cell.snapshot == key)
+    if not classes:
+        return dg.SkipReason(f"{key} has no decision to watch over yet" if key else "no snapshot yet")
     return [dg.RunRequest(partition_key=multi_key(key, name)) for name in classes]

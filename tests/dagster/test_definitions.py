@@ -99,8 +99,12 @@ def test_switches_stand_as_they_should() -> None:
         "dead_runs": "RUNNING",
         "tables_automation": "RUNNING",
         "training_automation": "STOPPED",
+        "retraining": "STOPPED",
     }
-    assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {"weekly_retraining": "STOPPED"}
+    assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
+        "weekly_retraining": "STOPPED",
+        "hourly_watch": "STOPPED",
+    }
 
 
 def test_asset_classes_of_the_configs_are_those_of_the_partitions() -> None:

@@ -26,7 +26,7 @@ VETOES = pl.DataFrame(
     schema={"strategy": pl.String, "symbol": pl.String, "decision_ns": pl.Int64, "veto_known_ns": pl.Int64},
     orient="row",
 )
-CFG = RetrainConfig(min_new_bars=20, min_new_vetoes=5, max_age_days=90.0, cooldown_days=5.0, max_failures=3)
+CFG = RetrainConfig(min_new_bars=20, min_new_vetoes=5, max_age_days=90.0, cooldown_days=5.0, max_failures=3, asset_classes=("equity",))
 QUIET = RetrainFacts(
     now_ns=100 * NS_PER_DAY,
     trained_ns=50 * NS_PER_DAY,

@@ -5,13 +5,15 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError
-from plusultra_core.service.app import ServiceConfig
+from plusultra_core.service.app import ServiceConfig, create_app
 
 Door = Any
 ACCOUNT = {"equity_ccy": 1e6, "peak_ccy": 1e6, "state": "active", "weights": {"AAPL": 0.1, "BTC/USDT:USDT": 0.0, "OLD": 0.0}}
@@ -217,3 +219,19 @@ def test_a_broken_journal_connection_does_not_break_health(door: Door) -> None:
 def test_the_door_stands_on_loopback_only(cfg: ServiceConfig) -> None:
     with pytest.raises(ConfigError, match="host: expected one of"):
         replace(cfg, host="0.0.0.0")
+
+
+def test_verdicts_of_monitoring_stand_beside_the_services_own_metrics(door: Any, tmp_path: Path) -> None:
+    path = tmp_path / "equity.prom"
+    door.app = create_app(door.state, door.cfg, door.key_file, door.journal, lambda: door.now_ns[0], path)
+    before = door.ask("GET", "/metrics", "scraper").text
+    path.write_bytes(b"# HELP plusultra_drift_alarms x\n# TYPE plusultra_drift_alarms gauge\nplusultra_drift_alarms 2.0\n")
+    text = door.ask("GET", "/metrics", "scraper").text
+    assert "plusultra_drift_alarms 2.0" in text
+    assert "plusultra_service_ready 1.0" in text
+    names = [family.name for family in text_string_to_metric_families(text)]
+    assert len(names) == len(set(names))
+    for foreign in (b"<html>", b"# HELP plusultra_drift_alarms x\nhalf a li"):
+        path.write_bytes(foreign)
+        assert foreign.decode() not in door.ask("GET", "/metrics", "scraper").text
+    assert "plusultra_drift_alarms" not in before
