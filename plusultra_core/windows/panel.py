@@ -112,7 +112,7 @@ _DTYPES: dict[str, tuple[Any, str]] = {
 
 
 def check_panel(panel: Panel) -> None:
-    """Dtypes, shapes and the order of time.
+    """Dtypes, shapes, states within their vocabulary and the order of time.
 
     Raises  ArtifactError naming the first array that is not as the header says.
     """
@@ -132,6 +132,12 @@ def check_panel(panel: Panel) -> None:
         raise ArtifactError("panel.ts_ns_T: expected strictly increasing times; build it again")
     if len(panel.currencies) != size["N"]:
         raise ArtifactError(f"panel.currencies: expected {size['N']}, one an asset, found {len(panel.currencies)}; build it again")
+    if len(panel.num_states) != size["S"]:
+        raise ArtifactError(f"panel.num_states: expected {size['S']}, one a token, found {len(panel.num_states)}; build it again")
+    for s, (token, most) in enumerate(zip(panel.tokens, panel.num_states, strict=True)):
+        low, high = int(panel.state_NTS[..., s].min(initial=0)), int(panel.state_NTS[..., s].max(initial=0))
+        if low < 0 or high >= most:
+            raise ArtifactError(f"panel.state_NTS: expected {token} in [0, {most}), found {low} to {high}; build it again")
     for name in ("half_spread_bps_NT", "depth_NT", "fx_NT"):
         array = getattr(panel, name)
         if np.any(np.isinf(array) | (array < 0)) or (name == "fx_NT" and np.any(array == 0)):

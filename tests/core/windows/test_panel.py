@@ -67,6 +67,18 @@ def test_arrays_must_fit_the_header(planted) -> None:
         replace(panel, ts_ns_T=panel.ts_ns_T[::-1].copy())
 
 
+@pytest.mark.parametrize("state", [-1, "one too many"])
+def test_a_state_that_its_token_does_not_have_is_refused(planted, state) -> None:
+    """An embedding would read it as a state of another token."""
+    panel = planted().panel
+    states = panel.state_NTS.copy()
+    states[1, 3, 0] = panel.num_states[0] if state == "one too many" else state
+    with pytest.raises(ArtifactError, match=rf"panel.state_NTS: expected {panel.tokens[0]} in \[0, {panel.num_states[0]}\), found"):
+        replace(panel, state_NTS=states)
+    with pytest.raises(ArtifactError, match=r"panel.num_states: expected \d, one a token"):
+        replace(panel, num_states=(*panel.num_states, 4))
+
+
 def test_anchors_lie_inside_the_span(planted) -> None:
     panel = planted().panel
     n, t = anchors_in(panel, (5, 30))
