@@ -97,7 +97,7 @@ def extend(
 
     Shapes  features: the rows of bars, in their order.
     Looks   back only, as build does.
-    Raises  as build does; ContractError when the state is not one of such a build.
+    Raises  as build does; ContractError when state or features are not those of such a build.
     """
     specs = chosen_specs(cfg)
     check(bars, indicators, side_tables, specs, cfg.required_tables, cfg.include, cfg.alternative)
@@ -139,6 +139,7 @@ def _plan(previous: Previous | None, rows: Bars, indicators: pl.DataFrame, side_
     symbols, old_starts = runs(previous.bars.get_column("symbol"))
     old_ts_ns = previous.bars.get_column("ts_ns").to_numpy()
     old_known_ns = previous.features.get_column("known_ns").to_numpy()
+    _check_rows(previous.features, symbols, old_starts, old_ts_ns)
     end_ns, last_ns = (int(times[old_starts[1:] - 1].max()) for times in (old_known_ns, old_ts_ns))  # both rise within a symbol
     if not (same_until(previous.indicators, indicators, end_ns) and same_until(previous.side_tables, side_tables, end_ns)):
         return fresh
@@ -159,6 +160,16 @@ def _plan(previous: Previous | None, rows: Bars, indicators: pl.DataFrame, side_
     gone = np.setdiff1d(np.arange(old_starts.size - 1), old_place[taken > 0]).size > 0
     late = gone or bool((new_ns <= last_ns).any())
     return _Plan(rows.starts, taken, begin, old_place, old_starts, bool(taken.any()) and late)
+
+
+def _check_rows(features: pl.DataFrame, symbols: pl.Series, starts: Int64Array, ts_ns: Int64Array) -> None:
+    """Raises ContractError where features begin or end a symbol elsewhere than the bars that they are said to be made of."""
+    edges = np.stack([starts[:-1], starts[1:] - 1], axis=1).ravel()
+    if features.height == ts_ns.size:
+        found = features.select("symbol", "ts_ns")[edges]
+        if found["symbol"].gather_every(2).equals(symbols) and np.array_equal(found["ts_ns"].to_numpy(), ts_ns[edges]):
+            return
+    raise ContractError("features: expected the rows of the earlier bars, found others; build features whole")
 
 
 def _span(plan: _Plan, previous: Previous | None, rows: Bars, windows: WindowsConfig) -> Span:

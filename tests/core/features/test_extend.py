@@ -259,6 +259,36 @@ def test_the_state_of_other_windows_is_refused(
         extend(Previous(**early, features=before.features, state=before.state), **long, market=market("crypto"), cfg=cfg)
 
 
+@pytest.mark.parametrize("what", ["a row less", "rows of another symbol first", "one row later"])
+def test_earlier_features_of_other_rows_than_the_earlier_bars_are_refused(
+    long: Frames, grow: Grow, smoke: FeaturesConfig, market: Callable[[str], MarketConfig], what: str
+) -> None:
+    early = until(long, cuts(long, 0.9)[0])
+    before = grow([early])[0]
+    found = before.features
+    poisoned = {
+        "a row less": found.head(-1),
+        "rows of another symbol first": pl.concat([found.filter(pl.col("symbol") != "S00"), found.filter(pl.col("symbol") == "S00")]),
+        "one row later": pl.concat([found.slice(1), found.tail(1)]),
+    }[what]
+    with pytest.raises(ContractError, match="features: expected the rows of the earlier bars"):
+        extend(Previous(**early, features=poisoned, state=before.state), **long, market=market("crypto"), cfg=smoke)
+
+
+@pytest.mark.parametrize("name", ["bars", "indicators", "side_tables"])
+def test_one_bit_of_one_old_value_is_not_overlooked(long: Frames, grow: Grow, name: str) -> None:
+    early = until(long, cuts(long, 0.9)[0])
+    column = "volume_adj" if name == "bars" else "value"
+    value = early[name][column].to_numpy().copy()
+    value.view(np.int64)[30] ^= 1
+    lying = {**early, name: early[name].with_columns(pl.Series(column, value))}
+    whole = grow([long])[0]
+    assert grow([early, long])[1].num_symbols_taken == 6
+    extended = grow([lying, long])[1]
+    same_bits(extended.features, whole.features)
+    assert extended.num_symbols_taken == (5 if name == "bars" else 0)
+
+
 def test_equal_states_have_equal_bytes(long: Frames, grow: Grow) -> None:
     early = until(long, cuts(long, 0.7)[0])
     assert state_bytes(grow([early, long])[1].state) == state_bytes(grow([long])[0].state)
