@@ -133,7 +133,7 @@ def seeds(found: Mapping[str, Any]) -> Chart | None:
             _f32([run["sharpe"]]),
             COLOURS["policy" if run["is_served"] else "reference"],
         )
-        for run in sorted(runs, key=lambda run: run["is_served"])
+        for run in sorted(runs, key=lambda run: (run["valid_reward"], run["is_served"]))
     )
     line = None if found["best_baseline"] is None else found["best_baseline_sharpe"]
     dashed = "" if line is None else f"; dashed: {plain(found['best_baseline'])}"

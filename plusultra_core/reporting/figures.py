@@ -47,11 +47,11 @@ def _points(chart: Chart) -> list[Any]:
             mode="markers+text",
             marker={"color": series.colour, "size": 12},
             text=[_safe(series.name)],
-            textposition="top center",
+            textposition="bottom center" if place % 2 else "top center",  # neighbours on either side
             cliponaxis=False,
             hovertemplate="%{x:.4~g}: %{y:.3f}",
         )
-        for series in chart.series
+        for place, series in enumerate(chart.series)
     ]
 
 

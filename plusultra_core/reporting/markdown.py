@@ -56,10 +56,12 @@ def _lines(axes: Axes, chart: Chart) -> None:
 
 
 def _points(axes: Axes, chart: Chart) -> None:
-    for series in chart.series:
+    for number, series in enumerate(chart.series):
         place: Any = (float(series.x[0]), float(series.y[0]))
         axes.plot(*place, "o", color=series.colour, markersize=7)
-        axes.annotate(_plain(series.name), place, ha="center", va="bottom", fontsize=8.5, xytext=(0, 6), textcoords="offset points")
+        side = -1 if number % 2 else 1
+        va = "top" if number % 2 else "bottom"
+        axes.annotate(_plain(series.name), place, ha="center", va=va, fontsize=8.5, xytext=(0, 6 * side), textcoords="offset points")
     axes.margins(0.15, 0.25)
 
 

@@ -32,11 +32,18 @@ def seeds(card: Mapping[str, Any]) -> Section:
 
 def _words(found: Mapping[str, Any]) -> list[str]:
     num, spread = found["num_seeds"], found["sharpe"]
+    flat = sum(run["is_flat"] for run in found["runs"])
+    if flat == num:
+        return [
+            f"None of {num} seeds found a policy that validates better than never trading: seed {found['served']}, the first, is served."
+        ]
     said = [
         f"The policy was trained with {num} seeds, and seed {found['served']} is served. On the locked window its Sharpe is "
         f"{number(spread['served'])}; over all seeds the median is {number(spread['median'])}, the mean {number(spread['mean'])}, from "
         f"{number(spread['least'])} to {number(spread['most'])}."
     ]
+    if flat:
+        said.append(f"{flat} of {num} kept the policy that never trades.")
     if found["best_baseline"] is not None:
         said.append(f"{found['num_above_best_baseline']} of {num} lie above the best baseline, {plain(found['best_baseline'])}.")
     gap, width = found["sharpe_gap"], found["narrowest_interval"]

@@ -42,6 +42,15 @@ def test_the_words_follow_the_numbers(spread: Evidence) -> None:
     assert "no more than the narrowest" in said and "decides" not in said and "cannot be told" in said
 
 
+def test_seeds_that_never_trade_are_counted(spread: Evidence) -> None:
+    card = copy.deepcopy(dict(spread.scorecard))
+    card["policy"]["seeds"]["runs"][2]["is_flat"] = True
+    assert "1 of 3 kept the policy that never trades." in seeds(card).text and "never trades" in seeds(card).tables[0].rows[2]
+    for run in card["policy"]["seeds"]["runs"]:
+        run["is_flat"] = True
+    assert seeds(card).text == ("None of 3 seeds found a policy that validates better than never trading: seed 7, the first, is served.",)
+
+
 def test_the_scatter_has_a_point_a_seed_and_the_best_baseline_as_its_line(spread: Evidence) -> None:
     found = spread.scorecard["policy"]["seeds"]
     chart = charts.seeds(found)
