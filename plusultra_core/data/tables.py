@@ -158,7 +158,8 @@ def build_table(name: str, snapshot_dir: Path, asset_class: str, markets: Mappin
     if name == "assets":
         return frame_of(name, _with_bars(source, members, market).lazy())
     if name == "exchange_rates":
-        return frame_of(name, _exchange_rates(source, members, market).lazy())
+        rates = _exchange_rates(source, members, market)
+        return rates if rates.is_empty() else frame_of(name, rates.lazy())
     symbols = None if name == "benchmarks" else members["symbol"].to_list()
     tables = [side.table for side in cfg.side_tables] if name == "side_tables" else [cfg.corporate_actions.table]
     paths = [source.folder / f"{table}.parquet" for table in ([name] if name in SHAPES else tables)]

@@ -30,8 +30,7 @@ def validate(name: str, frame: pl.DataFrame, assets: pl.DataFrame | None = None,
     if isinstance(frame, pl.LazyFrame):
         raise ContractError(f"{name}: expected a collected frame, found a lazy one, of which only the schema would be checked; collect it")
     _check_columns(name, spec, frame)
-    broken = list(_breaks(spec, frame))
-    if frame.height > _SLICE_ROWS or _dtypes_off(spec, frame) or _any(frame, [*broken, *_out_of_place(name, spec, frame)]):
+    if frame.height > _SLICE_ROWS or _dtypes_off(spec, frame) or (frame.height and _is_wrong(name, spec, frame)):
         _refuse_what_is_wrong(name, spec, frame)
     if assets is not None:
         orphan = pl.col("symbol").is_not_null() & ~pl.col("symbol").is_in(assets["symbol"].to_list())
@@ -88,8 +87,9 @@ def schema(name: str, columns: tuple[str, ...]) -> Any:
 
 
 def _column_spec(spec: FrameSpec, column: str) -> Col:
-    found = [col for pattern, col in spec.patterns.items() if re.fullmatch(pattern, column)]
-    return spec.columns[column] if column in spec.columns else found[0]
+    if column in spec.columns:
+        return spec.columns[column]
+    return next(col for pattern, col in spec.patterns.items() if re.fullmatch(pattern, column))
 
 
 def _is_finite(data: Any) -> pl.LazyFrame:
@@ -99,11 +99,8 @@ def _is_finite(data: Any) -> pl.LazyFrame:
 
 def _dtypes_off(spec: FrameSpec, frame: pl.DataFrame) -> bool:
     """Whether a column is of another type than it should be, or has nulls where it may not."""
-    return any(
-        dtype != col.dtype or (not col.nullable and frame[column].null_count() > 0)
-        for column, dtype in frame.schema.items()
-        for col in (_column_spec(spec, column),)
-    )
+    found = [(_column_spec(spec, column.name), column) for column in frame.get_columns()]
+    return any(column.dtype != col.dtype or (not col.nullable and column.null_count() > 0) for col, column in found)
 
 
 def _breaks(spec: FrameSpec, frame: pl.DataFrame) -> Iterator[pl.Expr]:
@@ -122,14 +119,15 @@ def _breaks(spec: FrameSpec, frame: pl.DataFrame) -> Iterator[pl.Expr]:
             yield ~value.is_finite()
 
 
-def _out_of_place(name: str, spec: FrameSpec, frame: pl.DataFrame) -> list[pl.Expr]:
-    """When a row as a whole is wrong: out of order, known before its time, a bar that says of itself what is not so."""
+def _is_wrong(name: str, spec: FrameSpec, frame: pl.DataFrame) -> bool:
+    """Whether a value is not what its column says, or a row out of order or not what a bar says of itself: in one look."""
     early = [_EARLY] if spec.known_after_ts else []
-    return [_unordered(spec, frame), *early, *(wrong for _, wrong, _ in _WRONG_BARS if name == "bars")]
+    bars = [wrong for _, wrong, _ in _WRONG_BARS] if name == "bars" else []
+    return _any(frame, [*_breaks(spec, frame), _unordered(spec, frame), *early, *bars])
 
 
 def _any(frame: pl.DataFrame, rules: Sequence[pl.Expr]) -> bool:
-    """Whether some rule is broken by some row, in one look."""
+    """Whether some rule is broken by some row."""
     return bool(rules) and frame.height > 0 and any(frame.select(rule.any().alias(str(number)) for number, rule in enumerate(rules)).row(0))
 
 
