@@ -50,7 +50,8 @@ class QuantileHead(nn.Module):
         Shapes  quantiles (K, Q), rising along Q; steps below a thousandth are widened to it.
         """
         median_K1 = quantiles_KQ[:, self.num_below : self.num_below + 1]
-        step = torch.log(torch.expm1(quantiles_KQ.diff(dim=-1).clamp(min=1e-3)))
+        width = quantiles_KQ.diff(dim=-1).clamp(min=1e-3)
+        step = torch.where(width > 50.0, width, torch.log(torch.expm1(width.clamp(max=50.0))))  # there they are one
         with torch.no_grad():
             raw_KQ = torch.cat((step[:, : self.num_below], median_K1, step[:, self.num_below :]), dim=-1)
             self.project.bias.copy_(raw_KQ.reshape(-1))

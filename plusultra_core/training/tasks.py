@@ -34,6 +34,8 @@ from plusultra_core.windows.tensors import input_tensors
 BACKBONE = "backbone."
 CHAMPION = "hybrid"
 NULL = "null.safetensors"
+NUM_CLASSES = 3
+"""Of the labels, and of the columns in which forecasts are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,9 @@ class TrainingConfig:
             raise ConfigError(f"training: expected model.kind hybrid and linear.kind linear, found {self.model.kind}, {self.linear.kind}")
         if self.model.quantile_levels != self.linear.quantile_levels:
             raise ConfigError("training: expected the same quantile_levels in model and linear")
+        for name, model in (("model", self.model), ("linear", self.linear)):
+            if model.num_classes != NUM_CLASSES:
+                raise ConfigError(f"training.{name}.num_classes: expected {NUM_CLASSES} (down, flat, up), found {model.num_classes}")
         if self.input_clip <= 0:
             raise ConfigError(f"input_clip: expected > 0, found {self.input_clip}")
 

@@ -70,6 +70,8 @@ def test_heads_can_start_from_the_climate() -> None:
     climate = torch.tensor([[-1.6, -1.3, -0.7, 0.05, 0.7, 1.3, 1.6], [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]])
     head.set_climate(climate)
     assert torch.allclose(head(torch.zeros(1, 8))[0], climate, atol=1e-5)
+    head.set_climate(100.0 * climate)
+    assert torch.allclose(head(torch.zeros(1, 8))[0], 100.0 * climate, rtol=1e-5, atol=1e-4)
     head.set_climate(torch.zeros(2, 7))
     assert (head(torch.randn(50, 8)).diff(dim=-1) > 0).all()
     direction = DirectionHead(8, 2, 3)

@@ -159,6 +159,14 @@ def test_models_of_one_config_answer_at_the_same_quantiles(training_config) -> N
         dataclasses.replace(training_config, model=training_config.linear)
 
 
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_other_classes_than_down_flat_and_up_are_refused_before_anything_is_trained(training_config, num_classes: int) -> None:
+    """There are three labels, and three columns in the table of forecasts."""
+    for name in ("model", "linear"):
+        with pytest.raises(ConfigError, match=f"training.{name}.num_classes: expected 3.* found {num_classes}"):
+            dataclasses.replace(training_config, **{name: dataclasses.replace(getattr(training_config, name), num_classes=num_classes)})
+
+
 @pytest.mark.parametrize("profile", ["smoke", "base", "gpu24", "h200"])
 def test_every_shipped_config_trains_a_step(profile: str, planted, run, root: Path) -> None:
     cfg = config.load(TrainingConfig, root / f"configs/{profile}/training.yaml")
