@@ -1,6 +1,7 @@
 """Whether a table still says what it said: rows compared where their values lie, to the last bit."""
 
 from collections.abc import Callable
+from operator import eq
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -112,9 +113,12 @@ def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
     if num_begin < 0:
         return None
     begin = np.append(np.zeros(min(num, 1), dtype=np.int64), begin[:num_begin] + num)
-    found = column.gather(begin).rle().struct.unnest()  # equal long texts may lie in several places
-    lengths = found.get_column("len").to_numpy().astype(np.int64)
-    return found.get_column("value"), begin[np.cumsum(lengths) - lengths]
+    found = column.gather(begin)
+    texts = found.to_list()
+    if any(map(eq, texts, texts[1:])):  # equal long texts may lie in several places
+        kept = np.array([i == 0 or texts[i] != texts[i - 1] for i in range(len(texts))], dtype=np.bool_)
+        return found.filter(pl.Series(kept)), begin[kept]
+    return found, begin
 
 
 @njit(cache=True)
