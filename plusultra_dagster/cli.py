@@ -12,6 +12,8 @@ import typer
 app = typer.Typer(help="From a dump to a report.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 dump_app = typer.Typer(help="Make and check dumps.", no_args_is_help=True)
 app.add_typer(dump_app, name="dump")
+annotations_app = typer.Typer(help="What analysts say of trades: add it, check it.", no_args_is_help=True)
+app.add_typer(annotations_app, name="annotations")
 
 Profile = Annotated[
     str | None, typer.Option(help="Folder under configs/: smoke, base, gpu24, h200. Default: PLUSULTRA_PROFILE, else base.")
@@ -165,6 +167,42 @@ def dump_check(
         if as_json:
             typer.echo(json.dumps(report, sort_keys=True, allow_nan=False))
     raise typer.Exit(0 if report["accepted"] else 1)
+
+
+@annotations_app.command("add")
+def annotations_add(
+    trade: Annotated[str, typer.Option(help="Trade of the dump, or <strategy>:<order id> of a trace.")],
+    at: Annotated[str, typer.Option(help="Time of the trade, UTC: 2017-06-30T20:00:00Z.")],
+    decision: Annotated[str, typer.Option(help="approve, reject, flag, hold or escalate; reject and escalate are vetoes.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    by: Annotated[str, typer.Option(help="Who says it.")],
+    symbol: Annotated[str | None, typer.Option()] = None,
+    confidence: Annotated[float | None, typer.Option(help="In [0, 1].")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
+    since: Annotated[str | None, typer.Option(help="Start of the window that it covers; with --until.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of that window.")] = None,
+    profile: Profile = None,
+) -> None:
+    """Add one judgement; it is known from now on."""
+    raw = {"trade_id": trade, "trade_timestamp": at, "decision": decision, "rationale": reason, "author": by, "symbol": symbol}
+    raw |= {"confidence": confidence, "tags": tag or [], "context_window_start": since, "context_window_end": until}
+    with _said():
+        from plusultra_dagster.commands.annotate import add_one
+
+        typer.echo(add_one(raw, profile))
+
+
+@annotations_app.command("load")
+def annotations_load(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, fields as in the dump's trade_annotations without created_at.")],
+    only_check: Annotated[bool, typer.Option("--check", help="Say whether it would be taken; write nothing.")] = False,
+    profile: Profile = None,
+) -> None:
+    """Add all judgements of a file or, where one is refused, none."""
+    with _said():
+        from plusultra_dagster.commands.annotate import load_file
+
+        typer.echo(load_file(path, profile, only_check))
 
 
 if __name__ == "__main__":

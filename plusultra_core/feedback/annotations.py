@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from plusultra_core.artifacts import canonical_json, sha256_bytes
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 from plusultra_core.feedback.outcomes import OutcomesConfig
 from plusultra_core.feedback.retrain import RetrainConfig
+
+Decision = Literal["approve", "reject", "flag", "hold", "escalate"]
 
 _SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x50555341  # PUSA
@@ -104,7 +106,7 @@ class Annotation:
     """Of the dump's trades, or `<strategy>:<order_id>` for an order of a trace."""
     symbol: str | None
     trade_ns: int
-    decision: Literal["approve", "reject", "flag", "hold", "escalate"]
+    decision: Decision
     rationale: str
     confidence: float | None
     tags: tuple[str, ...]
@@ -142,8 +144,27 @@ def append(connection: sqlite3.Connection, annotation: Annotation, cfg: Feedback
 
     Raises  ContractError when a value is refused, or the client key was used for other content.
     """
-    _check(annotation, cfg)
-    tags = canonical_json(list(annotation.tags)).decode().strip()
+    return append_all(connection, [annotation], cfg)[0]
+
+
+def append_all(connection: sqlite3.Connection, annotations: Sequence[Annotation], cfg: FeedbackConfig) -> list[int]:
+    """Add annotations in one transaction, all or none, and return their ids.
+
+    Raises  ContractError as `append`, for the first that is refused.
+    """
+    for annotation in annotations:
+        _check(annotation, cfg)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = [_insert(connection, annotation) for annotation in annotations]
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return found
+
+
+def _insert(connection: sqlite3.Connection, annotation: Annotation) -> int:
     metadata = None if annotation.metadata is None else canonical_json(annotation.metadata).decode().strip()
     content = (
         annotation.trade_id,
@@ -152,24 +173,20 @@ def append(connection: sqlite3.Connection, annotation: Annotation, cfg: Feedback
         annotation.decision,
         annotation.rationale,
         annotation.confidence,
-        tags,
+        canonical_json(list(annotation.tags)).decode().strip(),
         annotation.author,
         metadata,
         annotation.context_window_start_ns,
         annotation.context_window_end_ns,
     )
     sha256 = sha256_bytes(canonical_json(content))
-    connection.execute("BEGIN IMMEDIATE")
+    query = "SELECT annotation_id, content_sha256 FROM trade_annotations WHERE client_key = ?"
     try:
-        known = connection.execute(
-            "SELECT annotation_id, content_sha256 FROM trade_annotations WHERE client_key = ?", (annotation.client_key,)
-        ).fetchone()
+        known = connection.execute(query, (annotation.client_key,)).fetchone()
         if known is None:
             row = (annotation.client_key, sha256, *content[:8], annotation.created_ns, *content[8:])
             known = (connection.execute(_INSERT, row).lastrowid, sha256)
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
-        connection.execute("ROLLBACK")
         raise ContractError(f"trade_annotations: {error}; mend the annotation of trade {annotation.trade_id!r}") from error
     if known[1] != sha256:
         raise ContractError(f"trade_annotations: client_key {annotation.client_key!r} stands for other content; use a new key")
