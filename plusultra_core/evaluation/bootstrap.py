@@ -64,8 +64,10 @@ def resample_indices(num_bars: int, block: float, reps: int, seed: int) -> Int64
     Source  Politis and Romano 1994.
     """
     draws = StationaryBootstrap(block, np.arange(num_bars), seed=seed)
-    rows = [position[0] for position, _ in draws.bootstrap(reps)]
-    return np.asarray(rows, dtype=np.int64)
+    index_RT: Int64Array = np.empty((reps, num_bars), dtype=np.int64)
+    for row, (position, _) in enumerate(draws.bootstrap(reps)):
+        index_RT[row] = position[0]
+    return index_RT
 
 
 def intervals(ret_T: Float64Array, index_RT: Int64Array, periods_per_year: float, confidence: float) -> dict[str, Interval]:

@@ -21,6 +21,7 @@ STATE_NAMES = ("unknown", "low", "mid", "high")
 CLASSES = ("p_down", "p_flat", "p_up")
 _QUANTILE = re.compile(r"q_([0-9]{2,4})")
 _Z95 = 1.959963984540054
+_CHUNK = 256  # resamples summed together: bounds the memory
 _COLUMNS = ("symbol", "ts_ns", "fold", "split", "model", "horizon", *CLASSES, "y", "direction", "label_end_ns")
 
 
@@ -303,7 +304,8 @@ def _ratio_interval(rows: _Rows, top_B: Float64Array, bottom_B: Float64Array) ->
         return None
     top_D = np.bincount(rows.date_B, weights=top_B)
     bottom_D = np.bincount(rows.date_B, weights=bottom_B)
-    top_R, bottom_R = top_D[rows.index_RD].sum(axis=1), bottom_D[rows.index_RD].sum(axis=1)
+    parts = [rows.index_RD[start : start + _CHUNK] for start in range(0, len(rows.index_RD), _CHUNK)]
+    top_R, bottom_R = (np.concatenate([sum_D[part].sum(axis=1) for part in parts]) for sum_D in (top_D, bottom_D))
     with np.errstate(invalid="ignore", divide="ignore"):
         interval = bootstrap.percentile_interval(top_R / bottom_R, rows.confidence)
     return list(interval) if interval else None

@@ -155,6 +155,15 @@ def test_the_interval_of_the_mean_covers_the_truth_on_autocorrelated_returns() -
     assert 0.93 <= inside / worlds <= 0.97
 
 
+def test_resamples_are_held_once() -> None:
+    tracemalloc.start()
+    index = resample_indices(5_000, 10.0, 400, 0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert index.shape == (400, 5_000) and index.dtype == np.int64
+    assert most < 1.2 * index.nbytes
+
+
 def test_draws_of_many_seeds_are_made_a_part_at_a_time() -> None:
     runs = {"model": [np.random.default_rng(0).normal(0.0, 0.01, (8, 2_000))]}
     cfg = BootstrapConfig(reps=1_024, confidence=0.95, min_bars=20)
