@@ -16,8 +16,8 @@ HEAD = """# Scorecards
 What the whole graph found on the real dumps, profile `base`, after all costs. Every strategy runs through the same
 execution kernel over the same locked window, the test span of the last walk-forward fold; brackets are 95 % intervals of
 a stationary block bootstrap of dates. Of the policy that seed of three is judged which validated best, of `random` one draw:
-no interval knows of seeds, [baselines](baselines.md) has five of each. Forecasts are scored on the test spans of all folds, not
-on the locked window alone.
+no interval knows of seeds; the others are named below the table, and [baselines](baselines.md) has five of each. Forecasts are
+scored on the test spans of all folds, not on the locked window alone.
 Written by `python benchmarks/scorecards.py data/artifacts/scorecard/*/scorecard.json` after `plusultra run` of each dump; the dumps
 hold prices of others and are not shipped. `make demo` makes a scorecard of prices that are.
 """
@@ -66,6 +66,7 @@ def page(card: dict[str, Any]) -> str:
             cells = [number(scores["ic"], 3), interval(scores["ic_ci"], 3), number(scores["rank_ic"], 3), number(scores["crps"], 4)]
             cells += [number(scores[f"skill_vs_{peer}"], 4) for peer in ("climatology", "ewma")]
             lines.append(f"| {model} | {horizon} | " + " | ".join([*cells, number(scores["coverage_90"], 3)]) + " |")
+    lines += seeds(card)
     walked = card["walk_forward"]
     lines += ["", "Over all test spans, refitted each fold: "]
     lines[-1] += "; ".join(
@@ -74,6 +75,20 @@ def page(card: dict[str, Any]) -> str:
     lines[-1] += "."
     lines += ["", *(f"- {text}" for text in card["warnings"]), ""]
     return "\n".join(lines)
+
+
+def seeds(card: dict[str, Any]) -> list[str]:
+    """The policy's seeds in a sentence; nothing of a scorecard with one or none."""
+    found = card.get("policy", {}).get("seeds")
+    if not found or found["num_seeds"] < 2:
+        return []
+    runs = "; ".join(
+        f"{run['seed']}{' (served)' if run['is_served'] else ''} {number(run['sharpe'])} {interval(run['sharpe_ci'])}, "
+        f"validated at {number(run['valid_reward'], 4)}"
+        for run in found["runs"]
+    )
+    spread, above = found["sharpe"], f"{found['num_above_best_baseline']} of {found['num_seeds']} above `{found['best_baseline']}`"
+    return ["", f"Sharpe of the policy by seed: {runs}. Median {number(spread['median'])}, mean {number(spread['mean'])}, {above}."]
 
 
 def summary(cards: list[dict[str, Any]]) -> str:
