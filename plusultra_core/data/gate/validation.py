@@ -304,7 +304,7 @@ class _Inspection:
         if name is None or shape.table not in ("series", "indicators", self.cfg.corporate_actions.table):
             return
         known = (frame[OWNER] >= 0) & (frame[OWNER] < len(check.rules.symbols))
-        sound = rows.filter(known).with_columns(pl.col(name).cast(pl.String).alias("symbol"))
+        sound = (rows if known.all() else rows.filter(known)).with_columns(pl.col(name).cast(pl.String).alias("symbol"))
         if shape.table == self.cfg.corporate_actions.table:
             self.actions.keep(sound.with_columns(frame[PLACE].filter(known)))
         elif shape.table == "series":
