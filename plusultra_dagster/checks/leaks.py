@@ -12,6 +12,7 @@ from plusultra_core.errors import LookaheadError
 from plusultra_core.market import MarketConfig
 from plusultra_dagster.config import Data, Features, Regimes, Targets, Views, markets
 from plusultra_dagster.partitions import across_context, partition_of, snapshot_by_asset_class
+from plusultra_dagster.resources.analysts import with_analysts
 
 NUM_CUTS = 24
 NUM_STRETCHES = 4
@@ -138,6 +139,13 @@ def rebuilt_features(key: object, frames: Frames) -> pl.DataFrame:
     return made.drop(across)
 
 
+def _beside(side_tables: pl.DataFrame) -> pl.DataFrame:
+    """The side tables as the features read them."""
+    from plusultra_core.features.build import FeaturesConfig
+
+    return with_analysts(side_tables, Features().load(FeaturesConfig))
+
+
 def _few(key: object, rows: pl.DataFrame) -> list[str]:
     symbols = rows["symbol"].unique().sort()
     return symbols.sample(min(NUM_REBUILT, len(symbols)), seed=_seed("stored", key)).to_list()
@@ -204,7 +212,7 @@ def _of_features(kind: str) -> dg.AssetChecksDefinition:
         indicators: pl.DataFrame,
         side_tables: pl.DataFrame,
     ) -> dg.AssetCheckResult:
-        frames = {"bars": bars, "indicators": indicators, "side_tables": side_tables}
+        frames = {"bars": bars, "indicators": indicators, "side_tables": _beside(side_tables)}
         result = run_leak_check(kind, "features", context.partition_key, frames)
         return bound(result, stored, rebuilt_features(context.partition_key, frames))
 
