@@ -247,8 +247,19 @@ def _layout(chart: Chart) -> dict[str, Any]:
         layout["yaxis"] |= {"domain": [0.3, 1.0], "tickformat": ",.6~r"}
         layout["yaxis2"] = {**layout["yaxis"], "domain": [0.0, 0.22], "tickformat": ",.4~r", "nticks": 4}
         layout["yaxis2"]["title"] = {"text": "position", "font": {"size": 12}}
+    if chart.kind == "points":
+        layout["xaxis"]["range"] = _roomy([float(place) for series in chart.series for place in series.x])
+        layout["yaxis"]["range"] = _roomy(
+            [*(float(series.y[0]) for series in chart.series), *([] if chart.reference is None else [chart.reference])]
+        )
     layout["showlegend"] = chart.kind in ("fills", "fan") or (chart.kind in ("line", "bar") and len(chart.series) > 1)
     return layout
+
+
+def _roomy(values: list[float]) -> list[float]:
+    """A range in which the names of the outermost points have room."""
+    room = 0.2 * (max(values) - min(values)) or 0.1 * (abs(values[0]) or 1.0)
+    return [min(values) - room, max(values) + room]
 
 
 def _labels(series: Series) -> list[str]:

@@ -182,9 +182,9 @@ def _revisions(found: Mapping[str, Any] | None) -> tuple[tuple[str, ...], tuple[
     columns = ("new", "late", "revised", "gone")
     total = {name: sum(int(row[name]) for row in found["by_table"]) for name in columns}
     changed = ", ".join(f"{count(total[name])} {name}" for name in ("revised", "gone", "late") if total[name])
-    tale = f"its past is not what it was: rows {changed}" if changed else "nothing of its past was changed"
+    tale = f"of its past {changed}" if changed else "nothing of its past was changed"
     rows = tuple((str(row["table"]), *(count(int(row[name])) for name in columns)) for row in found["by_table"])
-    note = "Late: new, and before the end of what was known of the symbol. The check `revisions` of the snapshot names symbols and columns."
+    note = "Late: new, and before the end of what was known of the symbol. The snapshot's check of revisions names symbols and columns."
     text = f"Against the snapshot before, {found['previous']}: {count(total['new'])} new rows; {tale}."
     return (text,), (Table(f"Since the snapshot before, {found['previous']}", ("table", *columns), rows, note=note),)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plusultra_core.reporting import charts
+from plusultra_core.reporting import charts, figures
 from plusultra_core.reporting.render import build_sections, render_report
 from plusultra_core.reporting.sections import Evidence, Section
 from plusultra_core.reporting.seeds import seeds
@@ -59,6 +59,9 @@ def test_the_scatter_has_a_point_a_seed_and_the_best_baseline_as_its_line(spread
     names = {run["seed"]: f"seed {run['seed']}{', served' if run['is_served'] else ''}" for run in found["runs"]}
     assert points == {(names[run["seed"]], run["valid_reward"], np.float32(run["sharpe"])) for run in found["runs"]}
     assert chart.series[-1].name == "seed 7, served"  # drawn last, above the others
+    layout = figures.figure(chart).layout
+    for axis, values in ((layout.xaxis, [x for _, x, _ in points]), (layout.yaxis, [chart.reference, *(float(y) for _, _, y in points)])):
+        assert axis.range[0] < min(values) and axis.range[1] > max(values)  # room for their names, and the line in sight
     same = [{**run, "valid_reward": 0.0, "sharpe": 0.0} for run in found["runs"]]
     assert charts.seeds({**found, "runs": same}) is None
 
@@ -90,7 +93,7 @@ def test_what_the_snapshot_revised_is_told_by_table(evidence: Evidence, cfg: Any
         {"table": "trades", "new": "0", "late": "0", "revised": "1", "gone": "2"},
     ]
     found = quality(evidence, cfg, {"previous": "dump-a", "by_table": rows})
-    assert "Against the snapshot before, dump-a: 1,200 new rows; its past is not what it was: rows 8 revised, 2 gone, 3 late." in found.text
+    assert "Against the snapshot before, dump-a: 1,200 new rows; of its past 8 revised, 2 gone, 3 late." in found.text
     assert found.tables[-1].rows == (("series", "1,200", "3", "7", "0"), ("trades", "0", "0", "1", "2"))
     grown = quality(evidence, cfg, {"previous": "dump-a", "by_table": [{**rows[0], "late": "0", "revised": "0"}]})
     assert grown.text[-1].endswith("1,200 new rows; nothing of its past was changed.")
