@@ -184,7 +184,14 @@ def annotations_add(
     profile: Profile = None,
 ) -> None:
     """Add one judgement; it is known from now on."""
-    raw = {"trade_id": trade, "trade_timestamp": at, "decision": decision, "rationale": reason, "author": by, "symbol": symbol}
+    raw: dict[str, object] = {
+        "trade_id": trade,
+        "trade_timestamp": at,
+        "decision": decision,
+        "rationale": reason,
+        "author": by,
+        "symbol": symbol,
+    }
     raw |= {"confidence": confidence, "tags": tag or [], "context_window_start": since, "context_window_end": until}
     with _said():
         from plusultra_dagster.commands.annotate import add_one

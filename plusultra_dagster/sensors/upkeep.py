@@ -19,6 +19,7 @@ training_automation = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all() - dg.AssetSelection.groups(*jobs.TABLE_GROUPS),
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=60,
+    use_user_code_server=True,  # where conditions of our own, the classes of the config, can be asked
     run_tags={"plusultra/tier": "gpu"},
     description="The switch: while it is on, everything from the view to the champion follows new tables by itself.",
 )

@@ -1,6 +1,7 @@
 """What refreshes by itself, and what waits for the switch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -8,7 +9,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 
 from plusultra_dagster import jobs
+from plusultra_dagster.config import Feedback
 from plusultra_dagster.partitions import add_snapshot
+from plusultra_dagster.sensors.upkeep import training_automation
 
 Run = Callable[..., dg.ExecuteInProcessResult]
 
@@ -93,6 +96,28 @@ def test_the_view_of_a_class_waits_for_its_own_tables_only(instance: dg.DagsterI
     result = dg.evaluate_automation_conditions(defs=tables, instance=instance, cursor=cursor)
     asked = {name for name in requested(result) if name.startswith("cross_asset_view")}
     assert asked == {"cross_asset_view[equity|a-1]"}
+
+
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys")
+def test_a_class_that_the_config_leaves_out_does_not_train_by_itself(
+    instance: dg.DagsterInstance, tables: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick of the switch itself, as the daemon asks for it: the classes are read from the config of now."""
+    limited = Feedback(file="smoke/feedback.yaml", overrides={"retrain.asset_classes": ["etf"]})
+    monkeypatch.setattr("plusultra_dagster.assets.automation.Feedback", lambda: limited)
+    add_snapshot(instance, "a-1")
+    defs = dg.Definitions(assets=tables.assets, asset_checks=tables.asset_checks, resources=tables.resources, sensors=[training_automation])
+
+    def tick(cursor: str | None) -> Any:
+        context = dg.build_sensor_context(instance=instance, instance_ref=instance.get_ref(), definitions=defs, cursor=cursor)
+        return training_automation.evaluate_tick(context)
+
+    cursor = tick(None).cursor
+    for asset_class in ("equity", "etf"):
+        for name in ("bars", "features", "targets"):
+            materialise(instance, name, f"{asset_class}|a-1")
+    asked = tick(cursor).run_requests or []
+    assert [(str(request.partition_key), request.asset_selection) for request in asked] == [("etf|a-1", [dg.AssetKey("cross_asset_view")])]
 
 
 @pytest.mark.parametrize("passed", [True, False])
