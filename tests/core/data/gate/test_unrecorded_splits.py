@@ -157,6 +157,28 @@ def test_what_moves_so_by_itself_is_not_told(cfg: SplitsConfig) -> None:
     assert _told(fallen, cfg) == [] and len(_told(fallen, replace(cfg, sigmas=2.0))) == 1
 
 
+def test_a_calm_before_the_jump_does_not_make_a_wild_symbol_calm(cfg: SplitsConfig) -> None:
+    wild, near = _bars(sigma=0.06), pl.int_range(pl.len()).is_between(AT - 13, AT)
+    calm = pl.lit(float(wild["close"][AT - 14])) * (1 + 0.001 * (-1) ** pl.int_range(pl.len()))
+    wild = wild.with_columns(pl.when(near).then(calm).otherwise(name).alias(name) for name in ("open", "close"))
+    fallen = _times(wild, 1 / 1.5)
+    assert _told(fallen, cfg) == [] and SPLIT_AT in [row["at"] for row in _told(fallen, replace(cfg, sigmas=2.0))]
+
+
+def test_a_bar_that_closes_near_where_it_was_is_not_the_one_of_the_split(cfg: SplitsConfig) -> None:
+    divided, here = _times(_bars(), 1 / 7), pl.int_range(pl.len()) == AT
+    back = 0.7 * float(divided["close"][AT - 1])
+    (row,) = _told(divided.with_columns(close=pl.when(here).then(back).otherwise("close")), cfg)
+    assert row["at"] == "2020-05-01T21:00:00Z" and row["before"] == pytest.approx(back)
+
+
+def test_the_symbol_that_comes_next_says_nothing_of_the_one_before(cfg: SplitsConfig) -> None:
+    ends = _times(_bars(), 0.5, first=198)
+    level = float(ends["close"][197])
+    after = _bars(symbol="B").with_columns(pl.col("open", "close") * level / 100)
+    assert [row["symbol"] for row in _told(pl.concat([ends, after]), cfg)] == ["A"]
+
+
 def test_actions_explain_what_they_are_worth_and_in_their_bar_only(cfg: SplitsConfig) -> None:
     halved = _times(_bars(), 0.5)
     before = float(halved["close"][AT - 1])
