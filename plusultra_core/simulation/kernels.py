@@ -2,7 +2,7 @@
 
 Accounts are carried in tiles (`tiles.py`), one lane an account. The model of a lane stands in `kernel/lanes.py`; accounts of one
 slot go through it in one pass (`kernel/single.py`), those of several slot by slot (`kernel/slots.py`). Much of the model is left
-out where it cannot matter, for accounts that stand on the same whole bar (`kernel/together.py`) and on bars where orders fill at
+out where it cannot matter, for accounts that stand before whole bars (`kernel/whole.py`) and on bars where orders fill at
 once (`kernel/calm.py`), with the same numbers. Lanes do not see one another and nothing here draws but by name, so no result
 depends on batch, chunks or threads. `_nrt=False`: nothing allocates.
 """
@@ -14,18 +14,18 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
-from plusultra_core.simulation.kernel.bars import bar_of, is_known, is_law, is_whole, law_of
+from plusultra_core.simulation.kernel.bars import is_known
 from plusultra_core.simulation.kernel.calm import ROOM, Rows, run_path, run_rows, stand_beside, stand_calm
 from plusultra_core.simulation.kernel.lanes import Has
-from plusultra_core.simulation.kernel.lines import lay_books, lay_step, num_written, settle_lines
+from plusultra_core.simulation.kernel.lines import lay_books, num_written, settle_lines
+from plusultra_core.simulation.kernel.runs import close_step, run_alike, run_apart
 from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
-from plusultra_core.simulation.kernel.together import stand_sound, step_together
 from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of, rows_of, rules_of, scratch_of, step_of, world_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "36d628315753e1b8"
+COMPILED_WITH = "71b028030c091388"
 """Digest of costs, tiles, records, the rulebook and `kernel/`, which are compiled into this file: its cache on disk sees this alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
@@ -77,42 +77,24 @@ def run_tile(
     world: World, block: Block, scratch: Scratch, request: Float64Array, first: int, n: int, num_slots: int, begin: int, end: int,
     rules: Rules, limits: Limits, form: int, out: Step, every: bool, books: Float64Array, far: bool,
 ) -> None:  # fmt: skip
-    """Carry the accounts of one tile through steps begin to end."""
+    """Carry the accounts of one tile through steps begin to end, with everything that the form has."""
     size, num_accounts, told = block.asset.size, block.t.size, out.fill.size > 0
     tile, whole, desk, clock = scratch.tile, scratch.whole, scratch.desk, scratch.clock
-    at.load_tile(block, first, n, num_slots, scratch)
+    at.load_tile(block, first, n, num_slots, scratch, form < USUAL)
     alike = at.stand_together(block, first, n, num_slots)
-    quick = alike & (form >= USUAL) & is_known(world, rules)
-    sound, asset, t = quick and stand_sound(tile, desk, n), block.asset[first * num_slots], block.t[first]
-    law = law_of(world, 0, 1)
     for step in range(begin, end):
-        asked, went = request[step * size + first * num_slots :], False
-        if sound:
-            bar = bar_of(world, asset, t + step - begin, rules)
-            law = law if is_law(law, bar) else law_of(world, bar.now - bar.start, bar.after - bar.start)
-            name = np.uint64(world.first_bar + bar.t)
-            if is_whole(bar, law.longest_ns):
-                went = True
-                if told:
-                    sound = step_together(tile, whole, desk, asked, n, bar, law, name, rules, limits, True)
-                elif n == 1:
-                    sound = step_together(tile, whole, desk, asked, 1, bar, law, name, rules, limits, False)
-                else:
-                    sound = step_together(tile, whole, desk, asked, n, bar, law, name, rules, limits, False)
-        if not went:
-            at.read_tile(world, block, request[step * size :], first, n, num_slots, alike, scratch)
-            step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)
-            sound = quick and stand_sound(tile, desk, n)
-        for i in range(n):
-            clock[at.BAR + i] += 1
-        row = step * num_accounts + first
-        lay_books(books, row, desk[at.CASH :], desk[at.EQUITY :], desk[at.PEAK :], desk[at.STATE :], scratch.calm[ROOM:], n, far)
-        if told & (every | (step == end - 1)):
-            if num_slots == 1:
-                lay_step(scratch, row if every else first, n, out, far)
-            else:
+        at.read_tile(world, block, request[step * size :], first, n, num_slots, alike, scratch)
+        step_tile(tile, whole, desk, clock, num_slots, n, rules, limits, form, told)
+        if num_slots == 1:
+            close_step(scratch, num_accounts, first, n, step, step == end - 1, out, every, books, far)
+        else:
+            for i in range(n):
+                clock[at.BAR + i] += 1
+            row = step * num_accounts + first
+            lay_books(books, row, desk[at.CASH :], desk[at.EQUITY :], desk[at.PEAK :], desk[at.STATE :], scratch.calm[ROOM:], n, far)
+            if told & (every | (step == end - 1)):
                 at.store_step(scratch, (step * size if every else 0) + first * num_slots, n, num_slots, out)
-    at.store_tile(block, first, n, num_slots, scratch)
+    at.store_tile(block, first, n, num_slots, scratch, form < USUAL)
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -120,8 +102,8 @@ def run_group(
     world: World, rows: Rows, block: Block, scratch: Scratch, request: Float64Array, low: int, above: int, high: int, num_slots: int,
     begin: int, end: int, rules: Rules, limits: Limits, form: int, out: Step, every: bool, books: Float64Array, far: bool,
 ) -> None:  # fmt: skip
-    """Carry accounts low to above through steps begin to end: bars that are calm in one go, the others tile by tile."""
-    wait = 1
+    """Carry accounts low to above through steps begin to end: bars that are calm in one go, the others tile by tile, whole ones quickly."""
+    wait, known = 1, (form >= USUAL) & is_known(world, rules)
     while begin < end:
         went = 0
         if form == CALM:
@@ -131,8 +113,23 @@ def run_group(
         stop = min(begin + wait, end) if form == CALM else end
         for first in range(low, above if begin < stop else low, at.LANES):
             n = min(at.LANES, above - first)
-            ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
-            run_tile(world, block, scratch, request, first, n, num_slots, begin, stop, rules, limits, form, out, every, books, far)
+            alike, step, pause = known and at.stand_together(block, first, n, 1), begin, 1
+            if known:
+                ask_bars(world, block, first + n, min(at.LANES, high - first - n), 1)
+            else:
+                ask_bars(world, block, first + n, min(at.LANES, high - first - n), num_slots)
+            while step < stop:
+                went = 0
+                if alike:
+                    went = run_alike(world, block, scratch, request, first, n, step, stop, rules, limits, out, every, books, far)
+                elif known:
+                    went = run_apart(world, block, scratch, request, first, n, step, stop, rules, limits, out, every, books, far)
+                step += went
+                pause = 1 if went > 0 else min(2 * pause, MOST_WAIT)
+                until = min(step + pause, stop) if known else stop
+                if step < until:
+                    run_tile(world, block, scratch, request, first, n, num_slots, step, until, rules, limits, form, out, every, books, far)
+                step = until
         begin = stop
 
 

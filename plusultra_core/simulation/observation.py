@@ -25,17 +25,40 @@ def write_own_state(accounts: Accounts, step: Step, limit: float, start_E: Int64
     Units   parts of the limit, clipped to [-5, 5]; drawdown and time left in [0, 1].
     Looks   at nothing after the close of bar t.
     """
-    for e in range(own_EAO.shape[0]):
-        equity = accounts.equity_E[e]
-        money = limit * equity if equity > 0.0 else math.inf
-        bars = float(accounts.t_E[e] - start_E[e])
-        passed = bars - np.floor(bars / episode_bars) * episode_bars  # exact, and ten times as fast as the remainder of whole numbers
-        for a in range(own_EAO.shape[1]):
-            own_EAO[e, a, 0], own_EAO[e, a, 1], own_EAO[e, a, 2], own_EAO[e, a, 3] = own_slot(
-                accounts.position_EA[e, a], accounts.working_EA[e, a], step.fill[e, a], accounts.mark_EA[e, a], money,
-                limit * accounts.capital_E[e], accounts.pnl_EA[e, a], accounts.pnl_peak_EA[e, a],
-            )  # fmt: skip
-            own_EAO[e, a, 4] = 1.0 - passed / episode_bars
+    num_slots = own_EAO.shape[1]
+    own, held, working = own_EAO.reshape(-1), accounts.position_EA.reshape(-1), accounts.working_EA.reshape(-1)
+    fill, mark, pnl, best = step.fill.reshape(-1), accounts.mark_EA.reshape(-1), accounts.pnl_EA.reshape(-1), accounts.pnl_peak_EA.reshape(-1)
+    equity, capital, t = accounts.equity_E, accounts.capital_E, accounts.t_E
+    if num_slots == 1:
+        for e in range(t.size):
+            place = e * len(OWN_STATE)
+            own[place], own[place + 1], own[place + 2], own[place + 3] = own_slot(
+                held[e], working[e], fill[e], mark[e], money_of(equity[e], limit), limit * capital[e], pnl[e], best[e]
+            )
+            own[place + 4] = time_left(t[e], start_E[e], episode_bars)
+    else:
+        for e in range(t.size):
+            money, left = money_of(equity[e], limit), time_left(t[e], start_E[e], episode_bars)
+            for k in range(e * num_slots, (e + 1) * num_slots):
+                place = k * len(OWN_STATE)
+                own[place], own[place + 1], own[place + 2], own[place + 3] = own_slot(
+                    held[k], working[k], fill[k], mark[k], money, limit * capital[e], pnl[k], best[k]
+                )
+                own[place + 4] = left
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def money_of(equity: float, limit: float) -> float:
+    """What a slot may hold; without end where there is no equity, so that its parts are none."""
+    return limit * equity if equity > 0.0 else math.inf
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def time_left(t: int, start: int, episode_bars: int) -> float:
+    """Part of the episode that is left; episodes follow one another."""
+    bars = float(t - start)
+    passed = bars - np.floor(bars / episode_bars) * episode_bars  # exact, and ten times as fast as the remainder of whole numbers
+    return 1.0 - passed / episode_bars
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
@@ -56,20 +79,16 @@ def observe_single(
     """`write_own_state` with the limit 1 and `write_observation`, of accounts of one slot, in one pass and with less to hand over."""
     num_market = table_TNF.shape[2]
     for e in range(obs_EP.shape[0]):
-        equity = equity_E[e]
         row, market = obs_EP[e], table_TNF[t_E[e], asset_E[e]]
-        money = equity if equity > 0.0 else math.inf
-        bars = float(t_E[e] - start_E[e])
-        passed = bars - np.floor(bars / episode_bars) * episode_bars
         for f in range(num_market):
             row[f] = market[f]
         row[num_market], row[num_market + 1], row[num_market + 2], row[num_market + 3] = own_slot(
-            position_E[e], working_E[e], fill_E[e], mark_E[e], money, capital_E[e], pnl_E[e], pnl_peak_E[e]
+            position_E[e], working_E[e], fill_E[e], mark_E[e], money_of(equity_E[e], 1.0), capital_E[e], pnl_E[e], pnl_peak_E[e]
         )
-        row[num_market + 4] = 1.0 - passed / episode_bars
+        row[num_market + 4] = time_left(t_E[e], start_E[e], episode_bars)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def bound(value: float, limit: float) -> float:
     """`value` within [-limit, limit]; NaN, of a slot that never had a price, is 0."""
     return min(max(value, -limit), limit) if value == value else 0.0

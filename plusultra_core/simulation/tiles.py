@@ -18,7 +18,7 @@ LANES, NARROW, WIDE = 64, 256, 1024
 
 # A slot: state, what is asked, the bar that comes, what happened. An account: money, state, sums over its slots. Then whole numbers.
 (
-    HELD, MARK, WORKING, LIMIT, SHIFT, PNL, PNL_PEAK, WEIGHT, FILL, REQUEST, TARGET, GUARD,
+    HELD, MARK, WORKING, PNL, PNL_PEAK, WEIGHT, FILL, LIMIT, SHIFT, REQUEST, TARGET, GUARD,
     OPEN, HIGH, LOW, CLOSE, VOLUME, SPREAD, SIGMA, ADV, FUNDING, DIVIDEND, LOT, TICK, ENDS, TERMINAL,
     BEFORE, QUOTE, TAKES, WHY, ORDER, PRICE, STATUS, REASON, SHOWN, PRICE_PNL,
     COST_SPREAD, COST_IMPACT, COST_DRIFT, COST_FEES, COST_FUNDING, COST_BORROW, LIQUIDATION, IMPACT, NUM_SLOT,
@@ -54,9 +54,11 @@ class World(NamedTuple):
 
 
 BOOKS = ("cash_E", "equity_E", "peak_E")
-SLOTS = ("position_EA", "mark_EA", "working_EA", "limit_EA", "shift_EA", "pnl_EA", "pnl_peak_EA", "weight_EA", "fill_EA")
+SLOTS = ("position_EA", "mark_EA", "working_EA", "pnl_EA", "pnl_peak_EA", "weight_EA", "fill_EA", "limit_EA", "shift_EA")
 WHOLES = ("arrival_EA", "decision_EA", "key_EA")
 """The state of accounts in the order of the tile's fields, from CASH, HELD and ARRIVAL on."""
+NUM_READ = SLOTS.index("fill_EA")
+"""What a step needs of a slot where limits and own impact are not; what was filled is only written."""
 
 
 class Block(NamedTuple):
@@ -194,8 +196,8 @@ def put(outside: Any, first: int, stride: int, inside: Any, n: int) -> None:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
-    """State of accounts low .. low + n into the tile."""
+def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch, lasts: bool) -> None:
+    """State of accounts low .. low + n into the tile. `lasts`: limits and own impact too."""
     desk = scratch.desk
     for k in range(len(BOOKS)):
         take(block.books, k * block.stride_E + low, 1, desk[k * LANES :], n)
@@ -205,15 +207,15 @@ def load_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) 
     for a in range(num_slots):
         s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
         first = low * num_slots + a
-        for k in range(len(SLOTS)):
+        for k in range(len(SLOTS) if lasts else NUM_READ):
             take(block.slots, k * block.stride_EA + first, num_slots, s[k * LANES :], n)
         for k in range(len(WHOLES)):
             take(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch) -> None:
-    """State of the tile back into accounts low .. low + n."""
+def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch, lasts: bool) -> None:
+    """State of the tile back into accounts low .. low + n. `lasts`: limits and own impact too."""
     desk = scratch.desk
     for k in range(len(BOOKS)):
         put(block.books, k * block.stride_E + low, 1, desk[k * LANES :], n)
@@ -223,7 +225,7 @@ def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch)
     for a in range(num_slots):
         s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
         first = low * num_slots + a
-        for k in range(len(SLOTS)):
+        for k in range(len(SLOTS) if lasts else NUM_READ + 1):
             put(block.slots, k * block.stride_EA + first, num_slots, s[k * LANES :], n)
         for k in range(len(WHOLES) - 1):  # the key stays
             put(block.wholes, k * block.stride_EA + first, num_slots, w[k * LANES :], n)
@@ -233,6 +235,8 @@ def store_tile(block: Block, low: int, n: int, num_slots: int, scratch: Scratch)
 def stand_together(block: Block, low: int, n: int, num_slots: int) -> bool:
     """Whether all lanes of a tile stand on the same bar and hold the same assets in their slots."""
     apart = 0
+    if (block.t[low] != block.t[low + n - 1]) | (block.asset[low * num_slots] != block.asset[(low + n - 1) * num_slots]):
+        return False  # most that stand apart are known by their ends
     for i in range(1, n):
         apart += block.t[low + i] != block.t[low]
         for a in range(num_slots):

@@ -1,14 +1,17 @@
-"""A bar that all accounts of a tile stand before, and the law of the latency over it, as numbers instead of lanes."""
+"""The bar that an account stands before, as numbers, and the law of the latency; the bars of accounts that stand apart, in a tile."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
 
+from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
-from plusultra_core.simulation.tiles import World
+from plusultra_core.simulation.tiles import Block, Scratch, World
 
 MOST_BUCKETS = 4
 """Latencies that a law has room for; accounts with more go through the whole step."""
@@ -65,6 +68,69 @@ def bar_of(world: World, asset: int, t: int, rules: Rules) -> Bar:
     start = max(now, after - rules.bar_ns)
     over, years = world.session_end[t + 1] != 0.0, world.years[t + 1]
     return Bar(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], rate, years, over, now, after, start, t)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def bar_at(s: Float64Array, desk: Float64Array, clock: Int64Array, i: int, rules: Rules) -> Bar:
+    """The bar of a lane, from the tile."""
+    now, after = clock[at.NOW + i], clock[at.NEXT + i]
+    return Bar(
+        s[at.OPEN + i], s[at.HIGH + i], s[at.LOW + i], s[at.CLOSE + i], s[at.VOLUME + i], s[at.SPREAD + i], s[at.SIGMA + i], s[at.ADV + i],
+        s[at.FUNDING + i], desk[at.YEARS + i], desk[at.SESSION_END + i] != 0.0, now, after, max(now, after - rules.bar_ns),
+        clock[at.BAR + i],
+    )  # fmt: skip
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def turn(typing: Any, rows: Any, place: Any, fields: Any, first: Any) -> Any:
+    """Eight rows of eight numbers, row k from element `place[k]` of a flat array, into eight fields of LANES numbers, from `first` on.
+
+    Each row and each field begins with a line of the cache. Three rounds of exchanges in registers: half of a block of two, four,
+    eight with that of its neighbour.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = [context.make_array(signature.args[k])(context, builder, value=arguments[k]).data for k in range(3)]
+        line, word, size = ir.VectorType(ir.DoubleType(), 8).as_pointer(), ir.IntType(64), ir.IntType(32)
+        lines = []
+        for k in range(8):
+            spot = builder.load(builder.gep(data[1], [word(k)]))
+            lines.append(builder.load(builder.bitcast(builder.gep(data[0], [spot]), line), align=64))
+        for half in (1, 2, 4):
+            for k in range(8):
+                if not k & half:
+                    low, high = lines[k], lines[k + half]
+                    masks = ([j if not j & half else 8 + j - half for j in range(8)], [j + half if not j & half else 8 + j for j in range(8)])
+                    lines[k], lines[k + half] = (
+                        builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(size, 8), mask)) for mask in masks
+                    )
+        for k in range(8):
+            spot = builder.add(arguments[3], word(at.LANES * k))
+            builder.store(lines[k], builder.bitcast(builder.gep(data[2], [spot]), line), align=64)
+        return context.get_dummy_value()
+
+    return types.void(rows, place, fields, types.intp), build
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
+def bring(world: World, block: Block, low: int, n: int, scratch: Scratch, longest_ns: int, rules: Rules) -> int:
+    """The bars that come for accounts of one slot that stand apart, and their times, into the tile; how many are not whole."""
+    s, w, desk, clock, last = scratch.tile, scratch.whole, scratch.desk, scratch.clock, world.ts_ns.size - 2
+    for i in range(n):
+        t = min(clock[at.BAR + i], last)
+        w[at.LATENCY + i] = (block.asset[low + i] * world.ts_ns.size + t + 1) * at.NUM_BAR
+        clock[at.NOW + i], clock[at.NEXT + i] = world.ts_ns[t], world.ts_ns[t + 1]
+        desk[at.SESSION_END + i], desk[at.YEARS + i] = world.session_end[t + 1], world.years[t + 1]
+    for i in range(n, -(-n // 8) * 8):
+        w[at.LATENCY + i] = w[at.LATENCY]
+    for i in range(0, n, 8):
+        turn(world.bars, w[at.LATENCY + i :], s, at.OPEN + i)
+    for i in range(n):
+        s[at.FUNDING + i] = world.funding[w[at.LATENCY + i] // at.NUM_BAR] if world.funding.size else 0.0
+    worse = 0
+    for i in range(n):
+        worse += not is_whole(bar_at(s, desk, clock, i, rules), longest_ns)
+    return worse
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)

@@ -26,6 +26,8 @@ CASH, HELD, MARK, EQUITY, PEAK, PNL, BEST, SENT, FILL, PRICE, FEE, STATE, HALF =
 ROOM = 2 * HALF
 """Behind both halves of the tile: for the books of its accounts. Nobody writes to STATE: calm accounts are active, which is 0."""
 WRITTEN = ("fill", "price", "fees", "position")
+_MARK, _WORKING, _PNL, _BEST, _WEIGHT, _FILL = (k // at.LANES for k in (at.MARK, at.WORKING, at.PNL, at.PNL_PEAK, at.WEIGHT, at.FILL))
+"""Rows of the block's slots; the position is the first."""
 _NEAR = 1e-9
 """How near to a bound a bar is not calm: far beyond what rounding does."""
 
@@ -99,7 +101,7 @@ def stand_calm(block: Block, low: int, n: int) -> bool:
     """Whether all accounts are active and have nothing at work."""
     worse = 0
     for e in range(low, low + n):
-        worse += (block.guard[e] != ACTIVE) | (block.done[e] != 0) | (block.slots[2 * block.stride_EA + e] != 0.0)
+        worse += (block.guard[e] != ACTIVE) | (block.done[e] != 0) | (block.slots[_WORKING * block.stride_EA + e] != 0.0)
         worse += block.wholes[block.stride_EA + e] != -1
     return worse == 0
 
@@ -117,9 +119,9 @@ def stand_beside(block: Block, low: int, n: int) -> bool:
 def close(block: Block, e: int, mark: float, pnl: float, best: float, filled: float) -> None:
     """The slot of account e after calm bars."""
     equity, held = block.books[block.stride_E + e], block.slots[e]
-    for k, value in ((1, mark), (5, pnl), (6, best), (8, filled)):
+    for k, value in ((_MARK, mark), (_PNL, pnl), (_BEST, best), (_FILL, filled)):
         block.slots[k * block.stride_EA + e] = value
-    block.slots[7 * block.stride_EA + e] = held * mark / equity if (held != 0.0) & (equity > 0.0) else 0.0
+    block.slots[_WEIGHT * block.stride_EA + e] = held * mark / equity if (held != 0.0) & (equity > 0.0) else 0.0
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -130,8 +132,8 @@ def run_path(
     """Carry account e through calm bars, its state in registers; the number of bars that it went."""
     num_accounts, num_times, t, sent = block.t.size, world.ts_ns.size, block.t[e], -1
     cash, equity, peak = block.books[e], block.books[block.stride_E + e], block.books[2 * block.stride_E + e]
-    held, mark, filled = block.slots[e], block.slots[block.stride_EA + e], block.slots[8 * block.stride_EA + e]
-    pnl, best = block.slots[5 * block.stride_EA + e], block.slots[6 * block.stride_EA + e]
+    held, mark, filled = block.slots[e], block.slots[_MARK * block.stride_EA + e], block.slots[_FILL * block.stride_EA + e]
+    pnl, best = block.slots[_PNL * block.stride_EA + e], block.slots[_BEST * block.stride_EA + e]
     bars, steps = world.bars[(block.asset[e] * num_times + t + 1) * at.NUM_BAR :], min(num_steps - begin, num_times - 1 - t)
     went = 0
     while went < steps:
@@ -239,7 +241,7 @@ def run_rows(
     a, b = tile[:HALF], tile[HALF : 2 * HALF]
     for k, field in ((0, CASH), (1, EQUITY), (2, PEAK)):
         at.take(block.books, k * block.stride_E + low, 1, a[field:], n)
-    for k, field in ((0, HELD), (1, MARK), (5, PNL), (6, BEST)):
+    for k, field in ((0, HELD), (_MARK, MARK), (_PNL, PNL), (_BEST, BEST)):
         at.take(block.slots, k * block.stride_EA + low, 1, a[field:], n)
     for i in range(n):
         a[SENT + i] = -1.0

@@ -17,7 +17,7 @@ from plusultra_core.guardrails import limits
 from plusultra_core.simulation import costs, kernels, records, tiles
 from plusultra_core.simulation.costs import fill_quantity, impact_frac, in_lots, limit_price, replaces, worst_price
 from plusultra_core.simulation.engine import build_rules
-from plusultra_core.simulation.kernel import bars, calm, lanes, lines, single, slots, together, wires
+from plusultra_core.simulation.kernel import bars, calm, lanes, lines, runs, single, slots, whole, wires
 from plusultra_core.simulation.records import FILLED, GTC, LIQUIDATED, PARTIAL, REASONS, STATUSES
 
 
@@ -262,6 +262,6 @@ def test_the_compiled_kernels_give_what_their_python_gives(world: Any, kernel: A
 
 def test_the_kernel_names_the_sources_that_are_compiled_into_it() -> None:
     """Numba's cache on disk looks at the kernel's own file only: a change beside it must change a line in it."""
-    files = (costs, tiles, records, rulebook, limits, lanes, single, slots, wires, calm, lines, together, bars)
+    files = (costs, tiles, records, rulebook, limits, lanes, single, slots, wires, calm, lines, whole, bars, runs)
     digest = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in files)).hexdigest()[:16]
     assert digest == kernels.COMPILED_WITH, f'write COMPILED_WITH = "{digest}" in simulation/kernels.py'

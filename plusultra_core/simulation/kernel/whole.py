@@ -1,10 +1,11 @@
-"""The step of accounts that stand on the same whole bar: what USUAL does, with the bar in registers, and less of it.
+"""The step of accounts that stand before whole bars: what USUAL does, and less of it.
 
-The bar has every price, its asset traded at the decision, no order arrives after it; the accounts live, and their numbers are
+Each bar has every price, its asset traded at the decision, no order arrives after it; the accounts live, and their numbers are
 finite. Then much of the model cannot matter, and is asked for a whole tile at once: whether a request is missing or a limit of the
 rulebook is near, whether an order is still on its way from an earlier bar, whether capital could bind. Where one lane says so, the
 loop that has everything does the tile again. What is asked is never too little, and may be too much, so that no lane's numbers
-depend on its neighbours: they are those of `kernel/single.py`, bit for bit.
+depend on its neighbours: they are those of `kernel/single.py`, bit for bit. Accounts on one bar have it in registers; others
+(`apart`) have theirs in the tile.
 """
 
 import math
@@ -18,7 +19,7 @@ from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
 from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel import lanes
-from plusultra_core.simulation.kernel.bars import Bar, Law
+from plusultra_core.simulation.kernel.bars import Bar, Law, bar_at
 from plusultra_core.simulation.kernel.lanes import Has
 from plusultra_core.simulation.kernel.single import tell
 
@@ -56,18 +57,20 @@ def judge(desk: Float64Array, n: int, limits: Limits) -> int:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar: Bar, active: bool, limits: Limits, told: bool) -> int:
+def guard(
+    s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar: Bar, active: bool, limits: Limits, apart: bool, told: bool
+) -> int:  # fmt: skip
     """The rulebook on what is asked; the number of requests that are missing or not finite. `active`: all accounts are."""
-    near, odd = 0, 0
-    most, tightest = limits.max_participation * bar.adv, min(limits.max_gross, limits.max_net)
+    near, odd, tightest = 0, 0, min(limits.max_gross, limits.max_net)
     for i in range(n if active else 0):
-        x, weight = asked[i], s[at.WEIGHT + i]
+        x, weight, most = asked[i], s[at.WEIGHT + i], limits.max_participation * (s[at.ADV + i] if apart else bar.adv)
         base = weight if weight * x > 0.0 else 0.0
         near += (abs(x - base) * desk[at.EQUITY + i] * _NEAR > most) | (abs(x) > min(limits.max_weight, tightest))
         odd += not (abs(x) < np.inf)
         s[at.TARGET + i] = x
     for i in range(0 if active else n):
         x, weight, equity, state = asked[i], s[at.WEIGHT + i], desk[at.EQUITY + i], desk[at.STATE + i]
+        most = limits.max_participation * (s[at.ADV + i] if apart else bar.adv)
         reduced = min(max(x, min(weight, 0.0)), max(weight, 0.0))
         target = math.copysign(min(abs(x), limits.max_weight), x)
         base = weight if weight * target > 0.0 else 0.0
@@ -80,8 +83,8 @@ def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar:
         s[at.TARGET + i] = target
     if told | (near > 0) | (odd > 0):
         for i in range(n):
-            equity, state = desk[at.EQUITY + i], desk[at.STATE + i]
-            target, why = lanes.guard_target(asked[i], s[at.WEIGHT + i], bar.adv, equity, state, True, limits)
+            equity, state, adv = desk[at.EQUITY + i], desk[at.STATE + i], (s[at.ADV + i] if apart else bar.adv)
+            target, why = lanes.guard_target(asked[i], s[at.WEIGHT + i], adv, equity, state, True, limits)
             target, why = lanes.fit_book(target, why, limits)
             s[at.TARGET + i] = target
             if told:
@@ -92,17 +95,18 @@ def guard(s: Float64Array, asked: Float64Array, desk: Float64Array, n: int, bar:
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def decide(
-    s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, law: Law, name: np.uint64, rules: Rules, odd: bool,
-    told: bool,
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, common: Bar, law: Law, first_bar: int, rules: Rules,
+    odd: bool, apart: bool, told: bool,
 ) -> int:  # fmt: skip
     """The working orders that follow from the targets; how many are still on their way from an earlier bar.
 
-    `name`: of the bar, for the draws. `place` of `lanes.py` for a market order of an account that lives. `odd`: targets may be missing.
+    `first_bar`: what the draws call bar 0. `place` of `lanes.py` for a market order of an account that lives. `odd`: targets may be missing.
     """
-    flying, at_0, at_1, at_2, at_3 = 0, bar.now + law.ns_0, bar.now + law.ns_1, bar.now + law.ns_2, bar.now + law.ns_3
+    flying = 0
     for i in range(n):
+        bar = bar_at(s, desk, clock, i, rules) if apart else common
         held, mark, working, arrival = s[at.HELD + i], s[at.MARK + i], s[at.WORKING + i], w[at.ARRIVAL + i]
-        key = at.mix((np.uint64(w[at.KEY + i]) ^ name) + at.GAMMA)
+        key = at.mix((np.uint64(w[at.KEY + i]) ^ np.uint64(first_bar + bar.t)) + at.GAMMA)
         number = np.float64(key >> at.S11) * at.TO_UNIT
         desired = s[at.TARGET + i] * desk[at.EQUITY + i] / mark - held
         if odd:
@@ -116,23 +120,29 @@ def decide(
             new = new & (not math.isnan(desired))
         fresh = new & large
         flying += busy & (arrival > bar.start)
-        lands, part = at_0, law.part_0
-        lands, part = (at_1 if number >= law.bound_1 else lands), (law.part_1 if number >= law.bound_1 else part)
-        lands, part = (at_2 if number >= law.bound_2 else lands), (law.part_2 if number >= law.bound_2 else part)
-        lands, part = (at_3 if number >= law.bound_3 else lands), (law.part_3 if number >= law.bound_3 else part)
+        late, part = law.ns_0, law.part_0
+        late, part = (law.ns_1 if number >= law.bound_1 else late), (law.part_1 if number >= law.bound_1 else part)
+        late, part = (law.ns_2 if number >= law.bound_2 else late), (law.part_2 if number >= law.bound_2 else part)
+        late, part = (law.ns_3 if number >= law.bound_3 else late), (law.part_3 if number >= law.bound_3 else part)
+        lands = bar.now + late
+        if apart:
+            part = max(np.float64(lands - bar.start), 0.0) / np.float64(bar.after - bar.start)
         s[at.WORKING + i] = (desired if large else 0.0) if new else working
         w[at.ARRIVAL + i] = lands if fresh else arrival
         w[at.DECISION + i] = (np.int64(bar.t) if large else np.int64(-1)) if new else w[at.DECISION + i]
         if told:
-            w[at.LATENCY + i] = lands - bar.now
+            w[at.LATENCY + i] = late
         s[PART + i] = part if fresh else 0.0
     return flying
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def tell_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, rules: Rules) -> None:
+def tell_orders(
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, common: Bar, rules: Rules, apart: bool
+) -> None:  # fmt: skip
     """What the ledger wants to know of the orders: those that work, and those that are not sent, with the reason."""
     for i in range(n):
+        bar = bar_at(s, desk, clock, i, rules) if apart else common
         request, held, mark, working, why = s[at.REQUEST + i], s[at.HELD + i], s[at.MARK + i], s[at.WORKING + i], s[at.GUARD + i]
         wanted = request * desk[at.EQUITY + i] / mark - held
         why = why if abs(wanted) * mark >= rules.min_order_ccy else 0.0
@@ -149,11 +159,15 @@ def tell_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def trade(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, flying: bool, rules: Rules, told: bool) -> None:
+def trade(
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, common: Bar, flying: bool, rules: Rules, apart: bool,
+    told: bool,
+) -> None:  # fmt: skip
     """What the working orders meet in the bar, and what of them fills."""
-    near, cap = 0, rules.participation * bar.volume
-    stays = (rules.time_in_force == word.GTC) | ((rules.time_in_force == word.DAY) & (not bar.over))
+    near, good, of_day = 0, rules.time_in_force == word.GTC, rules.time_in_force == word.DAY
     for i in range(n):
+        bar = bar_at(s, desk, clock, i, rules) if apart else common
+        cap, stays = rules.participation * bar.volume, good | (of_day & (not bar.over))
         held, working, order = s[at.HELD + i], s[at.WORKING + i], abs(s[at.WORKING + i])
         price = bar.first + (bar.last - bar.first) * s[PART + i]
         short = order > cap
@@ -167,14 +181,17 @@ def trade(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, 
         s[at.FILL + i] = filled
         s[LEFT + i] = working - filled if stays else 0.0
     if told | flying | (near > 0):
-        trade_all(s, w, desk, n, bar, rules, told)
+        trade_all(s, w, desk, clock, n, common, rules, apart, told)
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def trade_all(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, rules: Rules, told: bool) -> None:
+def trade_all(
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, common: Bar, rules: Rules, apart: bool, told: bool
+) -> None:  # fmt: skip
     """The same with orders on their way and capital that binds; and why an order did not fill."""
     has = Has(False, False, False, True, True, True)
     for i in range(n):
+        bar = bar_at(s, desk, clock, i, rules) if apart else common
         held, working, arrival = s[at.HELD + i], s[at.WORKING + i], w[at.ARRIVAL + i]
         price, _, met = lanes.quote(
             working, np.nan, arrival, True, bar.first, bar.low, bar.high, bar.last, bar.spread, 0.0, False, bar.now, bar.after, rules, has
@@ -195,12 +212,15 @@ def trade_all(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: B
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def book(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, rules: Rules, told: bool) -> int:
+def book(
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, common: Bar, rules: Rules, apart: bool, told: bool
+) -> int:  # fmt: skip
     """Costs of what was filled, the slot at the close of the bar, the margin, the books; how many accounts are no longer sound."""
-    worse, new = 0, bar.last
-    lowest, highest = min(bar.low, new), max(bar.high, new)
-    rate = bar.rate if rules.funding else 0.0
+    worse = 0
     for i in range(n):
+        bar = bar_at(s, desk, clock, i, rules) if apart else common
+        new, rate = bar.last, (bar.rate if rules.funding else 0.0)
+        lowest, highest = min(bar.low, new), max(bar.high, new)
         cash, old, filled, price = desk[at.CASH + i], s[at.MARK + i], s[at.FILL + i], s[at.QUOTE + i]
         held = s[at.HELD + i] + filled
         quantity = abs(filled)
@@ -246,20 +266,23 @@ def book(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, bar: Bar, r
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def step_together(
-    s: Float64Array, w: Int64Array, desk: Float64Array, asked: Float64Array, n: int, bar: Bar, law: Law, name: np.uint64, rules: Rules,
-    limits: Limits, told: bool,
+def step_whole(
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, asked: Float64Array, n: int, bar: Bar, law: Law, first_bar: int,
+    rules: Rules, limits: Limits, apart: bool, told: bool,
 ) -> bool:  # fmt: skip
-    """Carry the accounts of a tile over a whole bar, in place; whether all are still sound. `told`: write the ledger's columns too."""
+    """Carry the accounts of a tile over whole bars, in place; whether all are still sound.
+
+    `apart`: the bars lie in the tile, else all stand before `bar`. `told`: write the ledger's columns too.
+    """
     active = judge(desk, n, limits) == 0
-    odd = guard(s, asked, desk, n, bar, active, limits, told) > 0
+    odd = guard(s, asked, desk, n, bar, active, limits, apart, told) > 0
     if told:
-        flying = decide(s, w, desk, n, bar, law, name, rules, True, True)
-        tell_orders(s, w, desk, n, bar, rules)
+        flying = decide(s, w, desk, clock, n, bar, law, first_bar, rules, True, apart, True)
+        tell_orders(s, w, desk, clock, n, bar, rules, apart)
     elif odd:
-        flying = decide(s, w, desk, n, bar, law, name, rules, True, False)
+        flying = decide(s, w, desk, clock, n, bar, law, first_bar, rules, True, apart, False)
     else:
-        flying = decide(s, w, desk, n, bar, law, name, rules, False, False)
-    trade(s, w, desk, n, bar, flying > 0, rules, told)
-    worse: int = book(s, w, desk, n, bar, rules, told)
+        flying = decide(s, w, desk, clock, n, bar, law, first_bar, rules, False, apart, False)
+    trade(s, w, desk, clock, n, bar, flying > 0, rules, apart, told)
+    worse: int = book(s, w, desk, clock, n, bar, rules, apart, told)
     return worse == 0

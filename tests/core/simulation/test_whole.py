@@ -1,4 +1,4 @@
-"""Accounts that stand on the same bar: their quick loops give what the whole step gives, bit for bit, and ledgers may be streamed."""
+"""Accounts before whole bars: their quick loops give what the whole step gives, bit for bit, and ledgers may be streamed."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.simulation import kernels
 from plusultra_core.simulation.engine import Environment, choose_form
-from plusultra_core.simulation.kernels import SPARE, USUAL
+from plusultra_core.simulation.kernels import FULL, SPARE, USUAL
 from plusultra_core.simulation.records import empty_step
 
 STEPS = 30
@@ -47,17 +47,22 @@ DAYS = {"all alike": (1.0,), "weekends": (1.0, 1.0, 1.0, 3.0), "short and long":
 def paired(
     world: Any, num_accounts: int, market: Any, rulebook: dict[str, Any], costs: dict[str, Any], **changes: Any
 ) -> list[Environment]:  # fmt: skip
-    """Accounts on one bar, and the same accounts with one more in their tile that stands elsewhere."""
-    names = changes["latency_ms"]
-    probability = tuple(np.full(len(names), 1.0 / len(names)))
-    cfg, lent = world.bent(replace(world.costly, **costs), **changes, latency_prob=probability)
+    """Accounts on one bar, the same with one more in their tile that stands elsewhere, and these by the whole step."""
     made = []
-    for more in (0, 1):
-        env = Environment(market, num_accounts + more, 1, NS_PER_DAY, cfg, lent, replace(world.wide, **rulebook))
+    for more in (0, 1, 1):
+        env = make(world, num_accounts + more, market, rulebook, costs, **changes)
         rows = np.arange(num_accounts + more)
         env.reset(rows, np.where(rows < num_accounts, 1, 0), np.zeros((rows.size, 1), np.int64), rows)
         made.append(env)
+    made[2]._form = FULL  # nothing is left out
     return made
+
+
+def make(world: Any, num_accounts: int, market: Any, rulebook: dict[str, Any], costs: dict[str, Any], **changes: Any) -> Environment:
+    """Accounts that trade under what is asked for, with latencies that are equally likely."""
+    names = changes["latency_ms"]
+    cfg, lent = world.bent(replace(world.costly, **costs), **changes, latency_prob=tuple(np.full(len(names), 1.0 / len(names))))
+    return Environment(market, num_accounts, 1, NS_PER_DAY, cfg, lent, replace(world.wide, **rulebook))
 
 
 def asked(rng: np.random.Generator, num_accounts: int, size: float, holds: float, wild: float) -> np.ndarray:
@@ -96,20 +101,65 @@ def test_accounts_on_one_bar_are_those_of_the_whole_step_bit_for_bit(
     market = market._replace(ts_ns=np.cumsum(steps_ns.astype(np.int64)), session_end=np.arange(STEPS + 2) % 3 == 0)
     request = asked(np.random.default_rng(seed), num_accounts, size, holds, wild)
     more = np.concatenate((request, request[:, :1]), axis=1)
-    told, apart = paired(world, num_accounts, market, rulebook, costs, **changes)
-    silent, _ = paired(world, num_accounts, market, rulebook, costs, **changes)
+    told, apart, full = paired(world, num_accounts, market, rulebook, costs, **changes)
+    silent, quiet, _ = paired(world, num_accounts, market, rulebook, costs, **changes)
     assert choose_form(told._world, told.rules, 1) in (USUAL, SPARE)
-    outs = [empty_step(request.shape), empty_step(more.shape)]
-    books = [np.zeros((*x.shape[:2], 4)) for x in (request, more)]
+    outs = [empty_step(request.shape), empty_step(more.shape), empty_step(more.shape)]
+    books = [np.zeros((*x.shape[:2], 4)) for x in (request, more, more)]
     told.run(request, outs[0], books[0])
     apart.run(more, outs[1], books[1])
+    full.run(more, outs[2], books[2])
     silent.run(request, None, None)
+    quiet.run(more, None, None)
     for name in outs[0]._fields:
-        one, other = (getattr(out, name)[:, :num_accounts] for out in outs)
-        assert np.array_equal(one, other, equal_nan=True), name
-    assert np.array_equal(books[0], books[1][:, :num_accounts])
-    assert_same(told, apart, num_accounts)
-    assert_same(silent, apart, num_accounts)
+        one, other, expected = (getattr(out, name) for out in outs)
+        assert np.array_equal(one, expected[:, :num_accounts], equal_nan=True), name
+        assert np.array_equal(other, expected, equal_nan=True), name
+    assert np.array_equal(books[0], books[2][:, :num_accounts])
+    assert np.array_equal(books[1], books[2])
+    assert_same(told, full, num_accounts)
+    assert_same(silent, full, num_accounts)
+    assert_same(apart, full, num_accounts + 1)
+    assert_same(quiet, full, num_accounts + 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    num_accounts=st.sampled_from([2, 8, 13, 64, 71]),
+    gaps=st.sampled_from([0.0, 0.0, 0.02]),
+    size=st.sampled_from([0.3, 0.9, 4.0]),
+    holds=st.sampled_from([0.0, 0.3]),
+    changes=executions,
+    rulebook=st.one_of(st.just({}), rulebooks),
+    costs=st.sampled_from([{}, {"funding": False, "borrow_bps_year": 0.0}, {"impact_coef": 30.0}]),
+    days=st.sampled_from(list(DAYS.values())),
+)
+def test_accounts_each_at_its_own_bar_and_asset_are_those_of_the_whole_step_bit_for_bit(
+    world: Any, seed: int, num_accounts: int, gaps: float, size: float, holds: float, changes: dict[str, Any], rulebook: dict[str, Any],
+    costs: dict[str, Any], days: tuple[float, ...],
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    market = world.market(STEPS + 20, 5, seed=seed, gaps=gaps, half_spread_bps=4.0)
+    steps_ns = rng.choice(days, STEPS + 20) * NS_PER_DAY
+    market = market._replace(ts_ns=np.cumsum(steps_ns.astype(np.int64)), session_end=np.arange(STEPS + 20) % 3 == 0)
+    request, rows = asked(rng, num_accounts, size, holds, 0.0), np.arange(num_accounts)
+    t, asset = rng.integers(0, 18, num_accounts), rng.integers(0, 5, (num_accounts, 1))
+    made = [make(world, num_accounts, market, rulebook, costs, **changes) for _ in range(4)]
+    made[0]._form = FULL
+    for env in made:
+        env.reset(rows, t, asset, rows)
+    outs, books = [empty_step(request.shape) for _ in range(2)], [np.zeros((STEPS, num_accounts, 4)) for _ in range(3)]
+    made[0].run(request, outs[0], books[0])
+    made[1].run(request, outs[1], books[1])
+    made[2].run(request, None, books[2])
+    for step in request:
+        made[3].advance(step)
+    for name, expected in outs[0]._asdict().items():
+        assert np.array_equal(getattr(outs[1], name), expected, equal_nan=True), name
+    for env, found in zip(made[1:], (books[1], books[2], books[0]), strict=True):
+        assert np.array_equal(found, books[0])
+        assert_same(env, made[0], num_accounts)
 
 
 @pytest.mark.parametrize(("maintenance_margin", "impact_coef"), [(0.15, 10.0), (0.0, 30.0)])
@@ -117,7 +167,7 @@ def test_accounts_beside_one_that_is_ruined_stay_what_they_are(world: Any, maint
     market = world.market(STEPS + 2, 1, seed=0, half_spread_bps=4.0)
     request = asked(np.random.default_rng(0), 63, 4.0, 0.0, 0.0)
     changes = {"latency_ms": LATE[0], "max_leverage": 5.0, "maintenance_margin": maintenance_margin}
-    silent, apart = paired(world, 63, market, {}, {"impact_coef": impact_coef}, **changes)
+    silent, _, apart = paired(world, 63, market, {}, {"impact_coef": impact_coef}, **changes)
     books = np.zeros((STEPS, 63, 4))
     silent.run(request, None, books)
     apart.run(np.concatenate((request, request[:, :1]), axis=1), None, None)
@@ -130,7 +180,7 @@ def test_an_order_that_waited_over_a_weekend_meets_the_open(world: Any) -> None:
     """It arrived before the bar began, and may not be replaced at a decision before it has."""
     market = world.market(12, 1, seed=3)
     market = market._replace(ts_ns=market.ts_ns + (np.arange(12) >= 6) * 3 * NS_PER_DAY)
-    told, _ = paired(world, 2, market, {}, {}, latency_ms=(1.2 * 86_400_000.0,), retarget_frac=0.0)
+    told, *_ = paired(world, 2, market, {}, {}, latency_ms=(1.2 * 86_400_000.0,), retarget_frac=0.0)
     out = empty_step((10, 2, 1))
     told.run(np.full((10, 2, 1), 0.5), out, None)
     step, price = 4, market.open[6, 0]  # from bar 5 to bar 6, which begins two days after the order has arrived
