@@ -26,8 +26,7 @@ class MarginConfig:
     shorts: bool
     """Whether what is not held can be sold; false in cash: a short is a loan."""
     reserve_frac: float
-    """Part of the equity of a cash account that is not asked for; 0 on margin. Half of it may be filled into when prices rise before the
-    fill, the other half is left for the costs of orders."""
+    """Part of the equity of a cash account that is not asked for, so that prices may rise before the fill; 0 on margin."""
 
     def __post_init__(self) -> None:
         if not self.max_leverage > 0 or not self.liquidation_penalty_bps >= 0:

@@ -40,6 +40,8 @@ class Rules(NamedTuple):
     permanent_decay_frac: float
     borrow_frac_year: float
     funding: bool
+    pays: bool
+    """Whether fills pay their costs out of what they may spend, because nobody lends them."""
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
@@ -109,6 +111,17 @@ def fill_quantity(working: float, held: float, price: float, cap: float, room_cc
     reason = float(CAPITAL) if tight else reason
     lots = in_lots(quantity, lot)
     return (lots if short | tight else quantity), reason
+
+
+@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+def dear_price(
+    working: float, price: float, spread: float, sigma: float, adv_ccy: float, shift: float, cap: float, rules: Rules
+) -> float:  # fmt: skip
+    """What a unit of an order takes of the room at most, with all its costs but the least fee."""
+    notional = min(abs(working), cap) * price
+    push = min(abs(shift) + 0.5 * rules.permanent_coef * sigma * (notional / adv_ccy), MAX_SHIFT)
+    dear: float = price * (1.0 + max(spread, 0.0) + impact_frac(notional, sigma, adv_ccy, rules) + push) * (1.0 + rules.fee_frac)
+    return dear
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)

@@ -76,7 +76,7 @@ class SimulationConfig:
 
 
 def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules:
-    """The scalars of the step kernel. In cash fills leave half of the reserve for their costs, and no price closes an account."""
+    """The scalars of the step kernel. In cash fills pay their own costs, and no price closes an account."""
     margin = costs.margin
     cash = margin.account == "cash"
     return Rules(
@@ -86,7 +86,7 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
         limit_offset_frac=cfg.limit_offset_bps / 1e4 if cfg.order_type == "limit" else float("nan"),
         min_order_ccy=float(cfg.min_order_ccy),
         retarget_frac=float(cfg.retarget_frac),
-        max_leverage=margin.max_leverage - 0.5 * margin.reserve_frac,
+        max_leverage=float(margin.max_leverage),
         maintenance_margin=-math.inf if cash else float(margin.maintenance_margin),
         liquidation_penalty_frac=margin.liquidation_penalty_bps / 1e4,
         fee_frac=costs.fee_bps / 1e4,
@@ -99,6 +99,7 @@ def build_rules(cfg: SimulationConfig, costs: CostsConfig, bar_ns: int) -> Rules
         permanent_decay_frac=float(cfg.permanent_decay_frac),
         borrow_frac_year=costs.borrow_bps_year / 1e4,
         funding=bool(costs.funding),
+        pays=cash,
     )
 
 
@@ -106,7 +107,7 @@ def choose_form(world: World, rules: Rules, num_slots: int) -> int:
     """The least that is compiled and has all that this config and market have."""
     if num_slots > 1 or (rules.impact_coef != 0.0 and rules.impact_exponent != 0.5):
         return SLOTS
-    if not math.isnan(rules.limit_offset_frac) or world.terms.size or rules.permanent_coef != 0.0:
+    if rules.pays or not math.isnan(rules.limit_offset_frac) or world.terms.size or rules.permanent_coef != 0.0:
         return FULL
     plain = world.latency_ns.max() == 0 and rules.impact_coef == 0.0 and rules.borrow_frac_year == 0.0 and not world.funding.size
     return SPARE if plain else USUAL

@@ -7,7 +7,6 @@ once (`kernel/calm.py`), with the same numbers. Lanes do not see one another and
 depends on batch, chunks or threads. `_nrt=False`: nothing allocates.
 """
 
-import numpy as np
 from numba import njit
 
 from plusultra_core.arrays import Float64Array, Int64Array
@@ -17,7 +16,7 @@ from plusultra_core.simulation.costs import Rules
 from plusultra_core.simulation.kernel.bars import is_known
 from plusultra_core.simulation.kernel.calm import ROOM, Rows, run_path, run_rows, stand_beside, stand_calm
 from plusultra_core.simulation.kernel.lanes import Has
-from plusultra_core.simulation.kernel.lines import lay_books, num_written, settle_lines
+from plusultra_core.simulation.kernel.lines import lay_books, lay_slots, num_written, settle_lines
 from plusultra_core.simulation.kernel.runs import close_step, run_alike, run_apart
 from plusultra_core.simulation.kernel.single import step_single
 from plusultra_core.simulation.kernel.slots import step_slots
@@ -25,7 +24,7 @@ from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "71b028030c091388"
+COMPILED_WITH = "ce96b771665efa95"
 """Digest of costs, tiles, records, the rulebook and `kernel/`, which are compiled into this file: its cache on disk sees this alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4
@@ -93,7 +92,7 @@ def run_tile(
             row = step * num_accounts + first
             lay_books(books, row, desk[at.CASH :], desk[at.EQUITY :], desk[at.PEAK :], desk[at.STATE :], scratch.calm[ROOM:], n, far)
             if told & (every | (step == end - 1)):
-                at.store_step(scratch, (step * size if every else 0) + first * num_slots, n, num_slots, out)
+                lay_slots(scratch, (step * size if every else 0) + first * num_slots, n, num_slots, out)
     at.store_tile(block, first, n, num_slots, scratch, form < USUAL)
 
 

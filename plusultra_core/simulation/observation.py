@@ -27,8 +27,14 @@ def write_own_state(accounts: Accounts, step: Step, limit: float, start_E: Int64
     """
     num_slots = own_EAO.shape[1]
     own, held, working = own_EAO.reshape(-1), accounts.position_EA.reshape(-1), accounts.working_EA.reshape(-1)
-    fill, mark, pnl, best = step.fill.reshape(-1), accounts.mark_EA.reshape(-1), accounts.pnl_EA.reshape(-1), accounts.pnl_peak_EA.reshape(-1)
-    equity, capital, t = accounts.equity_E, accounts.capital_E, accounts.t_E
+    fill, mark, equity, capital, t = (
+        step.fill.reshape(-1),
+        accounts.mark_EA.reshape(-1),
+        accounts.equity_E,
+        accounts.capital_E,
+        accounts.t_E,
+    )
+    pnl, best = accounts.pnl_EA.reshape(-1), accounts.pnl_peak_EA.reshape(-1)
     if num_slots == 1:
         for e in range(t.size):
             place = e * len(OWN_STATE)
@@ -58,7 +64,8 @@ def time_left(t: int, start: int, episode_bars: int) -> float:
     """Part of the episode that is left; episodes follow one another."""
     bars = float(t - start)
     passed = bars - np.floor(bars / episode_bars) * episode_bars  # exact, and ten times as fast as the remainder of whole numbers
-    return 1.0 - passed / episode_bars
+    left: float = 1.0 - passed / episode_bars
+    return left
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)

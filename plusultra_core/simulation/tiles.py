@@ -12,7 +12,7 @@ from numba import njit
 
 from plusultra_core.arrays import BoolArray, Float64Array, Int8Array, Int64Array
 from plusultra_core.clock import NS_PER_YEAR
-from plusultra_core.simulation.records import Accounts, MarketArrays, Step
+from plusultra_core.simulation.records import Accounts, MarketArrays
 
 LANES, NARROW, WIDE = 64, 256, 1024
 
@@ -323,32 +323,3 @@ def read_tile(
         take(request, first, num_slots, s[REQUEST:], n)
         read_bars(world, block.asset[first:], num_slots, s, scratch.clock, n, together)
         draw_latencies(world, s, w, scratch.clock, n)
-
-
-@njit(error_model="numpy", _nrt=False, forceinline=True)
-def store_step(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
-    """What the step did into the flat arrays of `out`, from element `row` on."""
-    for a in range(num_slots):
-        s, w = scratch.tile[a * NUM_SLOT : (a + 1) * NUM_SLOT], scratch.whole[a * NUM_WHOLE : (a + 1) * NUM_WHOLE]
-        first = row + a
-        put(out.request, first, num_slots, s[REQUEST:], n)
-        put(out.target, first, num_slots, s[TARGET:], n)
-        put(out.guard, first, num_slots, s[GUARD:], n)
-        put(out.latency, first, num_slots, w[LATENCY:], n)
-        put(out.decision, first, num_slots, w[SENT:], n)
-        put(out.arrival, first, num_slots, w[ARRIVED:], n)
-        put(out.order, first, num_slots, s[ORDER:], n)
-        put(out.fill, first, num_slots, s[FILL:], n)
-        put(out.price, first, num_slots, s[PRICE:], n)
-        put(out.status, first, num_slots, s[STATUS:], n)
-        put(out.reason, first, num_slots, s[REASON:], n)
-        put(out.position, first, num_slots, s[HELD:], n)
-        put(out.mark, first, num_slots, s[SHOWN:], n)
-        put(out.price_pnl, first, num_slots, s[PRICE_PNL:], n)
-        put(out.spread, first, num_slots, s[COST_SPREAD:], n)
-        put(out.impact, first, num_slots, s[COST_IMPACT:], n)
-        put(out.latency_drift, first, num_slots, s[COST_DRIFT:], n)
-        put(out.fees, first, num_slots, s[COST_FEES:], n)
-        put(out.funding, first, num_slots, s[COST_FUNDING:], n)
-        put(out.borrow, first, num_slots, s[COST_BORROW:], n)
-        put(out.liquidation, first, num_slots, s[LIQUIDATION:], n)

@@ -100,7 +100,7 @@ def turn(typing: Any, rows: Any, place: Any, fields: Any, first: Any) -> Any:
             for k in range(8):
                 if not k & half:
                     low, high = lines[k], lines[k + half]
-                    masks = ([j if not j & half else 8 + j - half for j in range(8)], [j + half if not j & half else 8 + j for j in range(8)])
+                    masks = ([j + 8 - half if j & half else j for j in range(8)], [j + 8 if j & half else j + half for j in range(8)])
                     lines[k], lines[k + half] = (
                         builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(size, 8), mask)) for mask in masks
                     )

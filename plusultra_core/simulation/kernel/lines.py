@@ -131,6 +131,35 @@ def lay_step(scratch: Scratch, row: int, n: int, out: Step, far: bool) -> None:
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
+def lay_slots(scratch: Scratch, row: int, n: int, num_slots: int, out: Step) -> None:
+    """What a step did to accounts of several slots into the flat columns of a ledger, from element `row` on."""
+    for a in range(num_slots):
+        s, w = scratch.tile[a * at.NUM_SLOT : (a + 1) * at.NUM_SLOT], scratch.whole[a * at.NUM_WHOLE : (a + 1) * at.NUM_WHOLE]
+        first = row + a
+        at.put(out.request, first, num_slots, s[at.REQUEST :], n)
+        at.put(out.target, first, num_slots, s[at.TARGET :], n)
+        at.put(out.guard, first, num_slots, s[at.GUARD :], n)
+        at.put(out.latency, first, num_slots, w[at.LATENCY :], n)
+        at.put(out.decision, first, num_slots, w[at.SENT :], n)
+        at.put(out.arrival, first, num_slots, w[at.ARRIVED :], n)
+        at.put(out.order, first, num_slots, s[at.ORDER :], n)
+        at.put(out.fill, first, num_slots, s[at.FILL :], n)
+        at.put(out.price, first, num_slots, s[at.PRICE :], n)
+        at.put(out.status, first, num_slots, s[at.STATUS :], n)
+        at.put(out.reason, first, num_slots, s[at.REASON :], n)
+        at.put(out.position, first, num_slots, s[at.HELD :], n)
+        at.put(out.mark, first, num_slots, s[at.SHOWN :], n)
+        at.put(out.price_pnl, first, num_slots, s[at.PRICE_PNL :], n)
+        at.put(out.spread, first, num_slots, s[at.COST_SPREAD :], n)
+        at.put(out.impact, first, num_slots, s[at.COST_IMPACT :], n)
+        at.put(out.latency_drift, first, num_slots, s[at.COST_DRIFT :], n)
+        at.put(out.fees, first, num_slots, s[at.COST_FEES :], n)
+        at.put(out.funding, first, num_slots, s[at.COST_FUNDING :], n)
+        at.put(out.borrow, first, num_slots, s[at.COST_BORROW :], n)
+        at.put(out.liquidation, first, num_slots, s[at.LIQUIDATION :], n)
+
+
+@njit(error_model="numpy", _nrt=False, forceinline=True)
 def num_written(out: Step) -> int:
     """Numbers that a ledger takes, about."""
     few = out.fill.size + out.price.size + out.fees.size + out.position.size

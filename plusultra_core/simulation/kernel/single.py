@@ -12,7 +12,7 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import Limits
 from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
-from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.costs import Rules, dear_price
 from plusultra_core.simulation.kernel import lanes
 from plusultra_core.simulation.kernel.lanes import Has
 
@@ -66,9 +66,9 @@ def decide(
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def trade(
-    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, has: Has, told: bool
+    s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int64Array, n: int, rules: Rules, has: Has, told: bool, pays: bool
 ) -> None:  # fmt: skip
-    """What the working order meets in the bar, and what of it fills."""
+    """What the working order meets in the bar, and what of it fills. `pays`: a constant, as `rules` has it."""
     for i in range(n):
         held, working, mark, volume, lot = s[at.HELD + i], s[at.WORKING + i], s[at.MARK + i], s[at.VOLUME + i], s[at.LOT + i]
         arrival, decision, now = w[at.ARRIVAL + i], w[at.DECISION + i], clock[at.NOW + i]
@@ -78,7 +78,12 @@ def trade(
             s[at.TICK + i], s[at.ENDS + i] != 0.0, now, clock[at.NEXT + i], rules, has,
         )  # fmt: skip
         room = rules.max_leverage * desk[at.EQUITY + i] - (abs(held) * mark if held != 0.0 else 0.0)
-        filled, left, ended, cause = lanes.fill(held, working, price, met, room, volume, lot, desk[at.SESSION_END + i] != 0.0, rules, has)
+        dear = price
+        if pays:
+            cap = rules.participation * volume
+            dear = dear_price(working, price, takes, s[at.SIGMA + i], abs(s[at.ADV + i]), s[at.SHIFT + i], cap, rules)
+            room -= rules.fee_min_ccy
+        filled, left, ended, cause = lanes.fill(held, working, dear, met, room, volume, lot, desk[at.SESSION_END + i] != 0.0, rules, has)
         mine = working != 0.0
         filled = filled if mine else 0.0
         s[at.QUOTE + i] = price
@@ -173,5 +178,8 @@ def step_single(
     judge(desk, n, limits)
     guard(s, desk, n, limits, told)
     decide(s, w, desk, clock, n, rules, has, told)
-    trade(s, w, desk, clock, n, rules, has, told)
+    if has.terms and rules.pays:
+        trade(s, w, desk, clock, n, rules, has, told, True)
+    else:
+        trade(s, w, desk, clock, n, rules, has, told, False)
     book(s, w, desk, n, rules, has, told)

@@ -8,7 +8,7 @@ from plusultra_core.arrays import Float64Array, Int64Array
 from plusultra_core.guardrails.limits import MAX_GROSS, MAX_NET, Limits
 from plusultra_core.simulation import records as word
 from plusultra_core.simulation import tiles as at
-from plusultra_core.simulation.costs import Rules, impact_frac, worst_price
+from plusultra_core.simulation.costs import Rules, dear_price, impact_frac, worst_price
 from plusultra_core.simulation.kernel import lanes
 from plusultra_core.simulation.kernel.lanes import Has
 
@@ -91,17 +91,24 @@ def place_orders(s: Float64Array, w: Int64Array, desk: Float64Array, clock: Int6
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
-def fill_orders(s: Float64Array, w: Int64Array, desk: Float64Array, n: int, opening: bool, rules: Rules, has: Has) -> None:
-    """Fill the orders of a slot that open, or those that close; every order gets its status."""
+def fill_orders(
+    s: Float64Array, w: Int64Array, desk: Float64Array, n: int, opening: bool, rules: Rules, has: Has, pays: bool
+) -> None:  # fmt: skip
+    """Fill the orders of a slot that open, or those that close; every order gets its status. `pays`: a constant, as `rules` has it."""
     for i in range(n):
         held, working, status, room = s[at.HELD + i], s[at.WORKING + i], s[at.STATUS + i], desk[at.ROOM + i]
         mine = (working != 0.0) & (status == word.NO_ORDER) & ((abs(held + working) > abs(held)) == opening)
         price, before, why, order = s[at.QUOTE + i], s[at.FILL + i], s[at.REASON + i], s[at.ORDER + i]
         decision, arrival, sent, arrived = w[at.DECISION + i], w[at.ARRIVAL + i], w[at.SENT + i], w[at.ARRIVED + i]
+        dear, least = price, 0.0
+        if pays:
+            cap = rules.participation * s[at.VOLUME + i]
+            dear = dear_price(working, price, s[at.TAKES + i], s[at.SIGMA + i], abs(s[at.ADV + i]), s[at.SHIFT + i], cap, rules)
+            least = rules.fee_min_ccy
         filled, left, ended, cause = lanes.fill(
-            held, working, price, s[at.WHY + i], room, s[at.VOLUME + i], s[at.LOT + i], desk[at.SESSION_END + i] != 0.0, rules, has
+            held, working, dear, s[at.WHY + i], room - least, s[at.VOLUME + i], s[at.LOT + i], desk[at.SESSION_END + i] != 0.0, rules, has
         )
-        taken = (abs(held + filled) - abs(held)) * price
+        taken = (abs(held + filled) - abs(held)) * (dear if opening else 2.0 * price - dear) + least
         s[at.ORDER + i] = working if mine else order
         w[at.SENT + i] = decision if mine else sent
         w[at.ARRIVED + i] = arrival if mine else arrived
@@ -256,7 +263,10 @@ def step_slots(
     for sweep in range(2):  # what frees capital goes first
         for a in range(num_slots):
             s, w = tile[a * at.NUM_SLOT : (a + 1) * at.NUM_SLOT], whole[a * at.NUM_WHOLE : (a + 1) * at.NUM_WHOLE]
-            fill_orders(s, w, desk, n, sweep == 1, rules, has)
+            if rules.pays:
+                fill_orders(s, w, desk, n, sweep == 1, rules, has, True)
+            else:
+                fill_orders(s, w, desk, n, sweep == 1, rules, has, False)
     for a in range(num_slots):
         s = tile[a * at.NUM_SLOT : (a + 1) * at.NUM_SLOT]
         push_prices(s, n, rules)

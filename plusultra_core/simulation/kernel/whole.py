@@ -100,7 +100,8 @@ def decide(
 ) -> int:  # fmt: skip
     """The working orders that follow from the targets; how many are still on their way from an earlier bar.
 
-    `first_bar`: what the draws call bar 0. `place` of `lanes.py` for a market order of an account that lives. `odd`: targets may be missing.
+    `place` of `lanes.py` for a market order of an account that lives. `first_bar`: what the draws call bar 0. `odd`: targets may
+    be missing.
     """
     flying = 0
     for i in range(n):

@@ -99,7 +99,7 @@ def rules_of(x: Float64Array) -> Rules:
     """The first of `numbers`."""
     return Rules(
         int(x[0]), x[1], int(x[2]), x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10], x[11], x[12], x[13], x[14], x[15], x[16],
-        x[17], x[18] != 0.0,
+        x[17], x[18] != 0.0, x[19] != 0.0,
     )  # fmt: skip
 
 

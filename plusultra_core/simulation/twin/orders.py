@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plusultra_core.guardrails.limits import ACTIVE
 from plusultra_core.simulation import records as word
-from plusultra_core.simulation.costs import Rules
+from plusultra_core.simulation.costs import MAX_SHIFT, Rules
 from plusultra_core.simulation.twin.records import KNOWN, TensorAccounts, TensorMarket
 from plusultra_core.simulation.twin.rulebook import Guarded
 
@@ -194,19 +194,30 @@ def fill_orders(accounts: TensorAccounts, placed: Placed, quoted: Quote, bar: Ba
     for everything, opening in sweeps:
         for a in range(num_slots):
             order, met = Placed._make(x[:, a] for x in placed), Quote._make(x[:, a] for x in quoted)
-            columns[a], room = _fill_slot(columns[a], room, order, met, bar, a, everything, opening, rules)
+            columns[a], room = _fill_slot(columns[a], room, order, met, accounts.shift[:, a], bar, a, everything, opening, rules)
     return Filled._make(torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
 
 
 def _fill_slot(
-    s: Filled, room: Tensor, placed: Placed, quoted: Quote, bar: Bar, a: int, everything: bool, opening: bool, rules: Rules
+    s: Filled,
+    room: Tensor,
+    placed: Placed,
+    quoted: Quote,
+    shift: Tensor,
+    bar: Bar,
+    a: int,
+    everything: bool,
+    opening: bool,
+    rules: Rules,
 ) -> tuple[Filled, Tensor]:
     working, held, price, why = s.working, s.held, quoted.price, quoted.why
     mine = (working != 0) & (s.status == word.NO_ORDER)
     if not everything:
         mine = mine & (((held + working).abs() > held.abs()) == opening)
     cap = torch.minimum(rules.participation * bar.volume[:, a], bar.depth[:, a])
-    quantity, bound = _fill_quantity(working, held, price, cap, room, bar.lot[:, a], rules)
+    dear = _dear_price(working, quoted, shift, cap, bar, a, rules) if rules.pays else price
+    least = rules.fee_min_ccy if rules.pays else 0.0
+    quantity, bound = _fill_quantity(working, held, dear, cap, room - least, bar.lot[:, a], rules)
     met = why == word.NO_ORDER
     whole = met & (bound == word.NO_ORDER)
     some = torch.where(met & (quantity > 0), torch.copysign(quantity, working), 0.0)
@@ -220,7 +231,7 @@ def _fill_slot(
     cause = torch.where(met, bound, why)
     cause = torch.where(over & ~(whole | waits | delisted), word.EXPIRED, cause)
     left = torch.where(carried & ~whole, working - filled, 0.0)
-    taken = ((held + filled).abs() - held.abs()) * price
+    taken = ((held + filled).abs() - held.abs()) * (dear if opening else 2.0 * price - dear) + least
     new = Filled(
         held=torch.where(mine, held + filled, held),
         working=torch.where(mine, left, working),
@@ -233,6 +244,16 @@ def _fill_slot(
         arrived=torch.where(mine, placed.arrival, s.arrived),
     )
     return new, torch.where(mine & (filled != 0), room - taken, room)
+
+
+def _dear_price(working: Tensor, quoted: Quote, shift: Tensor, cap: Tensor, bar: Bar, a: int, rules: Rules) -> Tensor:
+    """What a unit of an order takes of the room at most, with all costs but the least fee, as `costs.dear_price` has it."""
+    notional = torch.minimum(working.abs(), cap) * quoted.price
+    share = notional / bar.adv[:, a]
+    impact = (rules.impact_coef * bar.sigma[:, a] * share**rules.impact_exponent).clamp(max=rules.max_impact_frac)
+    push = (shift.abs() + 0.5 * rules.permanent_coef * bar.sigma[:, a] * share).clamp(max=MAX_SHIFT)
+    spread = torch.where(quoted.takes, quoted.spread, 0.0)
+    return quoted.price * (1.0 + spread + impact + push) * (1.0 + rules.fee_frac)
 
 
 def _fill_quantity(

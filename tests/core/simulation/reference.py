@@ -249,7 +249,9 @@ class Account:
         if price is None:
             self.end(slot, order, row, word.NOT_TRADED_THROUGH)
             return
-        quantity, why = self.quantity(slot, order, price)
+        dear = self.dear(slot, order, price, spread)
+        least = self.rules.fee_min_ccy if self.rules.pays else 0.0
+        quantity, why = self.quantity(slot, order, dear, self.room - least)
         if quantity > 0:
             fill = order.left if why == word.NO_ORDER else side * quantity
             notional = quantity * price
@@ -264,7 +266,8 @@ class Account:
             row.update(fill=fill, price=paid, spread=notional * spread, impact=notional * impact + fill * price * met)
             row["latency_drift"] = fill * (price - slot.mark)
             row["fees"] = self.fee(quantity * paid, takes)
-            self.room -= (abs(slot.held + fill) - abs(slot.held)) * price
+            opens = abs(slot.held + order.left) > abs(slot.held)
+            self.room -= (abs(slot.held + fill) - abs(slot.held)) * (dear if opens else 2.0 * price - dear) + least
             slot.held += fill
         self.end(slot, order, row, why)
 
@@ -292,7 +295,18 @@ class Account:
             return order.limit, 0.0, False
         return min(order.limit * side, first * side) * side, 0.0, False
 
-    def quantity(self, slot: Slot, order: Order, price: float) -> tuple[float, int]:
+    def dear(self, slot: Slot, order: Order, price: float, spread: float) -> float:
+        """What a unit takes of the room at most: its costs are not lent in cash."""
+        if not self.rules.pays:
+            return price
+        m, n, rules = self.market, slot.asset, self.rules
+        cap = min(rules.participation * float(m.volume[self.t + 1, n]), float(m.depth[self.t, n]))
+        notional = min(abs(order.left), cap) * price
+        sigma, adv = float(m.sigma[self.t, n]), float(m.adv_ccy[self.t, n])
+        push = min(abs(slot.shift) + 0.5 * rules.permanent_coef * sigma * notional / adv, 0.2)
+        return price * (1.0 + spread + self.impact(notional, n) + push) * (1.0 + rules.fee_frac)
+
+    def quantity(self, slot: Slot, order: Order, price: float, room: float) -> tuple[float, int]:
         """Order, volume, capital: the least of them."""
         quantity, why = abs(order.left), word.NO_ORDER
         cap = self.rules.participation * float(self.market.volume[self.t + 1, slot.asset])
@@ -300,7 +314,7 @@ class Account:
         if quantity > cap:
             quantity, why = cap, word.CAPACITY if cap > 0 else word.NO_VOLUME
         closing = min(quantity, abs(slot.held)) if slot.held * order.left < 0 else 0.0
-        opening = max(self.room / price + closing, 0.0)
+        opening = max(room / price + closing, 0.0)
         if quantity - closing > opening:
             quantity, why = closing + (opening if opening * price >= self.rules.min_order_ccy else 0.0), word.CAPITAL
         return quantity if why == word.NO_ORDER else self.lots(slot, quantity), why

@@ -24,6 +24,10 @@ NUMBERS = ("target", "order", "fill", "price", "position", "mark", "price_pnl", 
 STATES = {"held": "position_EA", "mark": "mark_EA", "weight": "weight_EA", "working": "working_EA", "shift": "shift_EA", "pnl": "pnl_EA"}
 """Fields of the accounts on tensors, and what they are called in the kernel's."""
 
+CASH = {
+    "account": "cash", "max_leverage": 1.0, "maintenance_margin": 0.0, "liquidation_penalty_bps": 0.0, "shorts": False,
+    "reserve_frac": 0.02,
+}  # fmt: skip
 executions = st.fixed_dictionaries(
     {
         "time_in_force": st.sampled_from(["bar", "day", "gtc", "ioc"]),
@@ -63,6 +67,7 @@ rulebooks = st.fixed_dictionaries(
     terms=st.fixed_dictionaries({"lot": st.sampled_from([0.0, 100.0]), "tick": st.sampled_from([0.0, 0.05]), "leaves": st.booleans()}),
     execution=executions,
     rulebook=rulebooks,
+    cash=st.booleans(),
 )
 def test_the_kernel_is_the_reference_in_everything(
     world: Any,
@@ -74,9 +79,11 @@ def test_the_kernel_is_the_reference_in_everything(
     terms: dict[str, Any],
     execution: dict[str, Any],
     rulebook: dict[str, Any],
+    cash: bool,
 ) -> None:
     market = bend(world.market(30, num_slots, seed=seed, gaps=gaps, half_spread_bps=4.0), seed, **terms)
-    cfg, costs = world.bent(world.costly, **execution)
+    base, lent = (replace(world.costly, borrow_bps_year=0.0, funding=False), CASH) if cash else (world.costly, {})
+    cfg, costs = world.bent(base, **{**execution, **lent})
     env = Environment(market, 2, num_slots, NS_PER_DAY, cfg, costs, replace(world.wide, **rulebook))
     assets = np.stack([np.arange(num_slots), np.arange(num_slots)[::-1]])
     env.reset(np.arange(2), np.array([0, 4]), assets, np.array([seed, 5]))
@@ -88,6 +95,7 @@ def test_the_kernel_is_the_reference_in_everything(
         request = rng.normal(0, size, (2, num_slots))
         request[rng.random((2, num_slots)) < 0.3] = np.nan
         request[rng.random((2, num_slots)) < 0.02] = np.inf
+        request = np.maximum(request, 0.0) if cash else request
         live = ~env.accounts.done_E
         step = env.step(request)
         compare_tensors(env, step, tensors, tensors.step(torch.from_numpy(request)), live)
