@@ -1,4 +1,4 @@
-"""Whether a challenger may serve: one written rule, and a decision that can be replayed and cannot be edited unseen.
+"""Whether a challenger may serve: one written rule, and a decision that can be replayed. `registry` signs it and keeps it.
 
 The rule. On the locked window, after costs, the strategy named in the config is promoted when all of these hold:
 the window has `min_bars`; PSR reaches `min_psr`; for each of the baselines the lower end of the paired interval of its
@@ -11,10 +11,8 @@ where the trace ran `min_seeds` trainings, and the median of their Sharpes is no
 `min_gain_over_baseline` either. Written rules have no seeds, and are not asked for them.
 """
 
-import hashlib
-import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -22,12 +20,11 @@ import numpy as np
 
 from plusultra_core import config
 from plusultra_core.artifacts import canonical_json, sha256_bytes
-from plusultra_core.errors import ArtifactError, ConfigError, ContractError
+from plusultra_core.errors import ConfigError, ContractError
 from plusultra_core.evaluation import metrics
 from plusultra_core.evaluation.bootstrap import BootstrapConfig, block_length, paired_differences, resample_indices
+from plusultra_core.evaluation.registry.records import Check, Decision
 from plusultra_core.evaluation.seeds.runs import POLICY
-
-MIN_KEY_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,28 +57,6 @@ class PromotionConfig:
             raise ConfigError(f"min_psr: expected in [0, 1], found {self.min_psr}")
         if self.min_seeds < 1:
             raise ConfigError(f"min_seeds: expected >= 1, found {self.min_seeds}")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One condition of the rule; `found` is None where it could not be computed, which fails."""
-
-    name: str
-    found: float | None
-    required: float
-    passed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The verdict, its conditions, and digests of everything that it rests on."""
-
-    promoted: bool
-    strategy: str
-    best_baseline: str | None
-    reason: str
-    checks: tuple[Check, ...]
-    evidence: dict[str, str]
 
 
 def decide(
@@ -122,37 +97,6 @@ def decide(
     }
     reason = f"not promoted: {'; '.join(failed)}" if failed else "promoted: every condition of the rule holds"
     return Decision(not failed, cfg.strategy, best, reason, tuple(checks), evidence)
-
-
-def sign(decision: Decision, key: bytes, previous: str) -> dict[str, Any]:
-    """The decision as a JSON record, chained to the signature of the record before it ("" for the first), under HMAC-SHA256.
-
-    Raises  ConfigError when the key is shorter than 16 bytes.
-    """
-    if len(key) < MIN_KEY_BYTES:
-        raise ConfigError(f"signing key: expected at least {MIN_KEY_BYTES} bytes, found {len(key)}; make one with a random generator")
-    body = {"decision": asdict(decision), "previous": previous}
-    return {**body, "signature": hmac.new(key, canonical_json(body), hashlib.sha256).hexdigest()}
-
-
-def verify(record: Mapping[str, Any], key: bytes, previous: str) -> Decision:
-    """The decision of a record whose signature and place in the chain are right.
-
-    Raises  ArtifactError when either is not.
-    """
-    try:
-        body = {"decision": record["decision"], "previous": record["previous"]}
-        signature = str(record["signature"])
-        expected = hmac.new(key, canonical_json(body), hashlib.sha256).hexdigest()
-        raw = dict(record["decision"])
-        decision = Decision(**{**raw, "checks": tuple(Check(**check) for check in raw["checks"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"promotion record: not a signed decision ({error}); restore it") from error
-    if not hmac.compare_digest(signature.encode(), expected.encode()):
-        raise ArtifactError("promotion record: the signature does not fit; it was edited, or signed with another key")
-    if record["previous"] != previous:
-        raise ArtifactError("promotion record: it does not follow the record before it; one was removed or added")
-    return decision
 
 
 def replay(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from plusultra_core.artifacts import canonical_json, write_atomic
 from plusultra_core.errors import ArtifactError, ContractError
-from plusultra_core.evaluation.promotion import Decision, sign, verify
+from plusultra_core.evaluation.registry.records import Decision, sign, verify
 
 DECISIONS = "decisions.jsonl"
 KEY = "signing.key"

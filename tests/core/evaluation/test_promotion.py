@@ -8,7 +8,8 @@ import pytest
 
 from plusultra_core import config
 from plusultra_core.errors import ArtifactError, ConfigError, ContractError
-from plusultra_core.evaluation.promotion import decide, replay, sign, verify
+from plusultra_core.evaluation.promotion import decide, replay
+from plusultra_core.evaluation.registry.records import sign, verify
 from plusultra_core.evaluation.scorecard import EvaluationConfig, build_scorecard
 
 KEY = b"0123456789abcdef"

@@ -16,9 +16,9 @@ import torch
 from plusultra_core.artifacts import Artifact, canonical_json, open_artifact, publish, sha256_bytes
 from plusultra_core.config import load
 from plusultra_core.errors import ArtifactError, ContractError
-from plusultra_core.evaluation.promotion import Decision
 from plusultra_core.evaluation.registry.chain import DECISIONS, append, make_key, roll_back
 from plusultra_core.evaluation.registry.champions import find_champion
+from plusultra_core.evaluation.registry.records import Decision
 from plusultra_core.guardrails.limits import STATES
 from plusultra_core.inference.decide import PolicyDesk
 from plusultra_core.inference.portfolios.rules import mean_variance
@@ -361,11 +361,11 @@ def test_a_policy_is_told_its_whole_account_or_says_what_is_missing(at: Home, do
     assert (without["proposed_weight"], without["target_weight"]) == (None, None)
 
 
-def test_the_door_needs_no_orchestrator_and_no_tracker(root: Path) -> None:
+def test_the_door_needs_no_orchestrator_no_tracker_and_no_statistics(root: Path) -> None:
     import subprocess
     import sys
 
     code = "import sys; import plusultra_core.service.__main__, plusultra_core.service.champions.publish\n"
-    code += "print(sorted({'dagster', 'mlflow', 'lightning'} & set(sys.modules)))"
+    code += "print(sorted({'dagster', 'mlflow', 'lightning', 'arch', 'pandas', 'statsmodels', 'polars'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
