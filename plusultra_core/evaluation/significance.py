@@ -82,12 +82,16 @@ def expected_max_sharpe(trial_sharpes: Sequence[float]) -> float:
 def counted_sharpes(trials: Sequence[Trial]) -> list[float]:
     """Sharpes per bar that the best of all trials is measured by.
 
-    Seeds of a policy are trials as others are. They are also alike: where they lie so close together that the best of all would show
-    less by luck than the best of the ideas alone, the ideas are counted, so that to train a seed more makes nothing less strict.
+    A trial that never traded was one too: it shows 0. Seeds of a policy are trials as others are. They are also alike, and so are those
+    that show 0: where they lie so close together that the best of all would show less by luck than the best without them, these are
+    counted alone, so that no trial more makes anything less strict.
     """
-    known = [(trial.strategy, trial.sharpe_per_bar) for trial in trials if trial.sharpe_per_bar is not None]
-    ideas = [sharpe for strategy, sharpe in known if not is_seed_run(strategy)]
-    return max([sharpe for _, sharpe in known], ideas, key=expected_max_sharpe)
+    shown = [(trial.sharpe_per_bar, trial.sharpe_per_bar is not None, not is_seed_run(trial.strategy)) for trial in trials]
+    every = [sharpe or 0.0 for sharpe, _, _ in shown]
+    traded = [sharpe for sharpe, _, _ in shown if sharpe is not None]
+    ideas = [sharpe or 0.0 for sharpe, _, is_idea in shown if is_idea]
+    both = [sharpe for sharpe, _, is_idea in shown if is_idea and sharpe is not None]
+    return max(every, traded, ideas, both, key=expected_max_sharpe)
 
 
 def deflated_sharpe(ret_T: Float64Array, trial_sharpes: Sequence[float]) -> float | None:
@@ -127,6 +131,12 @@ def overfitting_probability(returns_NT: Float64Array, num_blocks: int) -> dict[s
     num, bars = returns_NT.shape
     if num > bars:
         raise ContractError(f"PBO: expected (trials, bars) with fewer trials than bars, found {returns_NT.shape}; transpose it")
+    return _split_halves(returns_NT, num_blocks)
+
+
+def _split_halves(returns_NT: Float64Array, num_blocks: int) -> dict[str, float] | None:
+    """`overfitting_probability` of any number of trials: a ledger that has grown for long holds more of them than a window has bars."""
+    num, bars = returns_NT.shape
     if num < 2 or bars < 2 * num_blocks:
         return None
     blocks = np.array_split(returns_NT, num_blocks, axis=1)
@@ -194,7 +204,7 @@ def build_significance(
         "expected_max_sharpe_per_bar": expected_max_sharpe(counted),
         "spa": spa,
         "spa_block": block,
-        "pbo": overfitting_probability(matrix_NT, cfg.pbo_blocks) if enough else None,
+        "pbo": _split_halves(matrix_NT, cfg.pbo_blocks) if enough else None,
         "pbo_min_trials": cfg.pbo_min_trials,
     }
 

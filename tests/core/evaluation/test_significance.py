@@ -1,5 +1,7 @@
 """Tests against luck, themselves tested: hand formulas, peers, size under the null, power under an edge."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from purgedcv import min_track_record_length, probability_of_backtest_overfitting
@@ -143,6 +145,31 @@ def test_the_table_counts_trials_from_the_ledger_and_says_null_where_it_cannot_t
     few = build_significance(returns, ["policy"], trials[:3], CFG, boot, 7)
     assert few["pbo"] is None and few["strategies"]["policy"]["dsr"] != found["strategies"]["policy"]["dsr"]
     assert build_significance(returns, ["policy"], [], CFG, boot, 7)["expected_max_sharpe_per_bar"] == 0.0
+
+
+def test_a_ledger_with_more_trials_than_the_window_has_bars_still_gives_its_pbo() -> None:
+    random = np.random.default_rng(11)
+    trials = [trial(number, random.normal(size=40) * 0.01) for number in range(60)]
+    returns = {"no_trade": np.zeros(40).tolist(), "policy": list(trials[-1].returns)}
+    found = build_significance(returns, ["policy"], trials, CFG, BootstrapConfig(reps=200, confidence=0.95, min_bars=10), 7)
+    assert found["pbo"]["num_trials"] == 60 and 0.0 <= found["pbo"]["pbo"] <= 1.0
+    few = build_significance(returns, ["policy"], trials[:40], CFG, BootstrapConfig(reps=200, confidence=0.95, min_bars=10), 7)
+    matrix = np.array([one.returns for one in trials[:40]])
+    assert few["pbo"] == significance.overfitting_probability(matrix, CFG.pbo_blocks)
+
+
+def test_a_trial_that_never_traded_is_counted_and_makes_nothing_laxer() -> None:
+    tried = [replace(trial(number, np.zeros(4)), sharpe_per_bar=value) for number, value in enumerate((0.02, -0.05, 0.11))]
+    idle = [trial(number, np.zeros(4)) for number in range(3, 6)]
+    assert all(one.sharpe_per_bar is None for one in idle)
+    luck = significance.expected_max_sharpe(significance.counted_sharpes([*tried, *idle]))
+    alone = significance.expected_max_sharpe((0.02, -0.05, 0.11))
+    assert luck == pytest.approx(significance.expected_max_sharpe((0.02, -0.05, 0.11, 0.0, 0.0, 0.0))) and luck > alone
+    alike = [replace(one, sharpe_per_bar=value) for one, value in zip(tried, (0.1, -0.1, 0.1), strict=True)]
+    lax = [replace(trial(number, np.zeros(4)), key=f"idle{number}") for number in range(40)]
+    least = significance.expected_max_sharpe((0.1, -0.1, 0.1))
+    assert significance.expected_max_sharpe((0.1, -0.1, 0.1, *[0.0] * 40)) < least  # what counting them without a floor would say
+    assert significance.expected_max_sharpe(significance.counted_sharpes([*alike, *lax])) == pytest.approx(least)
 
 
 @pytest.mark.parametrize(("key", "value"), [("alpha", 0.7), ("pbo_blocks", 7), ("pbo_blocks", 20), ("pbo_min_trials", 1)])
