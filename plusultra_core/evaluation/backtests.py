@@ -18,6 +18,8 @@ from plusultra_core.evaluation import metrics
 
 COSTS = ("spread", "impact", "latency_drift", "fees", "funding", "borrow")
 TERMS = ("price_pnl", *COSTS)
+REFUSED = "rejected"
+"""Status of an order that the rulebook or the market let nothing of through: it was never sent."""
 _STATES = ("unknown", "low", "mid", "high")
 REGIMES = dict.fromkeys(("volatility_state", "liquidity_state", "rotation_state"), _STATES) | {
     "trend_state": ("unknown", "down", "flat", "up"),
@@ -223,11 +225,15 @@ def saturated_frac(positions: pl.DataFrame, weight_limit: float | None) -> float
 
 
 def fill_statistics(orders: pl.DataFrame, start_ns: int, end_ns: int) -> dict[str, Any]:
-    """Counts by status and reason, and how much of what was asked for was filled, for orders decided in the span."""
+    """Counts by status and reason, and how much of what was asked for was filled, for orders decided in the span.
+
+    The ratio and the latency are of orders that were sent: what the rulebook or the market let nothing of through met nobody.
+    """
     orders = orders.filter(pl.col("decision_ns").is_between(start_ns, end_ns))
     filled = orders.filter(pl.col("qty_filled").abs() > 0)
-    ratio = orders.select((pl.col("qty_filled").abs() / pl.col("qty_ordered").abs()).fill_nan(None).alias("ratio"))["ratio"].mean()
-    latency = orders.select(((pl.col("arrival_ns") - pl.col("decision_ns")) / NS_PER_MS).alias("latency"))["latency"].median()
+    sent = orders.filter(pl.col("status") != REFUSED)
+    ratio = sent.select((pl.col("qty_filled").abs() / pl.col("qty_ordered").abs()).fill_nan(None).alias("ratio"))["ratio"].mean()
+    latency = sent.select(((pl.col("arrival_ns") - pl.col("decision_ns")) / NS_PER_MS).alias("latency"))["latency"].median()
     return {
         "num_orders": orders.height,
         "num_filled": filled.height,

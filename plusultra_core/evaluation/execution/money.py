@@ -3,12 +3,10 @@
 import polars as pl
 
 from plusultra_core.errors import ContractError
-from plusultra_core.evaluation.backtests import COSTS, Trace, net_pnl
+from plusultra_core.evaluation.backtests import COSTS, REFUSED, Trace, net_pnl
 
 PARTS = ("delay", "waiting", "spread", "impact", "fees", "opportunity")
 """Of the implementation shortfall: an order's result at the price of its decision, less its real one."""
-REFUSED = "rejected"
-"""Status of an order that the rulebook or the market let nothing of through: it was never sent."""
 _TOLERANCE = 1e-9
 _MONEY = ("price_pnl", *COSTS)
 _NUMBERS = ("arrival_ns", "decision_price", "end_price", "translated", "translation", *PARTS)

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.clock import NS_PER_MS
-from plusultra_core.evaluation.execution.money import PARTS, REFUSED, bps, priced
+from plusultra_core.evaluation.backtests import REFUSED
+from plusultra_core.evaluation.execution.money import PARTS, bps, priced
 
 _PAID = tuple(part for part in PARTS if part != "opportunity")
 _SHARES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 1.0)

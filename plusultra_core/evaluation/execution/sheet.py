@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from plusultra_core.errors import ArtifactError, ContractError
-from plusultra_core.evaluation.backtests import Trace, load_trace
-from plusultra_core.evaluation.execution.money import PARTS, REFUSED, SHARES, priced, require_bars_of_orders, shortfall, waterfall
+from plusultra_core.evaluation.backtests import REFUSED, Trace, load_trace
+from plusultra_core.evaluation.execution.money import PARTS, SHARES, priced, require_bars_of_orders, shortfall, waterfall
 from plusultra_core.evaluation.execution.orders import endings, filled_bars, latencies, sizes, worst_fills
 
 EXECUTIONS = "executions"

@@ -132,7 +132,8 @@ def test_fill_statistics_count_by_status_and_reason() -> None:
     )  # fmt: skip
     found = backtests.fill_statistics(orders, 0, 10)
     assert found["by_status"] == {"filled": 1, "partial": 1, "rejected": 1} and found["by_reason"]["capacity"] == 1
-    assert found["fill_ratio_mean"] == pytest.approx(0.5) and found["notional_ccy"] == pytest.approx(32.0)
+    assert found["fill_ratio_mean"] == pytest.approx(0.75)  # of the two that were sent
+    assert found["num_orders"] == 3 and found["notional_ccy"] == pytest.approx(32.0)
     assert found["latency_ms_median"] == pytest.approx(3.0)
 
 
