@@ -12,14 +12,14 @@ import typer
 app = typer.Typer(help="From a dump to a report.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 dump_app = typer.Typer(help="Make and check dumps.", no_args_is_help=True)
 app.add_typer(dump_app, name="dump")
-annotations_app = typer.Typer(help="What analysts say of trades: add it, check it.", no_args_is_help=True)
+annotations_app = typer.Typer(help="What analysts say of trades: add one judgement, load a file of them.", no_args_is_help=True)
 app.add_typer(annotations_app, name="annotations")
 
 Profile = Annotated[
     str | None, typer.Option(help="Folder under configs/: smoke, base, gpu24, h200. Default: PLUSULTRA_PROFILE, else base.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
-Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
+Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)]
 
 
 @contextmanager
@@ -141,6 +141,8 @@ def dump_make(
         raise typer.BadParameter("choose one of --demo and --synthetic")
     if path.exists():
         raise typer.BadParameter(f"{path}: exists, and is not written over; name another file or remove it")
+    if is_demo and (seed, planted_ic, num_bars, num_symbols) != (7, None, None, None):
+        raise typer.BadParameter("--seed, --planted-ic, --num-bars, --num-symbols: only with --synthetic")
     with _said():
         if is_demo:
             from plusultra_core.data.samples.demo import make_demo
@@ -176,7 +178,7 @@ def annotations_add(
     decision: Annotated[str, typer.Option(help="approve, reject, flag, hold or escalate; reject and escalate are vetoes.")],
     reason: Annotated[str, typer.Option(help="Why.")],
     by: Annotated[str, typer.Option(help="Who says it.")],
-    symbol: Annotated[str | None, typer.Option()] = None,
+    symbol: Annotated[str | None, typer.Option(help="Of the trade.")] = None,
     confidence: Annotated[float | None, typer.Option(help="In [0, 1].")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
     since: Annotated[str | None, typer.Option(help="Start of the window that it covers; with --until.")] = None,

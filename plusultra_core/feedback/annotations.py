@@ -235,8 +235,9 @@ def _check(annotation: Annotation, cfg: FeedbackConfig) -> None:
         text = getattr(annotation, name)
         if text is None and name == "symbol":
             continue
-        if not text.strip() or not text.isprintable() or len(text) > (2 * _MAX_NAME_CHARS if name == "trade_id" else _MAX_NAME_CHARS):
-            raise ContractError(f"trade_annotations.{name}: expected printable text of 1-{_MAX_NAME_CHARS} characters, found {text[:40]!r}")
+        longest = 2 * _MAX_NAME_CHARS if name == "trade_id" else _MAX_NAME_CHARS
+        if not text.strip() or not text.isprintable() or len(text) > longest:
+            raise ContractError(f"trade_annotations.{name}: expected printable text of 1-{longest} characters, found {text[:40]!r}")
     if len(annotation.rationale) > cfg.max_rationale_chars:
         raise ContractError(
             f"trade_annotations.rationale: expected at most {cfg.max_rationale_chars} characters, found {len(annotation.rationale)}"

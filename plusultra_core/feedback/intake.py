@@ -56,6 +56,11 @@ def parse(raw: Mapping[str, Any], where: str, now_ns: int, cfg: FeedbackConfig) 
         raise ContractError(f"{where}: decision: expected one of {', '.join(get_args(Decision))}, found {decision[:40]!r}")
     if trade_ns is None or trade_ns > now_ns:
         raise ContractError(f"{where}: trade_timestamp: expected a time that has been, found {raw['trade_timestamp']!r}")
+    if not _typed(raw, "rationale", str, where).strip():
+        raise ContractError(f"{where}: rationale: expected a reason in words, found {raw['rationale'][:40]!r}")
+    if (start is None) != (end is None) or (start is not None and end is not None and end < start):
+        found = f"{raw.get('context_window_start')!r} and {raw.get('context_window_end')!r}"
+        raise ContractError(f"{where}: context_window_start, context_window_end: expected both, in this order, or neither, found {found}")
     confidence = _typed(raw, "confidence", (int, float), where)
     if confidence is not None and not 0.0 <= confidence <= 1.0:
         raise ContractError(f"{where}: confidence: expected a number in [0, 1], found {confidence}")

@@ -36,5 +36,6 @@ def _write(annotations: Sequence[Annotation], cfg: FeedbackConfig, only_check: b
     with closing(open_store(store, cfg)) as connection:
         new, known = add(connection, annotations, cfg)
     if only_check:
-        return f"{len(annotations)} annotations would be taken"
-    return f"{store}: {new} added, {known} known already; known from {iso(annotations[0].created_ns)}"
+        return f"{len(annotations)} {'annotation' if len(annotations) == 1 else 'annotations'} would be taken"
+    since = f"; known from {iso(annotations[0].created_ns)}" if new else ""
+    return f"{store}: {new} added{since}; {known} known already"

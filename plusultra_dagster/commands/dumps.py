@@ -57,14 +57,14 @@ def _since_previous(report: "DumpReport", path: Path, cfg: "DataConfig", made: P
 
 
 def finding_lines(report: dict[str, Any]) -> list[str]:
-    """The verdict for a terminal: errors, then warnings, each with its code, where it stands, what to do, and its first rows."""
+    """The verdict for a terminal: errors, then warnings, each with code, place, what to do, and the first rows it does not quote."""
     lines = []
     for level in ("error", "warning"):
         findings = [finding for finding in report["findings"] if finding["level"] == level]
         lines += [f"{len(findings)} {level}{'' if len(findings) == 1 else 's'}"] if findings else []
         for finding in findings:
             lines.append(f"  {finding['code']:<24}{_where(finding)}{finding['message']}")
-            lines += [f"        {row}" for row in finding["rows"][:5]]
+            lines += [f"        {text}" for text in map(_row, finding["rows"][:5]) if text not in finding["message"]]
     if report.get("previous"):
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["since_previous"].items() if count)
         lines.append(f"since {report['previous']}: {counts or 'nothing changed'}")
@@ -77,6 +77,11 @@ def _where(finding: dict[str, Any]) -> str:
     """Table and column, where the message does not begin with them."""
     where = ".".join(part for part in (finding["table"], finding["column"]) if part)
     return "" if not where or finding["message"].startswith(where) else f"{where}: "
+
+
+def _row(row: dict[str, Any]) -> str:
+    """A row in the form that a finding's sentence quotes its first ones in."""
+    return ", ".join(f"{name}={value!r}" for name, value in row.items())
 
 
 def _printable(line: str) -> str:

@@ -27,7 +27,7 @@ _NS = 10**9
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.STOPPED,
     description="Asks feedback's rule (age, drift alarms, vetoes; not within the cool-down, without new bars, after failures) about each "
-    "class of `retrain.asset_classes` in the newest snapshot, and trains those that it names.",
+    "class of retrain.asset_classes in the newest snapshot, and trains those that it names.",
 )
 def retraining(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """One question a class; the answer of each, also of those that wait, is the reason that the tick shows."""

@@ -74,6 +74,16 @@ def test_making_a_dump_needs_one_kind(tmp_path: Path) -> None:
     assert call("dump", "make", "--demo", "--synthetic", tmp_path / "x.sqlite").exit_code == USAGE
 
 
+def test_what_a_demo_does_not_read_is_refused(tmp_path: Path) -> None:
+    result = call("dump", "make", "--demo", "--seed", 3, tmp_path / "x.sqlite")
+    assert result.exit_code == USAGE and "--num-symbols" in result.output
+    assert not (tmp_path / "x.sqlite").exists()
+
+
+def test_a_port_that_is_none_is_a_wrong_argument() -> None:
+    assert call("ui", "--port", 99999).exit_code == USAGE
+
+
 @pytest.mark.parametrize("command", ["ui", "mlflow"])
 def test_a_port_that_is_taken_is_said(home: Places, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket

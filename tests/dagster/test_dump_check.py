@@ -83,6 +83,12 @@ def test_a_name_in_the_dump_cannot_steer_the_terminal(home: Places, tiny_dump: P
     assert finding_lines({"findings": [raw], "accepted": True, "classes": {}})[1].endswith("t: \\x1b[31m")
 
 
+def test_rows_that_the_sentence_quotes_are_not_said_again() -> None:
+    raw = {"level": "warning", "code": "x", "table": "t", "column": None, "message": "t: 2 rows, first (at='1', gap=2)"}
+    report = {"findings": [{**raw, "rows": [{"at": "1", "gap": 2}, {"at": "3", "gap": 4}]}], "accepted": True, "classes": {}}
+    assert finding_lines(report)[2:] == ["        at='3', gap=4", "accepted"]
+
+
 def test_a_file_that_a_writer_holds_open_is_not_compared_with_its_own_snapshot(home: Places, tiny_dump: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(tiny_dump, tmp_path / "live.sqlite"))
     with closing(sqlite3.connect(path)) as db:

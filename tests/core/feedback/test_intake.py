@@ -1,5 +1,6 @@
 """What analysts send: strict, all or nothing, and known from when it is written down."""
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def test_one_line_that_is_refused_leaves_the_store_as_it_was(tmp_path: Path, sto
     good = [{**ONE, "trade_id": f"policy:{number}"} for number in range(3)]
     with pytest.raises(ContractError, match=r"said\.jsonl:3: decision: expected one of approve, .*, escalate, found 'veto'"):
         read_lines(lines(tmp_path / "said.jsonl", *good[:2], {**ONE, "decision": "veto"}, good[2]), NOW_NS, cfg)
-    blank = parse({**ONE, "rationale": "  "}, "a", NOW_NS, cfg)
+    blank = dataclasses.replace(parse(ONE, "a", NOW_NS, cfg), rationale="  ", client_key="blank")
     with pytest.raises(ContractError, match="mend the annotation of trade 'policy:7'"):
         add(store, [*(parse(row, "a", NOW_NS, cfg) for row in good), blank], cfg)
     assert read(store, NOW_NS).is_empty()
@@ -89,6 +90,9 @@ def test_one_line_that_is_refused_leaves_the_store_as_it_was(tmp_path: Path, sto
         ({"tags": [1]}, "tags: expected a list of texts"),
         ({"metadata": []}, "metadata: expected an object, found list"),
         ({"weight": 2}, "found unknown 'weight'"),
+        ({"rationale": " "}, "rationale: expected a reason in words"),
+        ({"context_window_end": None}, "context_window_end: expected both, in this order, or neither"),
+        ({"context_window_end": "2023-11-12 00:00:00Z"}, "context_window_end: expected both, in this order, or neither"),
     ],
 )
 def test_a_field_that_makes_no_sense_is_refused_in_one_sentence(change: dict[str, Any], message: str, cfg: FeedbackConfig) -> None:
