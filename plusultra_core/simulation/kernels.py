@@ -24,7 +24,7 @@ from plusultra_core.simulation.kernel.wires import ask_bars, block_of, limits_of
 from plusultra_core.simulation.records import Step
 from plusultra_core.simulation.tiles import Block, Scratch, World
 
-COMPILED_WITH = "ce96b771665efa95"
+COMPILED_WITH = "41061b6e01a95480"
 """Digest of costs, tiles, records, the rulebook and `kernel/`, which are compiled into this file: its cache on disk sees this alone."""
 
 SLOTS, FULL, USUAL, SPARE, CALM = 0, 1, 2, 3, 4

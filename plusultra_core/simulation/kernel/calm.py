@@ -44,6 +44,11 @@ class Rows(NamedTuple):
     spread_bps: Float64Array
     least_adv: Float64Array
     """(T,) the least of all assets."""
+    least_volume: Float64Array
+    widest: Float64Array
+    """(T,) how far high or low lies from the close, at most, as a part of it."""
+    even_bps: Float64Array
+    """(T,) the spread where all assets have the same; NaN where they have not."""
     num_assets: int
 
 
@@ -51,16 +56,23 @@ def build_rows(market: MarketArrays) -> Rows:
     """Views of the market where it has every bar and no quoted depth; nothing else."""
     prices = (market.open, market.high, market.low, market.close)
     whole = market.tradable.all() and all(np.all(price > 0.0) for price in prices) and np.all(np.isinf(market.depth))
-    fields = (*prices, market.volume, market.half_spread_bps) if whole else (np.zeros(0),) * 6
+    fields = (*prices, market.volume, market.half_spread_bps)
     flat = [np.ascontiguousarray(field, dtype=np.float64).reshape(-1) for field in fields]
-    least_adv = market.adv_ccy.min(axis=1) if whole else np.zeros(0)
-    return Rows(flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], least_adv, market.tradable.shape[1])
+    if not whole:
+        return no_rows()
+    most, least, spread = market.half_spread_bps.max(axis=1), market.half_spread_bps.min(axis=1), market.half_spread_bps
+    widest = np.maximum(market.high - market.close, market.close - market.low) / market.close
+    even = np.where(most == least, spread[:, 0], np.nan)
+    least_adv, least_volume = market.adv_ccy.min(axis=1), market.volume.min(axis=1)
+    return Rows(
+        flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], least_adv, least_volume, widest.max(axis=1), even, market.tradable.shape[1]
+    )
 
 
 def no_rows() -> Rows:
     """For accounts that cannot use any."""
     x = np.zeros(0)
-    return Rows(x, x, x, x, x, x, x, 0)
+    return Rows(x, x, x, x, x, x, x, x, x, x, 0)
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
@@ -179,15 +191,14 @@ def write(column: Any, row: int, value: float) -> None:
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def try_orders(
-    a: Float64Array, b: Float64Array, request: Float64Array, first: Float64Array, volume: Float64Array, n: int, room: float, rules: Rules,
-    limits: Limits,
+    a: Float64Array, b: Float64Array, request: Float64Array, first: Float64Array, volume: Float64Array, least: float, n: int, room: float,
+    rules: Rules, limits: Limits, each: bool,
 ) -> int:  # fmt: skip
-    """What the lanes of `a` trade, into `b`; the number of those that are not calm."""
+    """What the lanes of `a` trade, into `b`; the number of those that are not calm. `each`: by its own volume, else by the least."""
     worse = 0
     for i in range(n):
-        filled, calm = order(
-            request[i], a[EQUITY + i], a[PEAK + i], a[MARK + i], a[HELD + i], first[i], rules.participation * volume[i], room, rules, limits
-        )
+        cap = rules.participation * (volume[i] if each else least)
+        filled, calm = order(request[i], a[EQUITY + i], a[PEAK + i], a[MARK + i], a[HELD + i], first[i], cap, room, rules, limits)
         b[FILL + i] = filled
         worse += not calm
     return worse
@@ -196,15 +207,20 @@ def try_orders(
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def try_books(
     a: Float64Array, b: Float64Array, first: Float64Array, high: Float64Array, low: Float64Array, last: Float64Array,
-    spread_bps: Float64Array, n: int, step: float, rules: Rules,
+    spread_bps: Float64Array, even_bps: float, widest: float, n: int, step: float, rules: Rules, even: bool, each: bool,
 ) -> int:  # fmt: skip
-    """The books of the lanes of `a` after the bar, into `b`; the number of those whose margin is called."""
-    worse = 0
+    """The books of the lanes of `a` after the bar, into `b`; the number of those whose margin is called.
+
+    `even`: all pay one spread. `each`: at its own worst price, else that of a bar as wide as the widest, which may call too many.
+    """
+    worse, margin = 0, (widest + rules.maintenance_margin + widest * rules.maintenance_margin) * (1.0 + _NEAR)
     for i in range(n):
-        filled = b[FILL + i]
+        filled, spread = b[FILL + i], (even_bps if even else spread_bps[i]) * 1e-4
+        deep, tall = (low[i] if each else last[i]), (high[i] if each else last[i])
         cash, held, equity, result, paid, fee, doomed = book(
-            a[CASH + i], a[HELD + i], a[MARK + i], filled, first[i], spread_bps[i] * 1e-4, low[i], high[i], last[i], rules
+            a[CASH + i], a[HELD + i], a[MARK + i], filled, first[i], spread, deep, tall, last[i], rules
         )
+        doomed = doomed if each else not (equity >= abs(held) * last[i] * margin)
         pnl = a[PNL + i] + result
         b[CASH + i] = cash
         b[HELD + i] = held
@@ -250,11 +266,18 @@ def run_rows(
         row, now = (begin + went) * num_accounts + low, (t + went) * rows.num_assets + block.asset[low]
         after = now + rows.num_assets
         room = limits.max_participation * rows.least_adv[t + went]
-        first = rows.open[after : after + n]
-        if try_orders(a, b, request[row : row + n], first, rows.volume[after : after + n], n, room, rules, limits):
+        first, volume, least = rows.open[after : after + n], rows.volume[after : after + n], rows.least_volume[t + went + 1]
+        asked = request[row : row + n]
+        worse = try_orders(a, b, asked, first, volume, least, n, room, rules, limits, False)
+        if worse and try_orders(a, b, asked, first, volume, least, n, room, rules, limits, True):
             break
         high, deep, last = rows.high[after : after + n], rows.low[after : after + n], rows.close[after : after + n]
-        if try_books(a, b, first, high, deep, last, rows.spread_bps[now : now + n], n, float(went), rules):
+        spread, even, widest, step = rows.spread_bps[now : now + n], rows.even_bps[t + went], rows.widest[t + went + 1], float(went)
+        if even == even:
+            worse = try_books(a, b, first, high, deep, last, spread, even, widest, n, step, rules, True, False)
+        else:
+            worse = try_books(a, b, first, high, deep, last, spread, even, widest, n, step, rules, False, False)
+        if worse and try_books(a, b, first, high, deep, last, spread, even, widest, n, step, rules, False, True):
             break
         write_rows(b, row, n, out, every, books, tile[ROOM:], far)
         a, b = b, a

@@ -81,7 +81,10 @@ def scratch_of(w: Int64Array) -> Scratch:
 @njit(error_model="numpy", _nrt=False, forceinline=True)
 def rows_of(w: Int64Array) -> Rows:
     """The rows of a market behind their wires."""
-    return Rows(floats(w, 0), floats(w, 1), floats(w, 2), floats(w, 3), floats(w, 4), floats(w, 5), floats(w, 6), w[14])
+    return Rows(
+        floats(w, 0), floats(w, 1), floats(w, 2), floats(w, 3), floats(w, 4), floats(w, 5), floats(w, 6), floats(w, 7), floats(w, 8),
+        floats(w, 9), w[20],
+    )  # fmt: skip
 
 
 @njit(error_model="numpy", _nrt=False, forceinline=True)

@@ -46,6 +46,8 @@ def asked(rng: np.random.Generator, num_accounts: int, size: float, holds: float
     size=st.sampled_from([0.3, 0.9, 3.0]),
     holds=st.sampled_from([0.0, 0.3]),
     wild=st.sampled_from([0.0, 0.01]),
+    wide=st.sampled_from([1.0, 1.2]),
+    uneven=st.booleans(),
     changes=st.fixed_dictionaries(
         {
             "time_in_force": st.sampled_from(["bar", "day", "gtc", "ioc"]),
@@ -67,10 +69,14 @@ def asked(rng: np.random.Generator, num_accounts: int, size: float, holds: float
     ),
 )
 def test_many_bars_in_one_go_are_the_whole_step_bit_for_bit(
-    world: Any, seed: int, num_accounts: int, gaps: float, size: float, holds: float, wild: float, changes: dict[str, Any],
-    rulebook: dict[str, Any],
+    world: Any, seed: int, num_accounts: int, gaps: float, size: float, holds: float, wild: float, wide: float, uneven: bool,
+    changes: dict[str, Any], rulebook: dict[str, Any],
 ) -> None:  # fmt: skip
     market = world.market(30, num_accounts + 1, seed=seed, gaps=gaps, half_spread_bps=4.0)
+    market = market._replace(high=market.high * wide, low=market.low / wide)
+    spread, volume = np.random.default_rng(seed).uniform((1.0, 0.1), (9.0, 2.0), (*market.close.shape, 2)).T
+    if uneven:
+        market = market._replace(half_spread_bps=spread.T.copy(), volume=market.volume * volume.T)
     told, calm = paired(world, num_accounts, market, rulebook, **changes)
     request = asked(np.random.default_rng(seed), num_accounts, size, holds, wild)
     whole, some = empty_step(request.shape), empty_step(request.shape, COLUMNS)
