@@ -19,6 +19,6 @@ def within_margin(guard: GuardrailsConfig, margin: MarginConfig) -> GuardrailsCo
 def without_shorts(request: Float64Array, margin: MarginConfig) -> Float64Array:
     """Requested weights of any shape; what would be sold short where nothing can be is 0.
 
-    NaN     stays: keep what is held.
+    NaN     stays: keep what is held. What is not finite stays too: the rulebook asks for nothing then, and nothing is sold for it.
     """
-    return request if margin.shorts else np.maximum(request, 0.0)
+    return request if margin.shorts else np.where(np.isneginf(request), request, np.maximum(request, 0.0))

@@ -80,7 +80,7 @@ class TensorEnvironment:
 
     def once(self, accounts: TensorAccounts, request: Tensor) -> tuple[TensorAccounts, Happened]:
         """The step as a function of given accounts, for who compiles it together with what comes before and after."""
-        asked = request if self.margin.shorts else request.clamp(min=0.0)
+        asked = request if self.margin.shorts else torch.where(request.isneginf(), request, request.clamp(min=0.0))
         return step(self.market, accounts, asked, self.latency, self.rules, self.limits)
 
 

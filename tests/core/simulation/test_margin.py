@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from plusultra_core import config
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.guardrails.limits import MAX_GROSS
+from plusultra_core.guardrails.limits import MAX_GROSS, NOT_FINITE
 from plusultra_core.guardrails.margin import within_margin, without_shorts
 from plusultra_core.inference.strategies import Setting, buy_and_hold, run_strategy, unguarded
 from plusultra_core.market import MarginConfig, MarketConfig
@@ -104,6 +104,20 @@ def test_what_is_not_held_is_not_sold_where_nothing_is_lent(world: Any) -> None:
     assert abs(cash.steps.position[-1]).max() < 1e-9
     lent = world.run(market, wished, **LENT)
     assert lent.steps.position.min() < -1.0
+
+
+def test_a_request_without_end_sells_nothing_in_cash_either(world: Any) -> None:
+    market = world.market(8, 1, seed=3)
+    ledger = world.run(market, [[0.5], [-np.inf], *[[NAN]] * 5], **CASH)
+    assert ledger.steps.guard[1, 0] == NOT_FINITE
+    assert not ledger.steps.fill[2:].any()
+    assert ledger.steps.position[-1, 0] > 0.0
+    cfg, costs = world.bent(world.free, **CASH)
+    tensors = TensorEnvironment(market, NS_PER_DAY, cfg, costs, world.wide, dtype=torch.float64)
+    tensors.reset(np.zeros(1, np.int64), np.zeros((1, 1), np.int64), np.zeros(1, np.int64))
+    for asked in (0.5, -np.inf, NAN):
+        tensors.step(torch.tensor([[asked]], dtype=torch.float64))
+    assert float(tensors.accounts.held[0, 0]) == pytest.approx(float(ledger.steps.position[2, 0]))
 
 
 def test_the_twin_and_what_is_carried_without_a_ledger_know_the_same_market(world: Any) -> None:
