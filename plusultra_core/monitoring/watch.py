@@ -17,7 +17,8 @@ _ANSWERED = "SELECT DISTINCT symbol, ts_ns FROM predictions WHERE ts_ns > ?"
 def compare(
     features: pl.DataFrame, names: tuple[str, ...], train: tuple[int, int], newest_ns: int, journal: Path, cfg: MonitoringConfig
 ) -> dict[str, pl.DataFrame]:
-    """Verdicts by source: `newest` from `newest_ns` on, `requests` on the bars that the service answered on since the training span.
+    """Verdicts by source: `newest` from `newest_ns` on, `requests` on the bars that the service answered on since the training span,
+    with the reference of the same symbols.
 
     `train` is the first and the last time of the reference. Without a journal, or an answer on a bar of these features, the second is
     left out.
@@ -27,7 +28,8 @@ def compare(
     reference = features.filter(pl.col("ts_ns").is_between(*train))
     found = {NEWEST: build_drift(reference, features.filter(pl.col("ts_ns") >= newest_ns), names, cfg)}
     if len(asked := answered_rows(features, journal, train[1])):
-        found[REQUESTS] = build_drift(reference, asked, names, cfg)
+        same = reference.filter(pl.col("symbol").is_in(asked["symbol"].unique().implode()))  # who asks for one symbol moves nothing
+        found[REQUESTS] = build_drift(same, asked, names, cfg)
     return found
 
 

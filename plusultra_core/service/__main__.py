@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from plusultra_core import config
 from plusultra_core.artifacts import Artifact
 from plusultra_core.errors import ArtifactError, ConfigError, PlusUltraError
-from plusultra_core.evaluation.registry.chain import read_key, roll_back
+from plusultra_core.evaluation.registry.chain import class_folder, read_key, roll_back
 from plusultra_core.service.app import ServiceConfig, create_app
 from plusultra_core.service.auth import KeysConfig, make_key
 from plusultra_core.service.champions.publish import Follower, publish_champion
@@ -113,7 +113,7 @@ def _bundle_of(arguments: argparse.Namespace) -> Artifact:
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
-    folder = arguments.registry / arguments.champion
+    folder = class_folder(arguments.registry, arguments.champion)
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: nothing was ever decided about {arguments.champion!r}; name a class of this registry")
     back = roll_back(folder, read_key(arguments.registry), arguments.champion, arguments.by, arguments.reason)

@@ -198,8 +198,8 @@ def _verdicts(path: Path | None) -> bytes:
 def _readiness(state: ServiceState) -> JSONResponse:
     """Whether there is something to serve, and why not; why the last change was not taken."""
     if state.served is None:
-        return JSONResponse({"ready": False, "why": state.refusal or "nothing has been published yet"}, 503)
-    return JSONResponse({"ready": True, **({"refused": state.refusal} if state.refusal else {})})
+        return JSONResponse({"ready": False, "why": state.why or "nothing has been published yet"}, 503)
+    return JSONResponse({"ready": True, **({"refused": state.why} if state.why else {})})
 
 
 def _refuse(status: int, error: str, where: list[str] | None = None, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -112,6 +112,8 @@ def publish_desk(
     manifest = {"settings": config.to_dict(settings), "lineage": dict(lineage), "strategy": strategy}
     key = sha256_bytes(canonical_json({"parts": parts, **manifest}))[:16]
     served = publish_served(bundle, panel, store, key, manifest, policy)
+    if any(served.manifest.get(name) != value for name, value in manifest.items()):
+        raise ArtifactError(f"{served.path}: other settings, lineage or strategy than were to be served; remove it and publish again")
     open_desk(served.path, served)
     return served
 

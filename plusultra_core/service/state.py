@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from plusultra_core.artifacts import MANIFEST, Artifact, canonical_json, open_artifact, publish, sha256_file, write_atomic
-from plusultra_core.errors import ArtifactError, PlusUltraError
+from plusultra_core.errors import ArtifactError, ConfigError, ContractError
 
 BUNDLE = "bundle"
 PANEL = "panel"
@@ -103,6 +103,13 @@ class Served:
 
 Open = Callable[[Path, Artifact], Served]
 
+_SENTENCES = (
+    (ContractError, "there is no champion"),
+    (ArtifactError, "what is named is not there, is not what was signed, or does not fit"),
+    (ConfigError, "the settings of what is named are of another version"),
+    (OSError, "what is named cannot be read"),
+)
+
 
 def publish_served(
     bundle: Path, panel: Path, store: Path, key: str, manifest: Mapping[str, object], policy: Path | None = None
@@ -137,7 +144,9 @@ class ServiceState:
         self._lock = threading.Lock()
         self._seen: str | None = None
         self.refusal = ""
-        """Why the last attempt was refused; empty when it was not."""
+        """Why the last attempt was refused, for who runs the service; empty when it was not."""
+        self.why = ""
+        """The same for who asks without a key: a sentence of a closed list, without paths and names."""
 
     @property
     def served(self) -> Served | None:
@@ -152,20 +161,20 @@ class ServiceState:
                 if artifact.sha256 != sha256:
                     raise ArtifactError(f"{path}: expected sha256 {sha256}, found {artifact.sha256}; promote it again")
                 served = self._open(path, artifact)
-            except (PlusUltraError, OSError, ValueError, KeyError, TypeError) as error:
-                self.refusal = f"{type(error).__name__}: {error}"
-                return False
+                if open_artifact(path).sha256 != sha256:  # whole again, after it was read
+                    raise ArtifactError(f"{path}: changed while it was loaded; publish it again")
+            except Exception as error:  # whatever a file can make a library raise: the old one serves on, and the next look comes
+                return self._refuse(error)
             self._served = served
-            self.refusal = ""
+            self.refusal = self.why = ""
             return True
 
     def take(self, make: Callable[[], Artifact]) -> bool:
         """Serve what `make` publishes; where it refuses, what is served stays."""
         try:
             artifact = make()
-        except (PlusUltraError, OSError, ValueError, KeyError, TypeError) as error:
-            self.refusal = f"{type(error).__name__}: {error}"
-            return False
+        except Exception as error:
+            return self._refuse(error)
         return self.swap(artifact.path, artifact.sha256)
 
     def refresh(self, pointer: Path) -> bool | None:
@@ -180,9 +189,13 @@ class ServiceState:
             self._seen = content
             named = json.loads(content)
             return self.swap(Path(named["path"]), str(named["sha256"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self.refusal = f"{pointer}: {type(error).__name__}: {error}"
-            return False
+        except Exception as error:
+            return self._refuse(error, f"{pointer}: ")
+
+    def _refuse(self, error: Exception, where: str = "") -> bool:
+        self.refusal = f"{where}{type(error).__name__}: {error}"
+        self.why = next((words for kind, words in _SENTENCES if isinstance(error, kind)), "what is named cannot be loaded")
+        return False
 
 
 def part_sha256(path: Path, part: str) -> str:

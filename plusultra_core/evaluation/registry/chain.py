@@ -8,15 +8,17 @@ import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from plusultra_core.artifacts import canonical_json, write_atomic
 from plusultra_core.errors import ArtifactError, ContractError
-from plusultra_core.evaluation.registry.records import Decision, sign, verify
+from plusultra_core.evaluation.registry.records import MIN_KEY_BYTES, Decision, sign, verify
+from plusultra_core.market import ASSET_CLASSES
 
 DECISIONS = "decisions.jsonl"
 KEY = "signing.key"
@@ -30,6 +32,16 @@ class Entry(NamedTuple):
 
     decision: Decision
     signature: str
+
+
+def class_folder(registry: Path, asset_class: str) -> Path:
+    """Where a class's decisions lie.
+
+    Raises  ArtifactError for what is no class: a name is never a way to another folder.
+    """
+    if asset_class not in ASSET_CLASSES:
+        raise ArtifactError(f"champion: expected the name of an asset class, of {', '.join(ASSET_CLASSES)}, found {asset_class[:40]!r}")
+    return registry / asset_class
 
 
 def read_chain(folder: Path, key: bytes) -> list[Entry]:
@@ -51,7 +63,7 @@ def read_records(folder: Path, key: bytes) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         records = [dict(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: not a chain of decisions ({error}); restore it") from error
     previous = ""
     for line, record in enumerate(records, 1):
@@ -116,27 +128,38 @@ def roll_back(folder: Path, key: bytes, asset_class: str, author: str, words: st
 def read_key(registry: Path) -> bytes:
     """The key that decisions are signed with.
 
-    Raises  ArtifactError when there is none: then nothing can be verified.
+    Raises  ArtifactError when there is none, when it is too short, or when others may read it: then a signature says nothing.
     """
     path = registry / KEY
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            key, mode = file.read(), os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise ArtifactError(f"{path}: no signing key, so that no decision can be verified; name the registry that decided") from error
+    if mode & 0o077:
+        raise ArtifactError(f"{path}: expected a key for its owner only, found mode {mode & 0o777:o}; chmod 600, and ask who has read it")
+    if len(key) < MIN_KEY_BYTES:
+        raise ArtifactError(f"{path}: expected a key of at least {MIN_KEY_BYTES} bytes, found {len(key)}; restore it")
+    return key
 
 
 def make_key(registry: Path) -> bytes:
-    """The key of a registry, made once, for its owner only."""
+    """The key of a registry, made once, for its owner only; whoever comes second reads the whole key of the first.
+
+    Raises  ArtifactError as `read_key`.
+    """
     path = registry / KEY
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        registry.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=registry)  # mode 600
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes()
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-    return path.read_bytes()
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+            with suppress(FileExistsError):
+                os.link(name, path)
+        finally:
+            Path(name).unlink()
+    return read_key(registry)
 
 
 @contextmanager

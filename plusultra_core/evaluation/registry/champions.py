@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plusultra_core.artifacts import Artifact, canonical_json, open_artifact, sha256_bytes, sha256_file
 from plusultra_core.errors import ArtifactError
-from plusultra_core.evaluation.registry.chain import Entry, champion_entry, read_chain, read_key
+from plusultra_core.evaluation.registry.chain import Entry, champion_entry, class_folder, read_chain, read_key
 
 _STORES = {"windows": "windows", "supervised": "supervised_checkpoint", "policy": "policy_checkpoint"}
 _SHORT = 16
@@ -43,9 +44,8 @@ def find_champion(registry: Path, artifacts: Path, asset_class: str) -> Champion
     The decision signs the scorecard's bytes; the scorecard names its trace, the trace its windows and models.
     Raises  ContractError when there is no champion; ArtifactError when a signature does not fit or an artifact is not there.
     """
-    if not asset_class or "/" in asset_class or asset_class.startswith("."):
-        raise ArtifactError(f"champion: expected the name of an asset class, found {asset_class!r}")
-    entries = read_chain(registry / asset_class, read_key(registry)) if (registry / asset_class).is_dir() else []
+    folder = class_folder(registry, asset_class)
+    entries = read_chain(folder, read_key(registry)) if folder.is_dir() else []
     entry = champion_entry(entries, asset_class)
     cards = _scorecards(artifacts / "scorecard")
     scorecard = _card_of(entry, cards)
@@ -84,8 +84,12 @@ def _newest_windows(entries: list[Entry], cards: Mapping[str, Path], artifacts: 
 
 
 def _scorecards(store: Path) -> dict[str, Path]:
-    """Scorecards by the sha256 that decisions sign."""
-    return {sha256_bytes(canonical_json(json.loads(path.read_text()))): path for path in sorted(store.glob("*/scorecard.json"))}
+    """Scorecards by the sha256 that decisions sign; one that cannot be read has none, and harms no other."""
+    found = {}
+    for path in sorted(store.glob("*/scorecard.json")):
+        with suppress(OSError, ValueError, RecursionError):
+            found[sha256_bytes(canonical_json(json.loads(path.read_text())))] = path
+    return found
 
 
 def scorecard_of(entry: Entry, artifacts: Path) -> Artifact:

@@ -31,7 +31,7 @@ from plusultra_core.service.auth import make_key as make_api_key
 from plusultra_core.service.champions.publish import Follower, publish_champion
 from plusultra_core.service.desk import open_desk
 from plusultra_core.service.journal import open_journal
-from plusultra_core.service.state import Books, Held, ServiceState, Slot
+from plusultra_core.service.state import Books, Held, ServiceState, Slot, publish_served
 from plusultra_core.simulation.engine import open_account
 from plusultra_core.simulation.records import empty_step
 from plusultra_core.simulation.sizing import working_weights
@@ -229,6 +229,22 @@ def test_an_edited_decision_scorecard_trace_or_model_is_refused(at: Home) -> Non
     assert at.publish().path.is_dir()
 
 
+def test_a_directory_that_was_put_in_the_store_is_not_served_for_the_signed_one(at: Home) -> None:
+    """Whoever may write to the store makes a whole artifact of another model under the name that the champion gets."""
+    at.promote("sized_hybrid", "first")
+    genuine = at.publish()
+    other = next(at.artifacts.glob("supervised_checkpoint/*/fold_0/linear"))
+    for change in ({}, {"strategy": "sized_linear"}):
+        shutil.rmtree(genuine.path)
+        facts = {name: genuine.manifest[name] for name in ("settings", "lineage", "strategy")} | change
+        bundle = next(at.artifacts.glob("supervised_checkpoint/*/fold_0/hybrid")) if change else other
+        publish_served(bundle, at.artifacts / "windows" / "first", at.store, genuine.path.name, facts)
+        with pytest.raises(
+            ArtifactError, match="other settings, lineage or strategy" if change else "not the file that the decision rests on"
+        ):
+            at.publish()
+
+
 def test_a_baseline_is_not_served(at: Home) -> None:
     at.promote("buy_and_hold", "first")
     with pytest.raises(ArtifactError, match="found 'buy_and_hold'; a baseline is not served"):
@@ -299,7 +315,7 @@ def test_the_champion_changes_under_load_and_no_request_is_lost_or_mixed(at: Hom
     import threading
 
     assert door.follower.look(door.state) is False
-    assert door.send("GET", "/v1/ready").json() == {"ready": False, "why": door.state.refusal}
+    assert door.send("GET", "/v1/ready").json() == {"ready": False, "why": "there is no champion"}
     assert "no champion" in door.state.refusal
     strategies, turns = ("sized_hybrid", "sized_linear", "mean_variance"), threading.Event()
     names = {at.promote(strategies[0], "0"): strategies[0]}
@@ -340,7 +356,10 @@ def test_a_decision_that_does_not_verify_keeps_the_old_champion_and_says_why(at:
     assert door.follower.look(door.state) is False
     assert "line 2: promotion record: the signature does not fit" in door.state.refusal
     assert door.ask().json()["lineage"]["decision"] == first
-    assert door.send("GET", "/v1/ready").json() == {"ready": True, "refused": door.state.refusal}
+    assert door.send("GET", "/v1/ready").json() == {
+        "ready": True,
+        "refused": "what is named is not there, is not what was signed, or does not fit",
+    }
 
 
 def test_a_policy_is_told_its_whole_account_or_says_what_is_missing(at: Home, door: Door, policy: Path, chain: Any) -> None:
