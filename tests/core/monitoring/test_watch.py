@@ -65,6 +65,15 @@ def test_drift_on_requests_is_that_of_what_was_asked_for(features: pl.DataFrame,
     assert len(reference) == NUM
 
 
+def test_who_asks_for_one_symbol_alone_moves_nothing(features: pl.DataFrame, tmp_path: Path, cfg: MonitoringConfig) -> None:
+    """Symbols differ from each other and none of them moves: asking for one of them is no drift of the world."""
+    apart = features.with_columns(z=pl.col("y") + pl.when(pl.col("symbol") == "B").then(6.0).otherwise(0.0))
+    journal = ask(tmp_path / "journal.sqlite", [("B", t) for t in range(300, NUM)])
+    found = compare(apart, ("z",), (0, 299), 300, journal, cfg)
+    assert found["requests"]["status"].to_list() == ["stable"]
+    assert found["requests"]["num_reference"].to_list() == [300]
+
+
 def test_a_handful_of_requests_is_no_verdict(features: pl.DataFrame, tmp_path: Path, cfg: MonitoringConfig) -> None:
     found = compare(features, ("x",), (0, 299), 300, ask(tmp_path / "journal.sqlite", [("B", 301), ("B", 302)]), cfg)
     assert found["requests"]["status"].to_list() == ["insufficient"]
