@@ -82,8 +82,11 @@ def gathered(
     runs = Runs.of(rows)
     if finer.issuperset(runs.symbols):
         return resample(rows, market, closed_ns)
-    is_finer = pl.Series(np.repeat([symbol in finer for symbol in runs.symbols], runs.lengths))
-    return in_order(pl.concat([rows.filter(~is_finer), resample(rows.filter(is_finer), market, closed_ns)]))
+    apart = {symbol: rows.slice(*span) for symbol, *span in zip(runs.symbols, runs.starts.tolist(), runs.lengths.tolist(), strict=True)}
+    made = resample(pl.concat([apart.pop(symbol) for symbol in runs.symbols if symbol in finer] or [rows.clear()]), market, closed_ns)
+    runs = Runs.of(made)
+    apart |= {symbol: made.slice(*span) for symbol, *span in zip(runs.symbols, runs.starts.tolist(), runs.lengths.tolist(), strict=True)}
+    return pl.concat([apart[symbol] for symbol in sorted(apart)] or [made], rechunk=True)
 
 
 def finished(bars: pl.DataFrame, market: MarketConfig) -> pl.DataFrame:

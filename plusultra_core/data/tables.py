@@ -330,8 +330,8 @@ def is_mixed(members: pl.DataFrame, market: MarketConfig | None) -> bool:
 
 def _quoted(members: pl.DataFrame) -> dict[str, str | None]:
     """Currency of each symbol's price."""
-    rows = members.select("symbol", "asset_class", "currency").iter_rows()
-    return {symbol: quote_currency(symbol, asset_class, currency) for symbol, asset_class, currency in rows}
+    columns = [members.get_column(name).to_list() for name in ("symbol", "asset_class", "currency")]  # without a query
+    return {symbol: quote_currency(symbol, asset_class, currency) for symbol, asset_class, currency in zip(*columns, strict=True)}
 
 
 def _with_bars(source: Source, members: pl.DataFrame, market: MarketConfig | None) -> pl.DataFrame:

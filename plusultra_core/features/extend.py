@@ -166,8 +166,8 @@ def _check_rows(features: pl.DataFrame, symbols: pl.Series, starts: Int64Array, 
     """Raises ContractError where features begin or end a symbol elsewhere than the bars that they are said to be made of."""
     edges = np.stack([starts[:-1], starts[1:] - 1], axis=1).ravel()
     if features.height == ts_ns.size:
-        owners, times_ns = (features.get_column(name).gather(rows) for name, rows in (("symbol", starts[:-1]), ("ts_ns", edges)))
-        if owners.equals(symbols) and np.array_equal(times_ns.to_numpy(), ts_ns[edges]):
+        owner, times_ns = features.get_column("symbol"), features.get_column("ts_ns").to_numpy()
+        if [owner[at] for at in starts[:-1].tolist()] == symbols.to_list() and np.array_equal(times_ns[edges], ts_ns[edges]):
             return
     raise ContractError("features: expected the rows of the earlier bars, found others; build features whole")
 

@@ -59,7 +59,8 @@ class Bars:
     def at(self, symbols: Int64Array, starts: Int64Array, rows: Int64Array) -> "Bars":
         """Some rows of some symbols."""
         values = {name: value[rows] for name, value in self.values.items()}
-        return Bars(self.symbols.gather(symbols), starts, self.ts_ns[rows], self.known_ns[rows], values)
+        named = self.symbols if symbols.size == len(self.symbols) else self.symbols.gather(symbols)
+        return Bars(named, starts, self.ts_ns[rows], self.known_ns[rows], values)
 
 
 def bars_of(frame: pl.DataFrame) -> Bars:

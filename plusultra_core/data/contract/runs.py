@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from plusultra_core.arrays import Int64Array
+from plusultra_core.data.increments.unchanged import text_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,11 @@ class Runs:
     @classmethod
     def of(cls, frame: pl.DataFrame) -> "Runs":
         """The runs of a frame's `symbol`; one that comes again later has several."""
-        column = frame["symbol"]
+        column = frame.get_column("symbol")
         if column.len() and not column.null_count() and column[0] == column[-1] and (column == column[0]).all():
             return cls([column[0]], np.zeros(1, dtype=np.int64), np.array([column.len()], dtype=np.int64))
+        if (found := text_runs(column)) is not None:
+            return cls(found[0].to_list(), found[1], np.diff(found[1], append=column.len()))
         runs = column.rle().struct.unnest()
         lengths = runs["len"].to_numpy().astype(np.int64)
         return cls(runs["value"].to_list(), np.cumsum(lengths) - lengths, lengths)

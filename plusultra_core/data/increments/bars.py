@@ -15,7 +15,7 @@ from plusultra_core.data.contract.runs import Runs
 from plusultra_core.data.increments.unchanged import mark_changed
 from plusultra_core.market import MarketConfig
 
-CHEAP_ROWS = 40_000
+CHEAP_ROWS = 300_000
 """Rows of a class up to which it costs less to make all bars than to find out which are new."""
 _FACTS = ["symbol", "bar", "price_adjustment", "currency"]
 _ACTIONS = ["symbol", "ts_ns", "known_ns", "action", "amount", "ratio", "currency"]

@@ -123,6 +123,7 @@ def _pair(
         return None
     members, old_members = (one.members(asset_class) for one in (source, old))
     market = by_class.get(asset_class)
+    is_same_class = members is old_members or members.equals(old_members)
     return Pair(
         source=source,
         old=old,
@@ -132,11 +133,11 @@ def _pair(
         files=(_names(source.folder, stamps), _names(old.folder, old_stamps)),
         spans=_spans(snapshot_dir, stamps),
         members=members,
-        symbols=frozenset(members["symbol"]),
-        old_symbols=frozenset(old_members["symbol"]),
-        is_same_class=members.equals(old_members),
+        symbols=frozenset(members["symbol"].to_list()),
+        old_symbols=frozenset(old_members["symbol"].to_list()),
+        is_same_class=is_same_class,
         market=market,
-        is_mixed=any(is_mixed(one, market) for one in (members, old_members)),
+        is_mixed=any(is_mixed(one, market) for one in ((members,) if is_same_class else (members, old_members))),
     )
 
 

@@ -11,6 +11,7 @@ from plusultra_core.data.fx import RATES, build_rates
 from plusultra_core.data.gate.ingest import versions_of
 from plusultra_core.data.increments.files import is_short, kept, read_whole, stamp_of, unchanged
 from plusultra_core.data.increments.pair import Pair, Span, cut, num_rows
+from plusultra_core.data.increments.unchanged import text_runs
 from plusultra_core.data.side_tables import SideTableConfig
 from plusultra_core.data.tables import foreign_in, known, long_rows, money_beside, side_rows
 
@@ -114,9 +115,13 @@ def _runs(frame: pl.DataFrame) -> _Runs:
     symbol = frame["symbol"]
     if symbol.null_count() == frame.height:
         return {None: (0, frame.height)} if frame.height else {}
-    runs = symbol.rle().struct.unnest()
-    ends = runs["len"].cum_sum()
-    return dict(zip(runs["value"], zip((ends - runs["len"]).to_list(), runs["len"].to_list(), strict=True), strict=True))
+    if (found := text_runs(symbol)) is not None:
+        symbols, starts = found[0].to_list(), found[1]
+    else:
+        runs = symbol.rle().struct.unnest()
+        symbols, starts = runs["value"].to_list(), (runs["len"].cum_sum() - runs["len"]).to_numpy()
+    lengths = np.diff(starts, append=frame.height)
+    return dict(zip(symbols, zip(starts.tolist(), lengths.tolist(), strict=True), strict=True))
 
 
 def _merged(frame: pl.DataFrame, fresh: pl.DataFrame, runs: _Runs) -> pl.DataFrame:

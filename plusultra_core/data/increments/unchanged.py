@@ -21,6 +21,7 @@ _INLINE = 12  # bytes of a text that lie in its view: a longer one has four ther
 _LOW = 0xFFFFFFFF
 _FEW = 8  # rows a run, at least, where texts are looked for by where they lie
 _SEEN = 64  # places of long texts that are remembered
+_SINGLY = 32  # texts that are taken one by one
 _BLOCK = 512  # numbers compared at a time
 
 
@@ -37,30 +38,34 @@ class _Texts(NamedTuple):
 
 def same_until(old: pl.DataFrame, new: pl.DataFrame, end_ns: int) -> bool:
     """Whether both have the same rows known by then, in whatever order."""
+    if old is new:
+        return True
     if old.schema != new.schema:
         return False
-    old_known, new_known = (frame["known_ns"] <= end_ns for frame in (old, new))
-    if old_known.sum() != new_known.sum():
+    old_known, new_known = (frame.get_column("known_ns").to_numpy() <= end_ns for frame in (old, new))
+    num_rows = np.count_nonzero(old_known)
+    if num_rows != np.count_nonzero(new_known):
         return False
-    old = old if old_known.all() else old.filter(old_known)
+    if num_rows < old.height:
+        old = pl.DataFrame([column.filter(pl.Series(old_known)) for column in old.get_columns()])  # without a query
     if _same_in_order(old, new, new_known):
         return True
-    new = new.filter(new_known)
+    new = new.filter(pl.Series(new_known))
     return old.sort(old.columns).equals(new.sort(new.columns))
 
 
-def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: pl.Series) -> bool:
+def _same_in_order(old: pl.DataFrame, new: pl.DataFrame, known: BoolArray) -> bool:
     """Whether the rows of `new` that are known are those of `old`, compared where they lie."""
-    bounded = np.concatenate([[False], known.to_numpy(), [False]])
+    bounded = np.concatenate([[False], known, [False]])
     edges = np.flatnonzero(bounded[1:] != bounded[:-1])
     first, lengths = edges[::2], edges[1::2] - edges[::2]
     same = np.ones(first.size, dtype=np.bool_)
     for name in old.columns:
-        one, two = old[name], new[name]
+        one, two = old.get_column(name), new.get_column(name)
         if one.null_count() == one.len() and two.null_count() == two.len():
             continue
         if one.null_count() or two.null_count():
-            if not one.is_null().equals(two.is_null().filter(known)):
+            if not one.is_null().equals(two.is_null().filter(pl.Series(known))):
                 return False
             one, two = (one, two) if one.dtype == pl.String else (one.fill_null(0), two.fill_null(0))
         mark_changed(one, np.cumsum(lengths) - lengths, two, first, lengths, same)
@@ -113,12 +118,11 @@ def text_runs(column: pl.Series) -> tuple[pl.Series, Int64Array] | None:
     if num_begin < 0:
         return None
     begin = np.append(np.zeros(min(num, 1), dtype=np.int64), begin[:num_begin] + num)
-    found = column.gather(begin)
-    texts = found.to_list()
+    texts = [column[at] for at in begin.tolist()] if begin.size <= _SINGLY else column.gather(begin).to_list()  # a query, which costs
     if any(map(eq, texts, texts[1:])):  # equal long texts may lie in several places
-        kept = np.array([i == 0 or texts[i] != texts[i - 1] for i in range(len(texts))], dtype=np.bool_)
-        return found.filter(pl.Series(kept)), begin[kept]
-    return found, begin
+        kept = [i == 0 or texts[i] != texts[i - 1] for i in range(len(texts))]
+        texts, begin = [text for text, keep in zip(texts, kept, strict=True) if keep], begin[np.array(kept)]
+    return pl.Series(column.name, texts, dtype=pl.String), begin
 
 
 @njit(cache=True)
