@@ -8,6 +8,8 @@ from plusultra_core.arrays import Float64Array
 _SWEEPS = 2_000
 _HALVINGS = 60
 _STILL = 1e-12
+_BISECTIONS = 50
+"""Of the interval in which the cost of an order's last unit lies."""
 
 
 @njit(cache=True, error_model="numpy")
@@ -30,11 +32,36 @@ def best_weight(gain: float, curve: float, held: float, cost: float, loan: float
 
 
 @njit(cache=True, error_model="numpy")
+def best_order(
+    gain: float, curve: float, held: float, cost: float, steep: float, most: float, power: float, loan: float, toll: float, limit: float
+) -> float:
+    """`best_weight` where the last unit of an order of size x costs cost + min(steep x ^ power, most), and the whole order no less a unit.
+
+    The dearer the last unit the smaller the order, and the smaller the order the cheaper its last unit: they meet once.
+    """
+    best = best_weight(gain, curve, held, cost, loan, toll, limit)
+    if best == held or steep == 0.0:
+        return best
+    low, high = 0.0, min(steep * abs(best - held) ** power, most)
+    for _ in range(_BISECTIONS):
+        push = 0.5 * (low + high)
+        best = best_weight(gain, curve, held, cost + push, loan, toll, limit)
+        if min(steep * abs(best - held) ** power, most) > push:
+            low = push
+        else:
+            high = push
+    return best_weight(gain, curve, held, cost + high, loan, toll, limit)
+
+
+@njit(cache=True, error_model="numpy")
 def settle(
     gain_A: Float64Array,
     risk_AA: Float64Array,
     held_A: Float64Array,
     cost_A: Float64Array,
+    steep_A: Float64Array,
+    most_A: Float64Array,
+    power: float,
     loan_A: Float64Array,
     toll: float,
     limit: float,
@@ -48,7 +75,7 @@ def settle(
             push = gain_A[a] + risk_AA[a, a] * weight_A[a]
             for b in range(num_assets):
                 push -= risk_AA[a, b] * weight_A[b]
-            best = best_weight(push, risk_AA[a, a], held_A[a], cost_A[a], loan_A[a], toll, limit)
+            best = best_order(push, risk_AA[a, a], held_A[a], cost_A[a], steep_A[a], most_A[a], power, loan_A[a], toll, limit)
             moved = max(moved, abs(best - weight_A[a]))
             weight_A[a] = best
         if moved < _STILL:
@@ -63,26 +90,30 @@ def optimal_weights(
     risk_AA: Float64Array,
     held_A: Float64Array,
     cost_A: Float64Array,
+    steep_A: Float64Array,
+    most_A: Float64Array,
+    power: float,
     loan_A: Float64Array,
     limit: float,
     max_gross: float,
     weight_A: Float64Array,
 ) -> None:
-    """Write into weight_A the w with the most gain w - w risk w / 2 - cost |w - held| - loan max(-w, 0) within the limits.
+    """Write into weight_A the w with the most gain w - w risk w / 2 - cost |w - held| - impact - loan max(-w, 0) within the limits.
 
-    Those are |w| <= limit for each asset and sum |w| <= max_gross.
+    Those are |w| <= limit for each asset and sum |w| <= max_gross. The impact of an order is the integral of min(steep x ^ power, most)
+    over its size |w - held|.
     The limit of the gross is a toll on every unit held; the least toll that keeps it is found by halving.
     """
     weight_A[:] = 0.0
-    if settle(gain_A, risk_AA, held_A, cost_A, loan_A, 0.0, limit, weight_A) <= max_gross:
+    if settle(gain_A, risk_AA, held_A, cost_A, steep_A, most_A, power, loan_A, 0.0, limit, weight_A) <= max_gross:
         return
     low, high = 0.0, 0.0
     for a in range(gain_A.size):  # at this toll nothing is worth holding
-        high = max(high, abs(gain_A[a]) + cost_A[a] + limit * np.abs(risk_AA[a]).sum())
+        high = max(high, abs(gain_A[a]) + cost_A[a] + most_A[a] + limit * np.abs(risk_AA[a]).sum())
     for _ in range(_HALVINGS):
         toll = 0.5 * (low + high)
-        if settle(gain_A, risk_AA, held_A, cost_A, loan_A, toll, limit, weight_A) > max_gross:
+        if settle(gain_A, risk_AA, held_A, cost_A, steep_A, most_A, power, loan_A, toll, limit, weight_A) > max_gross:
             low = toll
         else:
             high = toll
-    settle(gain_A, risk_AA, held_A, cost_A, loan_A, high, limit, weight_A)
+    settle(gain_A, risk_AA, held_A, cost_A, steep_A, most_A, power, loan_A, high, limit, weight_A)

@@ -23,8 +23,6 @@ _NO_LOAN = 1e3
 """What a loan costs that nobody gives: more than any forecast promises."""
 _FLOOR = 1e-12
 """Least variance: prices that stood still have a best weight too."""
-_HALVINGS = 14
-"""Of the interval in which the cost of an order's last unit lies: to a ten-thousandth of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +119,7 @@ def best_trade(
     """Weights after the best trade of one bar; what is not worth its cost stays as it is held.
 
     An order pays spread and fee, and the more impact the larger it is, no larger than one bar fills: the weights are the best ones at
-    what the last unit of each order costs, and the orders cost that much (found by halving). The gain of a position is the mean of simple
+    what the last unit of each order costs, and the orders cost that much. What reduces is charged like what opens. The gain of a position is the mean of simple
     returns, half the variance above the median of logarithms.
     Shapes  (A,), (A, A); result (A,).
     Units   median in volatilities of the horizon; covariance of log returns per bar; weights signed fractions of equity.
@@ -135,22 +133,18 @@ def best_trade(
     room = max(guard.max_gross - gross_elsewhere, 0.0)
     wish_A: Float64Array = np.zeros(num_assets)
 
-    def order(cost_A: Float64Array) -> Float64Array:
-        """Notional of the best orders at a cost; the weights go into wish_A."""
-        optimal_weights(gain_A, risk_AA, book.weight_A, cfg.cost_factor * cost_A, loan_A, guard.max_weight, room, wish_A)
-        return np.minimum(np.abs(wish_A - book.weight_A) * book.equity_ccy, rules.participation * book.adv_A)
+    def order(cost_A: Float64Array, steep_A: Float64Array, most_A: Float64Array) -> None:
+        """The best weights at what orders cost go into wish_A."""
+        costs = (cfg.cost_factor * part_A for part_A in (cost_A, steep_A, most_A))
+        optimal_weights(gain_A, risk_AA, book.weight_A, *costs, rules.impact_exponent, loan_A, guard.max_weight, room, wish_A)
 
-    flat = rules._replace(impact_coef=0.0)
-    largest_A = order(price(np.zeros(num_assets), book, flat))
-    low_A = price(largest_A, book, flat)  # the least fee weighs on small orders
-    high_A = low_A + (1.0 + rules.impact_exponent) * (price(largest_A, book, rules) - low_A)
-    for _ in range(_HALVINGS if rules.impact_coef else 0):
-        cost_A = 0.5 * (low_A + high_A)
-        quantity_A = order(cost_A)
-        impact_A = price(quantity_A, book, rules) - price(quantity_A, book, flat)
-        dear_A = price(largest_A, book, flat) + (1.0 + rules.impact_exponent) * impact_A > cost_A
-        low_A, high_A = np.where(dear_A, cost_A, low_A), np.where(dear_A, high_A, cost_A)
-    order(high_A)
+    flat, none_A, bar_A = rules._replace(impact_coef=0.0), np.zeros(num_assets), rules.participation * book.adv_A
+    order(price(none_A, book, flat), none_A, none_A)
+    largest_A = np.minimum(np.abs(wish_A - book.weight_A) * book.equity_ccy, bar_A)
+    last = 1.0 + rules.impact_exponent  # what the last unit of an order adds to its impact, over the mean
+    steep_A = last * rules.impact_coef * book.sigma_A * (book.equity_ccy / book.adv_A) ** rules.impact_exponent
+    most_A = last * (price(bar_A, book, rules) - price(bar_A, book, flat))
+    order(price(largest_A, book, flat), steep_A, most_A)  # the least fee weighs on small orders
     return wish_A
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plusultra_core.clock import NS_PER_YEAR
 from plusultra_core.errors import ConfigError
 from plusultra_core.inference.portfolios.covariance import shrunk_covariance
 from plusultra_core.inference.portfolios.rules import (
@@ -16,6 +17,7 @@ from plusultra_core.inference.portfolios.rules import (
     log_moves,
     mean_variance,
     of_assets,
+    price,
     since_listed,
 )
 from plusultra_core.inference.strategies import Decide, book_of, buy_and_hold, run_strategy, unguarded
@@ -148,6 +150,34 @@ def test_prices_whose_mean_stays_are_not_held_though_their_median_falls(stage: S
     gain = np.array([0.0001, 0.002, -0.004])
     wish = best_trade(still + np.log1p(gain) / (sigma * np.sqrt(bars)), np.diag(sigma**2), book, guard, 0.0, free)
     assert wish == pytest.approx(gain / (risk_aversion * bars * sigma**2), rel=1e-6)
+
+
+@pytest.mark.parametrize("equity_ccy", [1e6, 1e8, 1e10])
+def test_no_smaller_or_larger_order_is_worth_more_however_large_the_account(stage: Stage, equity_ccy: float) -> None:
+    """Halving the costs of all orders at once missed it where they move together: beyond 1e7 the trade lost by its own forecast."""
+    setting, bars = stage.setting, 5
+    rng = np.random.default_rng(2)
+    sigma, mix = np.array([0.01, 0.02, 0.03]), rng.normal(size=(3, 3)) + 1.0
+    covariance = mix @ mix.T / np.sqrt(np.outer(np.diag(mix @ mix.T), np.diag(mix @ mix.T))) * np.outer(sigma, sigma)
+    env = open_account(setting.market, stage.first, setting.bar_ns, setting.simulation, setting.costs, setting.guard)
+    book = of_assets(book_of(stage.first, env, bars), np.array([True, True, True, False]))
+    rules = book.rules._replace(impact_coef=1.0, fee_min_ccy=0.0, participation=1.0)
+    book = book._replace(sigma_A=sigma, adv_A=np.array([1e8, 3e8, 1e9]), weight_A=np.zeros(3), equity_ccy=equity_ccy, rules=rules)
+    book, median = book._replace(half_spread_bps_A=np.full(3, 1.0)), np.array([0.1, -0.15, 0.08])
+    guard = replace(setting.guard, max_weight=0.4, max_gross=9.0)
+
+    def worth(weight: np.ndarray) -> float:
+        """By the forecast, of an order that pays its impact as it grows."""
+        gain = np.expm1(median * sigma * np.sqrt(bars) + 0.5 * bars * np.diag(covariance))
+        size = np.abs(weight)
+        paid = (price(np.minimum(size * equity_ccy, book.adv_A), book, rules) * size).sum()
+        loan = rules.borrow_frac_year * bars * rules.bar_ns / NS_PER_YEAR * np.maximum(-weight, 0.0).sum()
+        return float(gain @ weight - 0.5 * OWN.risk_aversion * bars * weight @ covariance @ weight - OWN.cost_factor * paid - loan)
+
+    best = best_trade(median, covariance, book, guard, 0.0, OWN)
+    assert best.any() and worth(best) > 0.0
+    for weight in np.concatenate((best * rng.uniform(0.0, 3.0, (200, 3)), best + rng.normal(0.0, 0.01, (200, 3)))):
+        assert worth(np.clip(weight, -0.4, 0.4)) <= worth(best) + 1e-12
 
 
 def test_what_comes_later_does_not_reach_back(stage: Stage) -> None:
