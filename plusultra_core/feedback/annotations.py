@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,8 +237,12 @@ def _check(annotation: Annotation, cfg: FeedbackConfig) -> None:
         if text is None and name == "symbol":
             continue
         longest = 2 * _MAX_NAME_CHARS if name == "trade_id" else _MAX_NAME_CHARS
-        if not text.strip() or not text.isprintable() or len(text) > longest:
-            raise ContractError(f"trade_annotations.{name}: expected printable text of 1-{longest} characters, found {text[:40]!r}")
+        if text != text.strip() or not text or not text.isprintable() or len(text) > longest:
+            told = f"printable text of 1-{longest} characters, no space at its ends"
+            raise ContractError(f"trade_annotations.{name}: expected {told}, found {text[:40]!r}")
+    for name, text in (("rationale", annotation.rationale), ("tags", "".join(annotation.tags))):
+        if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\r\t" for char in text):
+            raise ContractError(f"trade_annotations.{name}: expected text without control characters, found {text[:40]!r}")
     if len(annotation.rationale) > cfg.max_rationale_chars:
         raise ContractError(
             f"trade_annotations.rationale: expected at most {cfg.max_rationale_chars} characters, found {len(annotation.rationale)}"

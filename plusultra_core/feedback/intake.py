@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -26,9 +27,12 @@ def read_lines(path: Path, now_ns: int, cfg: FeedbackConfig) -> list[Annotation]
     Raises  ContractError for the first line that is refused, or a file that is none; nothing is taken then.
     """
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ContractError(f"{path}: expected at most {MAX_BYTES} bytes, found {size}; cut it in parts")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # whatever size it says it has: a pipe has none
+        if len(content) > MAX_BYTES:
+            raise ContractError(f"{path}: expected at most {MAX_BYTES} bytes, found more; cut it in parts")
+        text = content.decode().replace("\r\n", "\n")
+        lines = text.removesuffix("\n").split("\n") if text else []  # JSON may hold what else ends a line
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: cannot be read as UTF-8 text ({error}); name a file of JSON lines") from error
     if not lines or len(lines) > MAX_LINES:
@@ -87,10 +91,12 @@ def parse(raw: Mapping[str, Any], where: str, now_ns: int, cfg: FeedbackConfig) 
 def add(store: sqlite3.Connection, annotations: Sequence[Annotation], cfg: FeedbackConfig) -> tuple[int, int]:
     """Write all of them or none; how many were new, and how many were there already.
 
+    Where the clock went back they are known from when the newest of the store was: what was written later was not known before.
     Raises  ContractError for the first that the table refuses.
     """
     before = _count(store)
-    append_all(store, annotations, cfg)
+    newest_ns = int(store.execute("SELECT coalesce(max(created_ns), 0) FROM trade_annotations").fetchone()[0])
+    append_all(store, [replace(said, created_ns=max(said.created_ns, newest_ns)) for said in annotations], cfg)
     new = _count(store) - before
     return new, len(annotations) - new
 

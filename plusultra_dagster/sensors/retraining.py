@@ -19,6 +19,8 @@ ASKED = "plusultra/retrain"
 _TRAINED = "policy_checkpoint"
 _CLASS = "dagster/partition/asset_class"
 _RUNS = 50
+_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 _NS = 10**9
 
 
@@ -32,6 +34,7 @@ _NS = 10**9
 def retraining(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """One question a class; the answer of each, also of those that wait, is the reason that the tick shows."""
     from plusultra_core.clock import now_ns
+    from plusultra_core.errors import PlusUltraError
     from plusultra_core.feedback.annotations import FeedbackConfig
     from plusultra_core.feedback.retrain import should_retrain
 
@@ -44,7 +47,11 @@ def retraining(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         elif under_way(context.instance, name):
             said.append(f"{name}: a training is under way")
         else:
-            facts = facts_of(context.instance, at, key, name, now_ns(), cfg)
+            try:
+                facts = facts_of(context.instance, at, key, name, now_ns(), cfg)
+            except (PlusUltraError, OSError) as error:  # its alarms, bars or judgements cannot be read: the other classes go on
+                said.append(f"{name}: {error}")
+                continue
             decision = should_retrain(facts, cfg.retrain)
             said.append(f"{name}: for {_words(decision.reasons)}, against {_words(decision.blocks)}")
             if decision.retrain:
@@ -68,8 +75,10 @@ def classes_with_tables(instance: dg.DagsterInstance) -> tuple[str, list[str]]:
 
 
 def under_way(instance: dg.DagsterInstance, asset_class: str) -> bool:
-    """Whether a training of the class is queued or running."""
-    return any(not record.dagster_run.is_finished for record in _attempts(instance, asset_class))
+    """Whether a training of the class is queued or running, by this job or by whatever makes its policy."""
+    filters = dg.RunsFilter(tags={_CLASS: asset_class}, statuses=_UNDER_WAY)
+    runs = [record.dagster_run for record in instance.get_run_records(filters)]
+    return any(run.job_name == jobs.train.name or dg.AssetKey(_TRAINED) in (run.asset_selection or ()) for run in runs)
 
 
 def facts_of(

@@ -133,6 +133,27 @@ def test_a_training_under_way_is_not_started_twice_and_failures_end_it(world: An
     assert world.tick()[0] == ["etf|b-2 never_trained"]
 
 
+def test_what_cannot_be_read_of_one_class_holds_up_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("equity", "etf"):
+        world.trained("a-1", name)
+    later(monkeypatch, 365)
+    book = world.home.alarms("equity")
+    book.parent.mkdir(parents=True)
+    book.write_text("{")
+    assert world.tick()[0] == ["etf|b-2 model_too_old"]
+    book.unlink()
+    (world.home.lake / "bars" / "equity" / "a-1.parquet").unlink()
+    assert world.tick()[0] == ["etf|b-2 model_too_old"]
+
+
+def test_a_training_that_another_job_runs_is_not_started_beside_it(world: Any) -> None:
+    tags = {"dagster/partition/asset_class": "equity"}
+    job = build_defs(world.home).resolve_job_def("full_graph")
+    chosen = frozenset({dg.AssetKey("policy_checkpoint")})
+    world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED, asset_selection=chosen)
+    assert world.tick()[0] == ["etf|b-2 never_trained"]
+
+
 def test_a_class_that_the_config_leaves_out_is_not_asked_about(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from plusultra_dagster.config import Feedback
 

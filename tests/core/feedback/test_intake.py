@@ -130,3 +130,34 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, cfg: FeedbackConfig) -> 
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ContractError, match="cut it in parts"):
         read_lines(tmp_path / "huge", NOW_NS, cfg)
+
+
+def test_a_pipe_without_an_end_is_not_read_to_its_end(cfg: FeedbackConfig) -> None:
+    with pytest.raises(ContractError, match="expected at most 16777216 bytes, found more"):
+        read_lines(Path("/dev/zero"), NOW_NS, cfg)
+
+
+def test_what_ends_a_line_elsewhere_ends_none_of_json(tmp_path: Path, cfg: FeedbackConfig) -> None:
+    said = {**ONE, "rationale": "one\u2028two\u2029three"}
+    (tmp_path / "said.jsonl").write_bytes((json.dumps(said, ensure_ascii=False) + "\r\n").encode() * 2)
+    assert [row.rationale for row in read_lines(tmp_path / "said.jsonl", NOW_NS, cfg)] == ["one\u2028two\u2029three"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"rationale": "\ud800"}, "rationale"), ({"rationale": "no\x1b[2J"}, "rationale"), ({"tags": ["a", "b\x00"]}, "tags")]
+    + [({name: f"{ONE[name]} "}, name) for name in ("symbol", "trade_id", "author")]
+    + [({"symbol": "AAPL\u200b"}, "symbol"), ({"symbol": "\u00a0AAPL"}, "symbol")],
+)
+def test_text_that_shows_as_something_else_is_refused(
+    change: dict[str, Any], found: str, store: sqlite3.Connection, cfg: FeedbackConfig
+) -> None:
+    with pytest.raises(ContractError, match=f"trade_annotations.{found}: expected"):
+        add(store, [parse({**ONE, **change}, "a", NOW_NS, cfg)], cfg)
+
+
+def test_a_clock_that_goes_back_makes_nothing_known_earlier(store: sqlite3.Connection, cfg: FeedbackConfig) -> None:
+    add(store, [parse(ONE, "a", NOW_NS, cfg)], cfg)
+    add(store, [parse({**ONE, "trade_id": "policy:8"}, "a", NOW_NS - 3_600 * 10**9, cfg)], cfg)
+    assert read(store, NOW_NS - 1).is_empty()
+    assert read(store, NOW_NS)["created_ns"].to_list() == [NOW_NS, NOW_NS]
