@@ -39,7 +39,7 @@ def best_order(
 
     The dearer the last unit the smaller the order, and the smaller the order the cheaper its last unit: they meet once.
     """
-    best = best_weight(gain, curve, held, cost, loan, toll, limit)
+    best: float = best_weight(gain, curve, held, cost, loan, toll, limit)
     if best == held or steep == 0.0:
         return best
     low, high = 0.0, min(steep * abs(best - held) ** power, most)
@@ -50,7 +50,8 @@ def best_order(
             low = push
         else:
             high = push
-    return best_weight(gain, curve, held, cost + high, loan, toll, limit)
+    dearest: float = best_weight(gain, curve, held, cost + high, loan, toll, limit)
+    return dearest
 
 
 @njit(cache=True, error_model="numpy")

@@ -98,8 +98,11 @@ def mean_variance(
         if not known_A.any() or not book.equity_ccy > 0:
             return request
         median_A = quantiles_TAQ[t - first, known_A, LEVELS.index(0.5)]
-        covariance_AA, _ = shrunk_covariance(since_listed(moves_TA[begin : t + 1][:, known_A], traded_TA[begin : t + 1][:, known_A]))
-        wish_A = best_trade(median_A, covariance_AA, of_assets(book, known_A), guard, gross_of(book.weight_A[~known_A]), cfg)
+        own_TA = since_listed(moves_TA[begin : t + 1][:, known_A], traded_TA[begin : t + 1][:, known_A])
+        covariance_AA, _ = shrunk_covariance(own_TA)  # lends calm assets the variance of wild ones: a risk, and no gain
+        wish_A = best_trade(
+            median_A, own_TA.var(axis=0), covariance_AA, of_assets(book, known_A), guard, gross_of(book.weight_A[~known_A]), cfg
+        )
         limit = guard.max_weight
         whole_A = np.full(known_A.size, np.nan)
         whole_A[known_A] = wish_A / limit
@@ -110,6 +113,7 @@ def mean_variance(
 
 def best_trade(
     median_A: Float64Array,
+    variance_A: Float64Array,
     covariance_AA: Float64Array,
     book: Book,
     guard: GuardrailsConfig,
@@ -119,14 +123,14 @@ def best_trade(
     """Weights after the best trade of one bar; what is not worth its cost stays as it is held.
 
     An order pays spread and fee, and the more impact the larger it is, no larger than one bar fills: the weights are the best ones at
-    what the last unit of each order costs, and the orders cost that much. What reduces is charged like what opens. The gain of a position is the mean of simple
-    returns, half the variance above the median of logarithms.
-    Shapes  (A,), (A, A); result (A,).
-    Units   median in volatilities of the horizon; covariance of log returns per bar; weights signed fractions of equity.
+    what the last unit of each order costs, and the orders cost that much. What reduces is charged like what opens. The gain of a
+    position is the mean of simple returns, half the asset's own variance above the median of logarithms.
+    Shapes  (A,), (A,), (A, A); result (A,).
+    Units   median in volatilities of the horizon; variance and covariance of log returns per bar; weights signed fractions of equity.
     """
     rules, num_assets = book.rules, median_A.size
     log_A = median_A * book.sigma_A * math.sqrt(book.horizon_bars)
-    gain_A = np.expm1(log_A + 0.5 * book.horizon_bars * np.diag(covariance_AA))  # mean of what a position earns, were returns lognormal
+    gain_A = np.expm1(log_A + 0.5 * book.horizon_bars * variance_A)  # mean of what a position earns, were returns lognormal
     risk_AA = cfg.risk_aversion * book.horizon_bars * covariance_AA + _FLOOR * np.eye(num_assets)
     loan = rules.borrow_frac_year * book.horizon_bars * rules.bar_ns / NS_PER_YEAR if book.shorts else _NO_LOAN
     loan_A = np.full(num_assets, loan)

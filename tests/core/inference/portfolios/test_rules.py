@@ -146,9 +146,9 @@ def test_prices_whose_mean_stays_are_not_held_though_their_median_falls(stage: S
     book = book._replace(sigma_A=sigma, weight_A=np.zeros(3), rules=book.rules._replace(borrow_frac_year=0.0), shorts=True)
     free, guard = replace(OWN, cost_factor=0.0, risk_aversion=risk_aversion), replace(setting.guard, max_weight=1.0, max_gross=3.0)
     still = -0.5 * sigma * np.sqrt(bars)
-    assert best_trade(still, np.diag(sigma**2), book, guard, 0.0, free) == pytest.approx(np.zeros(3), abs=1e-9)
+    assert best_trade(still, sigma**2, np.diag(sigma**2), book, guard, 0.0, free) == pytest.approx(np.zeros(3), abs=1e-9)
     gain = np.array([0.0001, 0.002, -0.004])
-    wish = best_trade(still + np.log1p(gain) / (sigma * np.sqrt(bars)), np.diag(sigma**2), book, guard, 0.0, free)
+    wish = best_trade(still + np.log1p(gain) / (sigma * np.sqrt(bars)), sigma**2, np.diag(sigma**2), book, guard, 0.0, free)
     assert wish == pytest.approx(gain / (risk_aversion * bars * sigma**2), rel=1e-6)
 
 
@@ -174,10 +174,28 @@ def test_no_smaller_or_larger_order_is_worth_more_however_large_the_account(stag
         loan = rules.borrow_frac_year * bars * rules.bar_ns / NS_PER_YEAR * np.maximum(-weight, 0.0).sum()
         return float(gain @ weight - 0.5 * OWN.risk_aversion * bars * weight @ covariance @ weight - OWN.cost_factor * paid - loan)
 
-    best = best_trade(median, covariance, book, guard, 0.0, OWN)
+    best = best_trade(median, sigma**2, covariance, book, guard, 0.0, OWN)
     assert best.any() and worth(best) > 0.0
     for weight in np.concatenate((best * rng.uniform(0.0, 3.0, (200, 3)), best + rng.normal(0.0, 0.01, (200, 3)))):
         assert worth(np.clip(weight, -0.4, 0.4)) <= worth(best) + 1e-12
+
+
+def test_a_calm_asset_does_not_gain_by_the_variance_that_wild_ones_lend_it(stage: Stage) -> None:
+    """Shrinking pulls all variances to one: as a risk it is caution, as a gain it would be money from nowhere."""
+    rng = np.random.default_rng(4)
+    moves = rng.normal(size=(120, 3)) * np.array([0.0005, 0.05, 0.05])
+    covariance, _ = shrunk_covariance(moves)
+    assert covariance[0, 0] > 20.0 * moves[:, 0].var()
+    setting = stage.setting
+    env = open_account(setting.market, stage.first, setting.bar_ns, setting.simulation, setting.costs, setting.guard)
+    book = of_assets(book_of(stage.first, env, 5), np.array([True, True, True, False]))
+    rules = book.rules._replace(borrow_frac_year=0.0)
+    book = book._replace(sigma_A=moves.std(axis=0), weight_A=np.zeros(3), rules=rules, shorts=True)
+    free = replace(OWN, cost_factor=0.0, risk_aversion=1.0)
+    guard = replace(stage.setting.guard, max_weight=1.0, max_gross=3.0)
+    calm = best_trade(np.zeros(3), moves.var(axis=0), covariance, book, guard, 0.0, free)
+    assert 0.0 < calm[0] < 0.05  # half of its own variance over what it is charged; with what was lent it would be a half
+    assert np.abs(calm[1:] - 0.5).max() < 0.25
 
 
 def test_what_comes_later_does_not_reach_back(stage: Stage) -> None:
