@@ -45,6 +45,15 @@ def test_a_station_config_loads_and_survives_a_round_trip(profile: str, station:
     assert config.parse(cls, config.to_dict(loaded), "round trip") == loaded
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_promotion_asks_for_as_many_seeds_as_are_trained(profile: str) -> None:
+    rl = config.load(importlib.import_module("plusultra_core.rl.train").RLConfig, CONFIGS / profile / "rl.yaml")
+    judge = importlib.import_module("plusultra_core.evaluation.scorecard").EvaluationConfig
+    evaluation = config.load(judge, CONFIGS / profile / "evaluation.yaml")
+    assert evaluation.promotion.min_seeds == rl.num_seeds
+    assert set(evaluation.promotion.baselines) == {*evaluation.baselines, *evaluation.models} - {evaluation.promotion.strategy}
+
+
 def test_there_is_one_market_file_an_asset_class() -> None:
     loaded = {path.stem: config.load(market.MarketConfig, path) for path in (CONFIGS / "markets").glob("*.yaml")}
     assert set(loaded) == set(market.ASSET_CLASSES)
