@@ -1,5 +1,6 @@
 """What a feature reads: the bars of a class as arrays, symbols end to end; and a frame of what features say."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -73,7 +74,7 @@ class BarArrays:
 
     def need(self, window: int) -> int:
         """Values that a window must hold before it answers."""
-        return max(2, int(np.ceil(self.min_fraction * window)))
+        return max(2, math.ceil(self.min_fraction * window))
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` gives, made once and kept under `name` until the family is done."""

@@ -1,6 +1,6 @@
 """Causal features of every bar: one frame, the rows of bars, a column a feature."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import Any
@@ -205,7 +205,7 @@ def compute(
     beside = _sides(whole, span, side_tables, indicators, names, cfg)
     across, alone = ([spec for spec in specs if (ACROSS in spec.tags) is seen] for seen in (True, False))
     ranked, traces = _ranked(whole, beside, span, across, cfg.windows)
-    plain, others = _by_groups(whole, beside, span, alone, cfg.windows, None)
+    plain, others = _by_groups(whole, beside, span, alone, cfg.windows, None, span.before.keys() - traces.keys())
     return Made({spec.name: (ranked if ACROSS in spec.tags else plain)[spec.name] for spec in specs} | columns, others | traces)
 
 
@@ -216,19 +216,26 @@ def _ranked(
     if not specs:
         return {}, {}
     queue = list[Waiting]()
-    values, traces = _by_groups(whole, beside, span, specs, windows, queue)
+    values, traces = _by_groups(whole, beside, span, specs, windows, queue, set())
     at = ranks.moments(span.new(whole.ts_ns), span.new(whole.known_ns), span.new_starts, whole.times_ns)
     least = [waiting.min_count for waiting in queue] or [0] * len(specs)
     return {spec.name: _single(ranks.cross_rank(values.pop(spec.name), at, k)) for spec, k in zip(specs, least, strict=True)}, traces
 
 
 def _by_groups(
-    whole: BarArrays, beside: Sides, span: Span, specs: Sequence[FeatureSpec], windows: WindowsConfig, queue: list[Waiting] | None
+    whole: BarArrays,
+    beside: Sides,
+    span: Span,
+    specs: Sequence[FeatureSpec],
+    windows: WindowsConfig,
+    queue: list[Waiting] | None,
+    continued: Set[str],
 ) -> tuple[dict[str, Any], dict[str, Trace]]:
     """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind.
 
     Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
-    Features of side tables that are not there share one column without values.
+    Features of side tables that are not there share one column without values. They come last, and are asked for nothing but
+    their recursions: of an earlier build those that are `continued`, which the others mostly have made by then.
     """
     dtype, places = _STORED if queue is None else np.float64, span.new_starts
     silent = {spec.name for spec in specs if spec.sides and not any(beside.parts[name] for name in spec.sides)}
@@ -242,9 +249,9 @@ def _by_groups(
         fresh = rows_from(arrays.starts, num_done) if num_done.any() else None
         kept = None if span.keep is None else rows_from(arrays.starts, span.keep[first:last])
         left, made = dict[str, Trace](), arrays.recursions.made
-        for _, family in groupby(specs, key=lambda spec: spec.tags[0]):
+        for _, family in groupby(sorted(specs, key=lambda spec: spec.name in silent), key=lambda spec: spec.tags[0]):
             for spec in family:
-                if kept is None and spec.name in silent:
+                if spec.name in silent and (kept is None or (continued and continued <= left.keys())):
                     continue
                 value, out = spec.function(arrays), columns[spec.name][places[first] : places[last]]
                 if queue is not None:
