@@ -8,7 +8,7 @@ import polars as pl
 
 from plusultra_core.artifacts import Artifact, publish
 from plusultra_core.clock import NS_PER_DAY
-from plusultra_core.errors import ConfigError, ContractError
+from plusultra_core.errors import ConfigError
 from plusultra_core.feedback.outcomes import Trace
 from plusultra_core.market import ASSET_CLASSES
 
@@ -95,16 +95,16 @@ def build_transitions(trace: Trace, vetoes: pl.DataFrame) -> pl.DataFrame:
 
     The observation is named by its key (symbol, decision_ns) in the features, with the private state beside it
     (weight_before, drawdown_before). The ledger leaves out symbols that were neither held nor asked for: they are
-    put back with action 0 and reward 0, `recorded` False. Where no target passed, the action is to keep what is held.
+    put back with action 0 and reward 0, `recorded` False. Where no target passed, the action is to keep what is held. An account that
+    has nothing left, as after a gap on margin, is done: what stands in the ledger after that is nobody's decision.
     Units   action and weight_before signed fractions of equity; reward net pnl after costs over equity_before.
     Looks   reward is known at next_ns; veto is a label, known at veto_known_ns.
-    Raises  ContractError when the equity before a step is not positive.
     """
-    if len(bad := trace.steps.filter(pl.col("equity_before") <= 0)):
-        raise ContractError(f"account.parquet: equity before a step is not positive in {len(bad)} steps; a reward has no base there")
+    alive = (pl.col("equity_before") > 0.0).cast(pl.Int8).cum_min().over("strategy", order_by="ts_ns") == 1
+    steps = trace.steps.filter(alive).with_columns(done=pl.col("ts_ns") == pl.col("ts_ns").max().over("strategy"))
     symbols = trace.positions.select("symbol").unique()
     key = ["strategy", "symbol", "ts_ns"]
-    grid = trace.steps.drop("equity", "drawdown").join(symbols, how="cross").sort(key)
+    grid = steps.drop("equity", "drawdown").join(symbols, how="cross").sort(key)
     held = trace.positions.select(*key, "weight", "target_weight", "net_pnl", recorded=pl.lit(True))
     rows = grid.join(held, on=key, how="left", maintain_order="left").with_columns(
         pl.col("weight", "target_weight", "net_pnl").fill_null(0.0), pl.col("recorded").fill_null(False)

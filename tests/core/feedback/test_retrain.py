@@ -63,6 +63,23 @@ def test_every_symbol_has_a_row_at_every_decision_and_the_last_is_done(ledger: d
     assert rows.filter("recorded").height == len(ledger["positions"])
 
 
+def test_an_account_that_lost_more_than_it_had_ends_where_it_did_and_takes_no_other_with_it(
+    ledger: dict[str, pl.DataFrame], publish_ledger: Publish
+) -> None:
+    """A gap may leave a margined account with a debt: what it did until then is told, and no step of nobody's money."""
+    fell = (pl.col("symbol") == "A") & (pl.col("ts_ns") == 400)
+    positions = ledger["positions"].with_columns(price_pnl=pl.when(fell).then(-1500.0).otherwise("price_pnl"))
+    after = (pl.col("strategy") == "policy") & (pl.col("ts_ns") >= 400)
+    account = ledger["account"].with_columns(equity=pl.when(after).then(pl.col("equity") - 1506.0).otherwise("equity"))
+    rows = build_transitions(read_trace(publish_ledger({**ledger, "positions": positions, "account": account})), VETOES)
+    policy = rows.filter(strategy="policy", symbol="A")
+    assert policy["decision_ns"].to_list() == [100, 200, 300]
+    assert policy["done"].to_list() == [False, False, True]
+    assert policy["reward_ccy"].to_list() == [9.0, -4.0, -1500.0]
+    assert rows.filter(strategy="no_trade").height == 2 * 5
+    assert rows["equity_before"].min() > 0.0
+
+
 def test_a_veto_marks_its_decision_and_no_other(ledger: dict[str, pl.DataFrame], publish_ledger: Publish) -> None:
     rows = build_transitions(read_trace(publish_ledger(ledger)), VETOES)
     assert rows.filter("veto").select("strategy", "symbol", "decision_ns", "veto_known_ns").rows() == [("policy", "A", 200, 900)]
