@@ -1,5 +1,6 @@
 """The live door: forecasts and guarded targets over HTTP."""
 
+import math
 import secrets
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +20,7 @@ from plusultra_core.clock import now_ns
 from plusultra_core.errors import ConfigError
 from plusultra_core.service.answers import Question, build_answer, journal_rows, missing_of_account, unknown_symbols
 from plusultra_core.service.auth import KeysConfig, find_key
-from plusultra_core.service.gauges import ServiceGauges
+from plusultra_core.service.gauges import FAMILIES, ServiceGauges
 from plusultra_core.service.journal import RequestRow, write_predictions, write_request
 from plusultra_core.service.schemas import Account, AccountSlot, ForecastAnswer, ForecastRequest, Refusal
 from plusultra_core.service.state import Served, ServiceState
@@ -101,7 +103,9 @@ def create_app(
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
         _measure(gauges, state.served, clock())
-        return Response(gauges.render() + _verdicts(verdicts), media_type=CONTENT_TYPE_LATEST)
+        told, written_s = _verdicts(verdicts)
+        gauges.verdicts.set(written_s)
+        return Response(gauges.render() + told, media_type=CONTENT_TYPE_LATEST)
 
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=cfg.max_body_bytes)
     app.add_middleware(_Doorkeeper, keys=keys)
@@ -186,13 +190,20 @@ def _measure(gauges: ServiceGauges, served: Served | None, now: int) -> None:
     gauges.staleness.set(float("nan") if served is None or newest_ns is None else (now - newest_ns) / served.bar_ns)
 
 
-def _verdicts(path: Path | None) -> bytes:
-    """Drift, alarms and scores of the class served, as `render_metrics` wrote them; nothing before its first run."""
+def _verdicts(path: Path | None) -> tuple[bytes, float]:
+    """Drift, alarms and scores of the class served, as `render_metrics` wrote them, and when (s since 1970); nothing, and NaN, before
+    its first run. Anything else in their place is left out: one line that is none, or a series of the service's own, and the scraper
+    would take no line at all.
+    """
     try:
-        content = path.read_bytes() if path is not None and path.stat().st_size <= _MAX_VERDICTS_BYTES else b""
-    except OSError:
-        return b""  # monitoring has not written yet: the alert on an absent series speaks
-    return content if content.startswith(b"# HELP plusultra_") and content.endswith(b"\n") else b""
+        if path is None or (stat := path.stat()).st_size > _MAX_VERDICTS_BYTES:
+            return b"", math.nan
+        content = path.read_bytes()
+        families = {family.name for family in text_string_to_metric_families(content.decode())}
+    except (OSError, ValueError):
+        return b"", math.nan  # the alert on an absent series speaks
+    is_own = bool(families) and families <= FAMILIES and content.endswith(b"\n")
+    return (content, stat.st_mtime) if is_own else (b"", math.nan)
 
 
 def _readiness(state: ServiceState) -> JSONResponse:

@@ -6,6 +6,9 @@ from plusultra_core.guardrails.limits import GUARD_REASONS
 
 ROUTES = ("/v1/forecast", "/v1/health", "/v1/ready", "/metrics")
 OTHER = "other"
+_OF_MONITORING = ("drift_psi", "drift_ks", "drift_features", "drift_alarms", "operations", "operations_breaches", "strategy_metric")
+FAMILIES = frozenset(f"plusultra_{name}" for name in _OF_MONITORING)
+"""What monitoring may add to the service's own; monitoring and service are strangers, and a test holds the two lists together."""
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -24,6 +27,7 @@ class ServiceGauges:
         self._unwritten = Counter("plusultra_service_journal_failures", "Requests that could not be written down", registry=self.registry)
         self.ready = Gauge("plusultra_service_ready", "1 when there is something to serve", registry=self.registry)
         self.staleness = Gauge("plusultra_service_staleness_bars", "Age of the newest bar served", registry=self.registry)
+        self.verdicts = Gauge("plusultra_service_verdicts_written_seconds", "When monitoring wrote its verdicts", registry=self.registry)
         for reason in GUARD_REASONS.values():
             self._reasons.labels(reason)
 

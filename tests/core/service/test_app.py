@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from plusultra_core.clock import NS_PER_DAY
 from plusultra_core.errors import ConfigError
 from plusultra_core.service.app import ServiceConfig, create_app
+from plusultra_core.service.gauges import FAMILIES
 
 Door = Any
 ACCOUNT = {"equity_ccy": 1e6, "peak_ccy": 1e6, "state": "active", "weights": {"AAPL": 0.1, "BTC/USDT:USDT": 0.0, "OLD": 0.0}}
@@ -231,7 +232,20 @@ def test_verdicts_of_monitoring_stand_beside_the_services_own_metrics(door: Any,
     assert "plusultra_service_ready 1.0" in text
     names = [family.name for family in text_string_to_metric_families(text)]
     assert len(names) == len(set(names))
-    for foreign in (b"<html>", b"# HELP plusultra_drift_alarms x\nhalf a li"):
+    told = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert told["plusultra_service_verdicts_written_seconds"] == path.stat().st_mtime
+    own = b"# HELP plusultra_service_ready x\n# TYPE plusultra_service_ready gauge\nplusultra_service_ready 0.0\n"
+    lie = b'# HELP plusultra_drift_alarms x\nplusultra_drift_alarms{a="b} 2\n'
+    for foreign in (b"<html>", b"# HELP plusultra_drift_alarms x\nhalf a li", own, lie, b"# HELP plusultra_\xff\n", b"up 1\n"):
         path.write_bytes(foreign)
-        assert foreign.decode() not in door.ask("GET", "/metrics", "scraper").text
+        after = door.ask("GET", "/metrics", "scraper").text
+        assert foreign.decode(errors="replace") not in after
+        assert "plusultra_service_verdicts_written_seconds NaN" in after
     assert "plusultra_drift_alarms" not in before
+
+
+def test_what_monitoring_writes_is_what_the_door_lets_through(root: Path) -> None:
+    from plusultra_core.monitoring import metrics
+
+    written = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("plusultra_")}
+    assert written == FAMILIES
