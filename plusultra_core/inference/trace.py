@@ -91,6 +91,10 @@ def open_stage(job: Job) -> Stage:
     market = config.parse(MarketConfig, job.config.get("market"), "job.config.market")
     torch.set_num_threads(cfg.num_threads)
     panel = load_panel(job.inputs["windows"])
+    if market.asset_class != panel.asset_class:
+        raise ArtifactError(
+            f"{job.task}: expected the market of {panel.asset_class}, found that of {market.asset_class}; its costs and margin are others"
+        )
     first, locked = panel.folds[0].test[0], panel.folds[-1].test
     if locked[1] - locked[0] < 2:
         raise ArtifactError(f"trace: expected a locked window of at least 2 bars, found {locked}; use fewer folds or more bars")

@@ -132,6 +132,13 @@ def test_a_table_of_forecasts_that_is_none_or_says_two_things_is_refused(chain: 
         read_quantiles(path, chain.panel, model, (0, 10), horizon)
 
 
+def test_the_terms_of_another_class_are_refused(chain: Any) -> None:
+    settings = chain.settings()
+    settings["market"] = {**settings["market"], "asset_class": "etf"}
+    with pytest.raises(ArtifactError, match="expected the market of equity, found that of etf"):
+        open_stage(Job("trace", "x", settings, chain.paths, chain.base, chain.base, {}))
+
+
 def test_forecasts_of_another_panel_and_missing_inputs_are_refused(chain: Any) -> None:
     table = chain.paths["forecasts"] / "forecasts.parquet"
     with pytest.raises(ArtifactError, match="no forecasts of model 'other'"):
