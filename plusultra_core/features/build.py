@@ -234,11 +234,11 @@ def _by_groups(
     """Columns of some features, as kept or, with a queue, in double; and what the recursions leave behind.
 
     Little is held at a time: recursions go after each feature, other shared work after each family; who needs it again makes it again.
-    Features of side tables that are not there share one column without values. They come last, and are asked for nothing but
-    their recursions: of an earlier build those that are `continued`, which the others mostly have made by then.
+    Features of side tables that are not there share one column without values. They come last, for recursions that are `continued`.
     """
     dtype, places = _STORED if queue is None else np.float64, span.new_starts
     silent = {spec.name for spec in specs if spec.sides and not any(beside.parts[name] for name in spec.sides)}
+    order = sorted(specs, key=lambda spec: spec.name in silent)
     nothing = np.full(int(places[-1]) if silent else 0, np.nan, dtype=dtype)
     columns: dict[str, Any] = {spec.name: nothing if spec.name in silent else np.empty(int(places[-1]), dtype=dtype) for spec in specs}
     traces = []
@@ -249,7 +249,7 @@ def _by_groups(
         fresh = rows_from(arrays.starts, num_done) if num_done.any() else None
         kept = None if span.keep is None else rows_from(arrays.starts, span.keep[first:last])
         left, made = dict[str, Trace](), arrays.recursions.made
-        for _, family in groupby(sorted(specs, key=lambda spec: spec.name in silent), key=lambda spec: spec.tags[0]):
+        for _, family in groupby(order, key=lambda spec: spec.tags[0]):
             for spec in family:
                 if spec.name in silent and (kept is None or (continued and continued <= left.keys())):
                     continue
