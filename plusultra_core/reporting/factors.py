@@ -31,7 +31,7 @@ def render_factors(sheet: FactorSheet, asset_class: str, snapshot: str, out_dir:
         "title": f"{plain(asset_class).capitalize()} factors, snapshot {snapshot}",
         "subtitle": (
             f"{found.height} features, one by one, on {sheet.num_dates:,} dates whose outcome was known before {iso(sheet.until_ns)[:10]}, "
-            f"the start of the locked window; next {sheet.primary_horizon} bar{'s' if sheet.primary_horizon > 1 else ''}"
+            f"the start of the locked window; next {_bars(sheet)}"
         ),
         "headline": headline(sheet),
         "verdict": sentences(sheet),
@@ -43,11 +43,15 @@ def render_factors(sheet: FactorSheet, asset_class: str, snapshot: str, out_dir:
     write_atomic(out_dir / HTML, page(context, parts).encode())
 
 
+def _bars(sheet: FactorSheet) -> str:
+    return f"{sheet.primary_horizon} bar{'s' if sheet.primary_horizon > 1 else ''}"
+
+
 def headline(sheet: FactorSheet) -> str:
     """One line that can be quoted."""
-    num = int(sheet.factors["discovery"].sum())
-    told = f"{num} of {sheet.factors.height} features can be told apart from noise"
-    return told if num else f"No feature can be told apart from noise: none of {sheet.factors.height}"
+    num, judged = int(sheet.factors["discovery"].sum()), sheet.factors.drop_nulls("t").height
+    told = f"{num} of {judged} features judged can be told apart from noise"
+    return told if num else f"No feature can be told apart from noise: none of {judged} judged"
 
 
 def sentences(sheet: FactorSheet) -> list[str]:
@@ -133,7 +137,7 @@ def _quantiles(sheet: FactorSheet, names: list[str]) -> Chart:
         x = tuple(float(q) for q in rows["quantile"])
         series.append(Series(name, x, rows["ret_bps"].to_numpy().astype(np.float32), CYCLE[i % len(CYCLE)]))
     title = "Mean log return by quantile of the feature"
-    return Chart("quantiles", title, "line", tuple(series), x_label="quantile, 1 lowest", y_label=f"bps in {sheet.primary_horizon} bars")
+    return Chart("quantiles", title, "line", tuple(series), x_label="quantile, 1 lowest", y_label=f"bps in {_bars(sheet)}")
 
 
 def _quantile_text(sheet: FactorSheet) -> tuple[str, ...]:
@@ -195,7 +199,7 @@ def _table(sheet: FactorSheet) -> Table:
         for row in sheet.factors.iter_rows(named=True)
     ]
     marks = frozenset(int(i) for i in np.flatnonzero(sheet.factors["discovery"].to_numpy()))
-    return Table(f"Next {sheet.primary_horizon} bars; discoveries are marked", columns, tuple(rows), marks=marks)
+    return Table(f"Next {_bars(sheet)}; discoveries are marked", columns, tuple(rows), marks=marks)
 
 
 def _notes(sheet: FactorSheet) -> tuple[str, ...]:

@@ -116,8 +116,9 @@ def _markdown(context: Mapping[str, Any]) -> str:
 
 def _subtitle(card: Mapping[str, Any]) -> str:
     data, span = card["data"], card["span"]
+    names = f"{data['num_symbols']} symbol{'' if data['num_symbols'] == 1 else 's'}"
     return (
-        f"{data['num_symbols']} symbols, {data['num_bars']:,} bars of {card['bar']} from {data['start'][:10]} to {data['end'][:10]}; "
+        f"{names}, {data['num_bars']:,} bars of {card['bar']} from {data['start'][:10]} to {data['end'][:10]}; "
         f"judged on {span['start'][:10]} to {span['end'][:10]}"
     )
 

@@ -83,8 +83,9 @@ def _fills(desk: Desk, strategy: str, part: str) -> Section:
     ]
     num = desk.tape.executions.filter((pl.col("strategy") == strategy) & (pl.col("qty_filled") > 0))["symbol"].n_unique()
     which = "" if len(symbols) == num else " that were traded for most money"
+    names = f"{'All' if len(symbols) == num else f'The {len(symbols)} of'} {num} symbol{'' if num == 1 else 's'}{which}"
     text = (
-        f"{'All' if len(symbols) == num else f'The {len(symbols)} of'} {num} symbols{which}. Triangles up bought, down sold, larger for "
+        f"{names}. Triangles up bought, down sold, larger for "
         "more money, at the price paid and on the bar they filled in; point at one for its order. Below, the position after each bar, in "
         "units.",
     )

@@ -58,7 +58,7 @@ def sheet(names: tuple[str, ...] = ("alpha", "beta<script>", "gamma"), t: float 
 def test_page_is_complete_and_asks_nobody_for_anything(tmp_path: Path) -> None:
     render_factors(sheet(), "equity", "demo-1234", tmp_path)
     text = (tmp_path / HTML).read_text()
-    assert "1 of 3 features can be told apart from noise" in text
+    assert "1 of 3 features judged can be told apart from noise" in text
     assert "the start of the locked window" in text
     page = text.split("<script>")[0]
     assert not re.findall(r"(?:src|href)=[\"']https?:", page)
@@ -76,8 +76,10 @@ def test_the_same_sheet_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_nothing_found_is_said_so() -> None:
     none = dataclasses.replace(sheet(), factors=sheet().factors.with_columns(discovery=pl.lit(False)))
-    assert headline(none) == "No feature can be told apart from noise: none of 3"
+    assert headline(none) == "No feature can be told apart from noise: none of 3 judged"
     assert not any("earned" in line for line in sentences(none))
+    unjudged = none.factors.with_columns(t=pl.when(pl.int_range(pl.len()) > 0).then("t"))
+    assert headline(dataclasses.replace(none, factors=unjudged)).endswith("none of 2 judged")
 
 
 def test_what_is_too_good_is_called_a_leak_until_proved_otherwise() -> None:

@@ -151,8 +151,10 @@ def test_a_report_without_optional_evidence_says_what_is_missing(evidence, cfg, 
 def test_a_tiny_and_unscored_card_still_makes_a_page(make_evidence, cfg, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     small = make_evidence(num_bars=24, symbols=("AAA",))
     card = {**small.scorecard, "forecasts": {}, "walk_forward": {}, "series": {**small.scorecard["series"], "walk_forward": {}}}
-    render_report(replace(small, scorecard=card), tmp_path, cfg)
+    render_report(replace(small, scorecard=card, links=(("one", "1.html"), ("two", "2.html"))), tmp_path, cfg)
     text, _ = read(tmp_path)
+    assert ">1 symbol, " in re.sub(r">\s+", ">", text)
+    assert "Beside this page: [one](1.html), [two](2.html)." in (tmp_path / "report.md").read_text()
     assert "too short for an interval" in text and "No forecast could be scored" in text
 
 
