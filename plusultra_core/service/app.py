@@ -104,8 +104,7 @@ def create_app(
     async def metrics() -> Response:
         _measure(gauges, state.served, clock())
         told, written_s = _verdicts(verdicts)
-        gauges.verdicts.set(written_s)
-        return Response(gauges.render() + told, media_type=CONTENT_TYPE_LATEST)
+        return Response(gauges.render(written_s) + told, media_type=CONTENT_TYPE_LATEST)
 
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=cfg.max_body_bytes)
     app.add_middleware(_Doorkeeper, keys=keys)

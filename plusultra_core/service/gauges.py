@@ -27,7 +27,7 @@ class ServiceGauges:
         self._unwritten = Counter("plusultra_service_journal_failures", "Requests that could not be written down", registry=self.registry)
         self.ready = Gauge("plusultra_service_ready", "1 when there is something to serve", registry=self.registry)
         self.staleness = Gauge("plusultra_service_staleness_bars", "Age of the newest bar served", registry=self.registry)
-        self.verdicts = Gauge("plusultra_service_verdicts_written_seconds", "When monitoring wrote its verdicts", registry=self.registry)
+        self._verdicts = Gauge("plusultra_service_verdicts_written_seconds", "When monitoring wrote its verdicts", registry=self.registry)
         for reason in GUARD_REASONS.values():
             self._reasons.labels(reason)
 
@@ -51,6 +51,7 @@ class ServiceGauges:
         """One request that the journal did not take."""
         self._unwritten.inc()
 
-    def render(self) -> bytes:
-        """Text exposition."""
+    def render(self, verdicts_s: float) -> bytes:
+        """Text exposition; `verdicts_s` is when monitoring wrote its own, NaN where it did not."""
+        self._verdicts.set(verdicts_s)
         return bytes(generate_latest(self.registry))
